@@ -1,0 +1,41 @@
+# Everything starts from a fresh clone: `make quickstart` or `make test`, in any order.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install quickstart test test-slow lint format figures clean
+
+help:            ## show this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## create .venv with the tested versions of everything
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[sbibm,pyloric,cores,dev]'
+	touch $@
+
+quickstart: install  ## install, then run the main job
+	$(BIN)/robust-npe train
+
+test: install    ## install, then run the tests (minutes)
+	$(BIN)/pytest -n 2 -q
+
+test-slow: install  ## the tests that train for minutes
+	$(BIN)/pytest -q -m slow
+
+lint: install    ## linter, formatter, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+figures: install  ## draw all figures from the stored runs
+	$(BIN)/python scripts/figures.py
+
+clean:           ## remove .venv and caches, never outputs/
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,0 +1,47 @@
+"""Random streams: one generator per purpose, derived from a seed and a name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Generator
+
+__all__ = ["child", "draws_from", "stream"]
+
+
+def stream(seed: int, *purpose: str | int) -> Generator:
+    """Return the CPU generator that belongs to `seed` and a purpose.
+
+    Streams of different seeds or purposes are independent, so adding a new consumer of
+    randomness never changes the numbers of another one.
+
+    Args:
+        seed: The experiment's seed.
+        purpose: Names (or indices) of what the numbers are for, e.g. `("simulate", "test", 3)`.
+    """
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def child(generator: Generator) -> Generator:
+    """Draw a new independent generator from `generator`, which advances by one number."""
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return Generator().manual_seed(int(seed))
+
+
+@contextmanager
+def draws_from(generator: Generator) -> Iterator[None]:
+    """Let code that knows no generator argument draw from `generator`.
+
+    `torch.distributions` and the initialisation of modules use torch's global stream. Inside this
+    context that stream is seeded from `generator` (which advances by one number); afterwards the
+    global stream is what it was before. Two contexts opened on generators in equal states see
+    equal numbers: this is how common random numbers are made.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

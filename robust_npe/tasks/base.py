@@ -1,0 +1,121 @@
+"""What a task is: a prior, a simulator, and what else is known about them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from robust_npe.random import draws_from
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Reference", "Task"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One observation with samples of its true posterior.
+
+    Attributes:
+        x: The observation, shape `(Dx,)`.
+        theta: The parameters that generated it, shape `(D,)`.
+        samples: Samples of the true posterior, shape `(S, D)`.
+    """
+
+    x: Tensor
+    theta: Tensor
+    samples: Tensor
+
+
+class Task(ABC):
+    """A prior over parameters and a simulator of observations.
+
+    A subclass sets `name`, `prior` (event shape `(D,)`) and `dim_x`, and implements `simulate`.
+    Everything else is optional knowledge; what a task does not know raises `NotImplementedError`
+    with a sentence, and `task.knows("true_posterior")` tells before.
+
+    Attributes:
+        name: The task's name, as in `task=<name>`.
+        prior: Distribution over theta with event shape `(D,)`.
+        dim_x: Number of features of one (flattened) observation.
+        num_references: How many observations with reference posterior samples there are,
+            numbered from 1.
+        default_embedding: Name of the embedding net that suits the task's observations.
+    """
+
+    name: str
+    prior: Distribution
+    dim_x: int
+    num_references: int = 0
+    default_embedding: str = "identity"
+
+    @property
+    def dim_theta(self) -> int:
+        """Number of parameters D."""
+        return int(self.prior.event_shape[0])
+
+    @property
+    def theta_names(self) -> list[str]:
+        """Names of the parameters, for tables and axes."""
+        return [f"theta_{i + 1}" for i in range(self.dim_theta)]
+
+    @property
+    def x_names(self) -> list[str]:
+        """Names of the features of x, for tables and axes."""
+        return [f"x_{i + 1}" for i in range(self.dim_x)]
+
+    @property
+    def domain(self) -> tuple[Tensor, Tensor] | None:
+        """Smallest and largest physically possible x, each of shape `(Dx,)`; None if unbounded."""
+        return None
+
+    @property
+    def noise_norm(self) -> float | None:
+        """Expected L2 norm of the observation noise in units of x, None where it is not known."""
+        return None
+
+    def sample_prior(self, num_samples: int, generator: Generator) -> Tensor:
+        """Draw theta from the prior, shape `(num_samples, D)`."""
+        with draws_from(generator):
+            return self.prior.sample((num_samples,))
+
+    @abstractmethod
+    def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
+        """Simulate one observation for each parameter.
+
+        Args:
+            theta: Parameters of shape `(B, D)`.
+            generator: The only source of randomness.
+
+        Returns:
+            Observations of shape `(B, Dx)`, float32. A simulation that failed has non-finite
+            entries; it is never repaired.
+        """
+
+    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return log p(x|theta) for `theta (*, D)` and `x (*, Dx)`, broadcast, shape `(*,)`."""
+        raise NotImplementedError(f"task {self.name} has no tractable likelihood")
+
+    def true_posterior(self, x: Tensor) -> Distribution:
+        """Return p(theta|x) for `x (B, Dx)`: batch shape `(B,)`, event shape `(D,)`."""
+        raise NotImplementedError(f"task {self.name} has no closed-form posterior")
+
+    def reference(self, i: int) -> Reference:
+        """Return the i-th reference observation (1-based) with samples of its true posterior."""
+        raise NotImplementedError(f"task {self.name} stores no reference posteriors")
+
+    def knows(self, what: str) -> bool:
+        """Tell whether the task implements an optional method, e.g. `knows("true_posterior")`."""
+        return getattr(type(self), what) is not getattr(Task, what)
+
+    def plot(self, axes: Axes, x: Tensor, **style: object) -> None:
+        """Draw one observation `x (Dx,)` as a scientist of the field would."""
+        axes.plot(torch.as_tensor(x).cpu(), **style)  # type: ignore[arg-type]
+        axes.set_xlabel("feature")
+        axes.set_ylabel("x")
