@@ -1,0 +1,22 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "require"]
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message names it, its value, and what was expected."""
+
+
+def require(condition: bool, name: str, value: object, expected: str) -> None:
+    """Raise a `ConfigError` unless the condition holds.
+
+    Args:
+        condition: What must be true of the value.
+        name: Name of the setting as the user writes it, e.g. `beta`.
+        value: What was received.
+        expected: What is allowed, completing "must be ...".
+    """
+    if not condition:
+        raise ConfigError(f"{name}={value!r} is not valid: it must be {expected}.")

@@ -1,0 +1,27 @@
+"""Estimators: amortized posteriors q(theta|x), and the nets they are made of."""
+
+from __future__ import annotations
+
+from robust_npe.estimators.base import Estimator, Head, Pushforward, Standardize
+from robust_npe.estimators.embeddings import MLP, Identity
+from robust_npe.estimators.flows import MAF, NSF
+from robust_npe.estimators.gaussian import DiagonalGaussian, FullGaussian
+from robust_npe.estimators.mixture import GaussianMixture, MixtureDensityNetwork
+from robust_npe.estimators.nflows import NflowsMAF, NflowsNSF
+
+__all__ = [
+    "MAF",
+    "MLP",
+    "NSF",
+    "DiagonalGaussian",
+    "Estimator",
+    "FullGaussian",
+    "GaussianMixture",
+    "Head",
+    "Identity",
+    "MixtureDensityNetwork",
+    "NflowsMAF",
+    "NflowsNSF",
+    "Pushforward",
+    "Standardize",
+]

@@ -1,0 +1,197 @@
+r"""Amortized posteriors: modules whose forward pass returns a distribution over theta."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution, biject_to, kl_divergence, register_kl
+from torch.distributions.constraints import Constraint
+
+from robust_npe.checks import require
+
+__all__ = ["Bijection", "Estimator", "Head", "HeadFactory", "Pushforward", "Standardize"]
+
+MIN_STD = 0.05  # features of x that hardly vary are not blown up (published setting)
+
+
+class Head(Protocol):
+    """A module that maps a context `(B, C)` to a distribution over R^D, batch shape `(B,)`."""
+
+    def __call__(self, context: Tensor) -> Distribution:
+        """Return the distribution."""
+        ...
+
+
+class HeadFactory(Protocol):
+    """Builds a head for given dimensions, e.g. a head's class with its other settings bound."""
+
+    def __call__(self, dim_theta: int, dim_context: int) -> nn.Module:
+        """Return a `Head`."""
+        ...
+
+
+class Pushforward(Distribution):
+    """The distribution of theta = f(z) for z from a base distribution on R^D.
+
+    Unlike `torch.distributions.TransformedDistribution`, the log density outside of the support is
+    minus infinity, and samples come with their log density where the base offers that.
+
+    Args:
+        base: Distribution of z, batch shape `(B,)`, event shape `(D,)`.
+        bijection: The map f from R^D onto the support.
+    """
+
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 (torch's interface)
+    has_rsample = True
+
+    def __init__(self, base: Distribution, bijection: Bijection) -> None:
+        self.base = base
+        self.bijection = bijection
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Constraint:
+        """The set of theta with positive density."""
+        return self.bijection.support
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Return log q(theta) for `theta (*, B, D)`, shape `(*, B)`."""
+        z, log_det = self.bijection.inverse_and_log_det(theta)
+        return torch.where(self.support.check(theta), self.base.log_prob(z) + log_det, -torch.inf)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw reparameterised samples of shape `(*sample_shape, B, D)`."""
+        return self.bijection(self.base.rsample(Size(sample_shape)))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw samples of shape `(*sample_shape, B, D)` without gradient."""
+        with torch.no_grad():
+            return self.bijection(self.base.sample(Size(sample_shape)))
+
+    def sample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
+        """Draw samples with their log density, without gradient; cheaper than one by one."""
+        with torch.no_grad():
+            if not hasattr(self.base, "rsample_and_log_prob"):
+                theta = self.sample(sample_shape)
+                return theta, self.log_prob(theta)
+            z, log_prob = self.base.rsample_and_log_prob(Size(sample_shape))
+            theta = self.bijection(z)
+            return theta, log_prob + self.bijection.inverse_and_log_det(theta)[1]
+
+
+@register_kl(Pushforward, Pushforward)
+def _kl_pushforward(p: Pushforward, q: Pushforward) -> Tensor:
+    """KL does not change under a shared bijection."""
+    if p.bijection is not q.bijection:
+        raise NotImplementedError("no closed form for distributions from different estimators")
+    return kl_divergence(p.base, q.base)
+
+
+class Standardize(nn.Module):
+    """(x - mean) / std with fixed statistics.
+
+    Args:
+        dim: Number of features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def fit(self, x: Tensor, min_std: float) -> None:
+        """Take mean and standard deviation from data `(N, dim)`, the latter at least `min_std`."""
+        x = x.double()
+        self.mean.copy_(x.mean(0))
+        self.std.copy_(x.std(0, correction=0).clamp(min=min_std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the standardised data, same shape."""
+        return (x - self.mean) / self.std
+
+
+class Bijection(nn.Module):
+    """theta = f(mean + std z), from R^D onto the support of the prior.
+
+    Args:
+        dim_theta: Number of parameters D.
+        support: Support of the prior over theta.
+    """
+
+    def __init__(self, dim_theta: int, support: Constraint) -> None:
+        super().__init__()
+        self.support = support
+        self.standardize = Standardize(dim_theta)
+        self._to_support = biject_to(support)
+
+    def fit(self, theta: Tensor) -> None:
+        """Fit mean and std to parameters `(N, D)`, so that z has mean 0 and variance 1."""
+        self.standardize.fit(self._to_support.inv(theta), min_std=1e-6)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map `z (*, D)` to theta."""
+        return self._to_support(self.standardize.mean + self.standardize.std * z)
+
+    def inverse_and_log_det(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `theta (*, D)` to z, with log |det dz/dtheta| of shape `(*,)`.
+
+        Values outside of the support give an arbitrary result.
+        """
+        u = self._to_support.inv(theta)
+        log_det = -self._to_support.log_abs_det_jacobian(u, theta)
+        if log_det.ndim == theta.ndim:  # identity transforms do not sum over the event
+            log_det = log_det.sum(-1)
+        return self.standardize(u), log_det - self.standardize.std.log().sum()
+
+
+class Estimator(nn.Module):
+    """An amortized posterior q(theta|x).
+
+    x is z-scored, embedded, and handed to a head that returns a distribution on R^D; that is
+    moved onto the support of the prior by a fixed bijection. Everything that depends on data
+    units is inside, so x and theta are always in the task's own units.
+
+    Args:
+        head: Builds the conditional density.
+        embedding: Builds the embedding net from the number of features of x; it has an
+            attribute `dim_out`.
+        dim_theta: Number of parameters D.
+        dim_x: Number of features Dx.
+        support: Support of the prior over theta.
+    """
+
+    def __init__(
+        self,
+        head: HeadFactory,
+        embedding: Any,
+        dim_theta: int,
+        dim_x: int,
+        support: Constraint,
+    ) -> None:
+        super().__init__()
+        self.dim_theta = dim_theta
+        self.dim_x = dim_x
+        self.standardize = Standardize(dim_x)
+        self.bijection = Bijection(dim_theta, support)
+        self.embedding = embedding(dim_x)
+        self.head = head(dim_theta, self.embedding.dim_out)
+
+    def fit_standardization(self, theta: Tensor, x: Tensor) -> None:
+        """Set the z-scoring of x `(N, Dx)` and of unconstrained theta `(N, D)` from data."""
+        self.standardize.fit(x, min_std=MIN_STD)
+        self.bijection.fit(theta)
+
+    def forward(self, x: Tensor) -> Pushforward:
+        """Return q(theta|x) for `x (B, Dx)`: batch shape `(B,)`, event shape `(D,)`."""
+        require(
+            x.ndim >= 1 and x.shape[-1] == self.dim_x,
+            "x.shape",
+            tuple(x.shape),
+            f"(..., {self.dim_x})",
+        )
+        return Pushforward(self.head(self.embedding(self.standardize(x))), self.bijection)

@@ -1,0 +1,55 @@
+"""Embedding nets: what turns an observation into the context of the density estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from robust_npe.checks import require
+
+__all__ = ["MLP", "Identity", "mlp"]
+
+
+def mlp(dim_in: int, hidden: Sequence[int], dim_out: int) -> nn.Sequential:
+    """Return a ReLU network with linear output."""
+    sizes = [dim_in, *hidden]
+    layers: list[nn.Module] = []
+    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], dim_out))
+
+
+class Identity(nn.Module):
+    """No embedding: the z-scored observation itself."""
+
+    def __init__(self, dim_x: int) -> None:
+        super().__init__()
+        self.dim_out = dim_x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x
+
+
+class MLP(nn.Module):
+    """Fully connected embedding; the defaults are the published ones.
+
+    Args:
+        dim_x: Number of features of x.
+        hidden: Widths of the hidden layers.
+        dim_out: Number of features of the embedding.
+    """
+
+    def __init__(
+        self, dim_x: int, hidden: Sequence[int] = (400, 200, 100), dim_out: int = 50
+    ) -> None:
+        super().__init__()
+        require(dim_out > 0, "embedding.dim_out", dim_out, "a positive integer")
+        require(all(h > 0 for h in hidden), "embedding.hidden", hidden, "positive integers")
+        self.dim_out = dim_out
+        self.net = mlp(dim_x, hidden, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x (*, Dx)` to `(*, dim_out)`."""
+        return self.net(x)

@@ -1,0 +1,100 @@
+"""Normalizing flows built on zuko: MAF and NSF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import zuko
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from robust_npe.checks import require
+
+__all__ = ["MAF", "NSF"]
+
+
+class MAF(nn.Module):
+    """Masked autoregressive flow with affine transforms.
+
+    References:
+        Papamakarios, Pavlakou & Murray (2017), "Masked autoregressive flow for density
+        estimation", https://arxiv.org/abs/1705.07057
+
+    Args:
+        dim_theta: Number of parameters D.
+        dim_context: Number of features of the context.
+        transforms: Number of autoregressive transforms; the order of the coordinates is
+            reversed from one to the next.
+        hidden: Widths of the hidden layers of each transform.
+        passes: Sequential steps of the inverse; None is D (fully autoregressive), 2 is a
+            coupling flow, whose samples are cheap.
+    """
+
+    def __init__(
+        self,
+        dim_theta: int,
+        dim_context: int,
+        transforms: int = 3,
+        hidden: Sequence[int] = (100, 100),
+        passes: int | None = None,
+    ) -> None:
+        super().__init__()
+        require(transforms > 0, "estimator.transforms", transforms, "a positive integer")
+        self.flow = zuko.flows.MAF(
+            dim_theta,
+            dim_context,
+            transforms=transforms,
+            hidden_features=list(hidden),
+            passes=passes,
+        )
+
+    def forward(self, context: Tensor) -> Distribution:
+        """Return the flow for `context (*, C)`."""
+        return self.flow(context)
+
+
+class NSF(nn.Module):
+    """Neural spline flow: autoregressive rational-quadratic splines.
+
+    References:
+        Durkan et al. (2019), "Neural spline flows", https://arxiv.org/abs/1906.04032
+
+    Args:
+        dim_theta: Number of parameters D.
+        dim_context: Number of features of the context.
+        transforms: Number of autoregressive transforms.
+        bins: Number of spline bins.
+        bound: The splines act on [-bound, bound], in z-scored units; outside they are the
+            identity.
+        hidden: Widths of the hidden layers of each transform.
+        passes: As in `MAF`.
+    """
+
+    def __init__(
+        self,
+        dim_theta: int,
+        dim_context: int,
+        transforms: int = 3,
+        bins: int = 12,
+        bound: float = 10.0,
+        hidden: Sequence[int] = (100, 100),
+        passes: int | None = None,
+    ) -> None:
+        super().__init__()
+        require(transforms > 0, "estimator.transforms", transforms, "a positive integer")
+        require(bins > 1, "estimator.bins", bins, "an integer above 1")
+        require(bound > 0, "estimator.bound", bound, "a positive number")
+        self.flow = zuko.flows.MAF(
+            dim_theta,
+            dim_context,
+            transforms=transforms,
+            hidden_features=list(hidden),
+            passes=passes,
+            univariate=partial(zuko.transforms.MonotonicRQSTransform, bound=bound),
+            shapes=[(bins,), (bins,), (bins - 1,)],
+        )
+
+    def forward(self, context: Tensor) -> Distribution:
+        """Return the flow for `context (*, C)`."""
+        return self.flow(context)

@@ -1,0 +1,60 @@
+"""Gaussian estimators, with diagonal and with full covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from robust_npe.estimators.embeddings import mlp
+
+__all__ = ["DiagonalGaussian", "FullGaussian"]
+
+
+class DiagonalGaussian(nn.Module):
+    """N(mu(x), diag(sigma(x)^2)).
+
+    Args:
+        dim_theta: Number of parameters D.
+        dim_context: Number of features of the context.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(
+        self, dim_theta: int, dim_context: int, hidden: Sequence[int] = (100, 100)
+    ) -> None:
+        super().__init__()
+        self.net = mlp(dim_context, hidden, 2 * dim_theta)
+
+    def forward(self, context: Tensor) -> Independent:
+        """Return the Gaussian for `context (*, C)`."""
+        mean, log_std = self.net(context).chunk(2, dim=-1)
+        return Independent(Normal(mean, log_std.exp()), 1)
+
+
+class FullGaussian(nn.Module):
+    """N(mu(x), L(x) L(x)^T) with a lower triangular L of positive diagonal.
+
+    Args:
+        dim_theta: Number of parameters D.
+        dim_context: Number of features of the context.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(
+        self, dim_theta: int, dim_context: int, hidden: Sequence[int] = (200, 200)
+    ) -> None:
+        super().__init__()
+        self.dim_theta = dim_theta
+        self.rows, self.columns = torch.tril_indices(dim_theta, dim_theta, offset=-1).tolist()
+        self.net = mlp(dim_context, hidden, 2 * dim_theta + len(self.rows))
+
+    def forward(self, context: Tensor) -> MultivariateNormal:
+        """Return the Gaussian for `context (*, C)`."""
+        d = self.dim_theta
+        mean, log_diagonal, below = self.net(context).split([d, d, len(self.rows)], dim=-1)
+        scale = torch.diag_embed(log_diagonal.exp())
+        scale[..., self.rows, self.columns] = below
+        return MultivariateNormal(mean, scale_tril=scale)
