@@ -1,0 +1,156 @@
+"""Balls of allowed perturbations: how to sample, project, and step in L1, L2 and Linf."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Generator, Tensor
+
+from robust_npe.checks import require
+
+__all__ = ["L1", "L2", "Ball", "Linf", "make_ball"]
+
+
+class Ball(ABC):
+    """All delta with norm(delta / scale) <= radius.
+
+    Subclasses implement the unit ball in scaled coordinates.
+
+    Args:
+        radius: In units of x (or of `scale` where that is given), not negative.
+        scale: Optional size of one unit for each feature, shape `(Dx,)`, positive.
+    """
+
+    def __init__(self, radius: float, scale: Tensor | None = None) -> None:
+        require(radius >= 0, "radius", radius, "a number that is not negative")
+        self.radius = float(radius)
+        self.unit = self.radius if scale is None else self.radius * scale
+        self._metric = 1.0 if scale is None else scale
+
+    def sample(self, like: Tensor, generator: Generator) -> Tensor:
+        """Draw one perturbation per row of `like (B, Dx)`, uniform in the ball."""
+        return self._sample_unit(like, generator) * self.unit
+
+    def project(self, delta: Tensor) -> Tensor:
+        """Return the points of the ball nearest to `delta (B, Dx)`, in scaled coordinates."""
+        if self.radius == 0:
+            return torch.zeros_like(delta)
+        return self._project_unit(delta / self.unit) * self.unit
+
+    def steepest_step(self, gradient: Tensor) -> Tensor:
+        """Return the perturbation on the ball's surface along which a linear function with this
+        gradient `(B, Dx)` rises most; zero where the gradient is zero or not finite."""
+        finite = gradient.isfinite().all(-1, keepdim=True)
+        gradient = torch.where(finite, gradient, 0.0)
+        return self._steepest_unit(gradient * self._metric) * self.unit
+
+    def norm(self, delta: Tensor) -> Tensor:
+        """Return the norm of `delta (B, Dx)` in scaled coordinates, shape `(B,)`."""
+        return self._norm(delta / self._metric)
+
+    @abstractmethod
+    def _sample_unit(self, like: Tensor, generator: Generator) -> Tensor: ...
+
+    @abstractmethod
+    def _project_unit(self, delta: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _steepest_unit(self, gradient: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _norm(self, delta: Tensor) -> Tensor: ...
+
+
+def _randn(like: Tensor, generator: Generator) -> Tensor:
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
+    return noise.to(like.device)
+
+
+def _rand(shape: torch.Size, like: Tensor, generator: Generator) -> Tensor:
+    noise = torch.rand(shape, generator=generator, dtype=like.dtype, device=generator.device)
+    return noise.to(like.device)
+
+
+class L2(Ball):
+    """Euclidean ball."""
+
+    def _sample_unit(self, like: Tensor, generator: Generator) -> Tensor:
+        direction = self._steepest_unit(_randn(like, generator))
+        return direction * _rand(like[..., :1].shape, like, generator) ** (1 / like.shape[-1])
+
+    def _project_unit(self, delta: Tensor) -> Tensor:
+        return delta / self._norm(delta).unsqueeze(-1).clamp(min=1.0)
+
+    def _steepest_unit(self, gradient: Tensor) -> Tensor:
+        # dividing by the largest entry first keeps tiny gradients from underflowing when squared
+        largest = gradient.abs().amax(-1, keepdim=True)
+        scaled = gradient / torch.where(largest > 0, largest, 1.0)
+        return scaled / self._norm(scaled).unsqueeze(-1).clamp(min=1e-12)
+
+    def _norm(self, delta: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(delta, dim=-1)
+
+
+class Linf(Ball):
+    """Box of half-width `radius`."""
+
+    def _sample_unit(self, like: Tensor, generator: Generator) -> Tensor:
+        return 2 * _rand(like.shape, like, generator) - 1
+
+    def _project_unit(self, delta: Tensor) -> Tensor:
+        return delta.clamp(-1, 1)
+
+    def _steepest_unit(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def _norm(self, delta: Tensor) -> Tensor:
+        return delta.abs().amax(-1)
+
+
+class L1(Ball):
+    """Cross-polytope: sum of absolute changes at most `radius`.
+
+    The steepest step spreads over the 5 % of the features with the largest gradient (at least
+    one), since moving one feature at a time needs as many steps as there are features.
+
+    References:
+        Tramer & Boneh (2019), "Adversarial training and robustness for multiple perturbations",
+        https://arxiv.org/abs/1904.13000
+        Duchi et al. (2008), "Efficient projections onto the l1-ball" (the projection).
+    """
+
+    density = 0.05
+
+    def _sample_unit(self, like: Tensor, generator: Generator) -> Tensor:
+        # D + 1 exponentials normalised by their sum are uniform on the simplex
+        shape = torch.Size((*like.shape[:-1], like.shape[-1] + 1))
+        parts = -torch.log1p(-_rand(shape, like, generator))
+        signs = _rand(like.shape, like, generator).sub(0.5).sign()
+        return signs * parts[..., :-1] / parts.sum(-1, keepdim=True)
+
+    def _project_unit(self, delta: Tensor) -> Tensor:
+        magnitude = delta.abs()
+        ordered = magnitude.sort(dim=-1, descending=True).values
+        count = torch.arange(1, delta.shape[-1] + 1, device=delta.device, dtype=delta.dtype)
+        threshold = (ordered.cumsum(-1) - 1) / count
+        active = (ordered > threshold).sum(-1, keepdim=True).clamp(min=1)
+        cut = threshold.gather(-1, active - 1).clamp(min=0)
+        return delta.sign() * (magnitude - cut).clamp(min=0)
+
+    def _steepest_unit(self, gradient: Tensor) -> Tensor:
+        k = max(1, round(self.density * gradient.shape[-1]))
+        index = gradient.abs().topk(k, dim=-1).indices
+        return torch.zeros_like(gradient).scatter(-1, index, gradient.gather(-1, index).sign() / k)
+
+    def _norm(self, delta: Tensor) -> Tensor:
+        return delta.abs().sum(-1)
+
+
+_BALLS: dict[str, type[Ball]] = {"l1": L1, "l2": L2, "linf": Linf}
+
+
+def make_ball(norm: str, radius: float, scale: Tensor | None = None) -> Ball:
+    """Return the ball of a norm given by name: `l1`, `l2` or `linf`."""
+    require(norm in _BALLS, "norm", norm, f"one of {', '.join(_BALLS)}")
+    return _BALLS[norm](radius, scale)

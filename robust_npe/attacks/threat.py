@@ -1,0 +1,86 @@
+"""From relative settings to absolute ones: units of epsilon, and the box x~ must stay in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robust_npe.attacks.balls import Ball, make_ball
+from robust_npe.attacks.base import Domain
+from robust_npe.checks import ConfigError, require
+from robust_npe.tasks.base import Task
+
+__all__ = ["DOMAINS", "UNITS", "ThreatModel", "data_domain", "std_unit"]
+
+UNITS = ("std", "absolute", "noise", "feature")
+DOMAINS = ("data", "task", "none")
+
+
+def std_unit(x: Tensor) -> float:
+    """Mean over observations of the standard deviation over the features of one observation.
+
+    The unit of the published radii. x has shape `(N, Dx)`.
+    """
+    return float(x.double().std(dim=1).mean())
+
+
+def data_domain(x: Tensor) -> Domain:
+    """Box of all observations `(N, Dx)`: one number below and one above, as published."""
+    return x.amin().expand(x.shape[-1]), x.amax().expand(x.shape[-1])
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What the adversary may do.
+
+    Attributes:
+        norm: `l1`, `l2` or `linf`.
+        epsilon_unit: What epsilon=1 means. `std`: the mean standard deviation over features
+            (published); `absolute`: one unit of x; `noise`: the expected L2 norm of the
+            observation noise; `feature`: each feature in units of its own standard deviation.
+        domain: Where x~ must stay. `data`: between the smallest and the largest value in the test
+            set (published); `task`: where x is physically possible; `none`.
+    """
+
+    norm: str = "l2"
+    epsilon_unit: str = "std"
+    domain: str = "data"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        make_ball(self.norm, 0.0)
+        require(self.epsilon_unit in UNITS, "epsilon_unit", self.epsilon_unit, f"one of {UNITS}")
+        require(self.domain in DOMAINS, "domain", self.domain, f"one of {DOMAINS}")
+
+    def check(self, task: Task) -> None:
+        """Raise a `ConfigError` where the task does not know what the settings need."""
+        if self.epsilon_unit == "noise" and task.noise_norm is None:
+            raise ConfigError(
+                f"epsilon_unit=noise needs a task with known observation noise; {task.name} has "
+                "none. Use epsilon_unit=std, absolute or feature."
+            )
+
+    def ball(self, epsilon: float, task: Task, x: Tensor) -> Ball:
+        """Return the ball of radius epsilon, units taken from the test set `x (N, Dx)`."""
+        require(epsilon >= 0, "epsilon", epsilon, "a number that is not negative")
+        if self.epsilon_unit == "feature":
+            return make_ball(self.norm, epsilon, x.std(0).clamp(min=1e-12))
+        return make_ball(self.norm, epsilon * self.unit(task, x))
+
+    def unit(self, task: Task, x: Tensor) -> float:
+        """Return the length of epsilon = 1 in units of x; nan where it differs by feature."""
+        self.check(task)
+        if self.epsilon_unit == "noise":
+            return float(task.noise_norm or 0.0)
+        units = {"std": std_unit(x), "absolute": 1.0, "feature": float("nan")}
+        return units[self.epsilon_unit]
+
+    def box(self, task: Task, x: Tensor) -> Domain | None:
+        """Return the box that x~ must stay in, from the test set `x (N, Dx)` or the task."""
+        if self.domain == "data":
+            return data_domain(x)
+        if self.domain == "task" and task.domain is not None:
+            low, high = task.domain
+            return low.to(x), high.to(x)
+        return None

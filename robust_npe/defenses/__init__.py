@@ -1,0 +1,9 @@
+"""Defenses: training objectives that make amortized posteriors robust."""
+
+from __future__ import annotations
+
+from robust_npe.defenses.adversarial import TRADES, AdversarialTraining, NoiseAugmentation
+from robust_npe.defenses.base import Defense, NoDefense
+from robust_npe.defenses.fim import FIM
+
+__all__ = ["FIM", "TRADES", "AdversarialTraining", "Defense", "NoDefense", "NoiseAugmentation"]

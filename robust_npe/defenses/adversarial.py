@@ -1,0 +1,185 @@
+"""Defenses that train on perturbed observations: noise, adversarial training, TRADES."""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor
+
+from robust_npe.attacks import (
+    PGD,
+    Attack,
+    KLForward,
+    KLReverse,
+    NegativeLogLikelihood,
+    Noise,
+    Objective,
+    data_domain,
+    make_ball,
+    std_unit,
+)
+from robust_npe.checks import require
+from robust_npe.defenses.base import Defense, negative_log_likelihood
+from robust_npe.divergences import kl
+from robust_npe.estimators import Estimator
+from robust_npe.random import child
+
+__all__ = ["TRADES", "AdversarialTraining", "NoiseAugmentation"]
+
+
+class _PerturbedTraining(Defense):
+    """Common part: a ball in units of the training data, and PGD in it.
+
+    The inner attack freezes the network, so its gradients never reach the weights' `.grad`.
+
+    Args:
+        epsilon: Training radius, in units of the mean standard deviation over features.
+        norm: Norm of the ball.
+        steps: Steps of the inner PGD.
+        step_size: Length of one step, in the same units as epsilon.
+    """
+
+    epsilon: float
+
+    def __init__(self, epsilon: float, norm: str, steps: int = 1, step_size: float = 0.1) -> None:
+        require(epsilon > 0, "defense.epsilon", epsilon, "a positive number")
+        require(steps > 0, "defense.steps", steps, "a positive integer")
+        require(step_size > 0, "defense.step_size", step_size, "a positive number")
+        make_ball(norm, 0.0)
+        self.epsilon = epsilon
+        self.norm = norm
+        self.steps = steps
+        self.step_size = step_size
+        self.attack: Attack | None = None
+
+    def setup(self, theta: Tensor, x: Tensor) -> None:
+        """Fix radius and domain from the training data."""
+        ball = make_ball(self.norm, self.epsilon * std_unit(x))
+        objective = self._objective()
+        if objective is None:
+            self.attack = Noise(ball)
+            return
+        self.attack = PGD(
+            ball,
+            objective,
+            domain=data_domain(x),
+            steps=self.steps,
+            step_size=min(1.0, self.step_size / self.epsilon),
+            schedule="constant",
+            select="last",
+        )
+
+    def _objective(self) -> Objective | None:
+        """What the inner attack climbs; None for random perturbations."""
+        return None
+
+    def perturb(
+        self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
+    ) -> Tensor:
+        """Return x~ of shape `(B, Dx)`."""
+        if self.attack is None:
+            raise RuntimeError("call setup(theta, x) with the training data before training.")
+        return self.attack(estimator, x, theta, generator=generator)
+
+
+class NoiseAugmentation(_PerturbedTraining):
+    """Mean of -log q(theta|x + u), u uniform in a ball.
+
+    Args:
+        epsilon: Radius, in units of the mean standard deviation over features.
+        norm: Norm of the ball.
+    """
+
+    name = "noise"
+
+    def __init__(self, epsilon: float = 1.0, norm: str = "l2") -> None:
+        super().__init__(epsilon, norm)
+
+    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
+        """See `Defense.loss`."""
+        x_noisy = self.perturb(estimator, theta, x, generator)
+        return negative_log_likelihood(estimator, theta, x_noisy)
+
+
+class AdversarialTraining(_PerturbedTraining):
+    """Mean of -log q(theta|x~), x~ from PGD that makes the true theta improbable.
+
+    References:
+        Madry et al. (2018), "Towards deep learning models resistant to adversarial attacks",
+        https://arxiv.org/abs/1706.06083
+
+    Args:
+        epsilon: Training radius, in units of the mean standard deviation over features.
+        norm: Norm of the ball.
+        steps: Steps of the inner PGD.
+        step_size: Length of one step, in the same units as epsilon.
+    """
+
+    name = "adversarial_training"
+
+    def __init__(
+        self, epsilon: float = 1.0, norm: str = "l2", steps: int = 20, step_size: float = 0.1
+    ) -> None:
+        super().__init__(epsilon, norm, steps, step_size)
+
+    def _objective(self) -> Objective:
+        return NegativeLogLikelihood()
+
+    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
+        """See `Defense.loss`."""
+        x_adv = self.perturb(estimator, theta, x, generator)
+        return negative_log_likelihood(estimator, theta, x_adv)
+
+
+class TRADES(_PerturbedTraining):
+    """Mean of -log q(theta|x) + beta KL(q(.|x) || q(.|x~)), x~ from PGD on the same divergence.
+
+    References:
+        Zhang et al. (2019), "Theoretically principled trade-off between robustness and accuracy",
+        https://arxiv.org/abs/1901.08573
+
+    Args:
+        beta: Weight of the divergence, not negative.
+        epsilon: Training radius, in units of the mean standard deviation over features.
+        norm: Norm of the ball.
+        steps: Steps of the inner PGD.
+        step_size: Length of one step, in the same units as epsilon.
+        divergence: `kl_forward`, KL(q(.|x) || q(.|x~)), or `kl_reverse`.
+        num_samples: Samples of the divergence, in the attack and in the loss.
+    """
+
+    name = "trades"
+    beta: float
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        epsilon: float = 0.5,
+        norm: str = "l2",
+        steps: int = 20,
+        step_size: float = 0.1,
+        divergence: str = "kl_forward",
+        num_samples: int = 1,
+    ) -> None:
+        super().__init__(epsilon, norm, steps, step_size)
+        require(beta >= 0, "beta", beta, "a number that is not negative")
+        require(
+            divergence in ("kl_forward", "kl_reverse"),
+            "defense.divergence",
+            divergence,
+            "kl_forward or kl_reverse",
+        )
+        self.beta = beta
+        self.divergence = divergence
+        self.num_samples = num_samples
+        self._objective()
+
+    def _objective(self) -> Objective:
+        forward = self.divergence == "kl_forward"
+        return KLForward(self.num_samples) if forward else KLReverse(self.num_samples)
+
+    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
+        """See `Defense.loss`."""
+        x_adv = self.perturb(estimator, theta, x, generator)
+        clean, moved = estimator(x), estimator(x_adv)
+        p, q = (clean, moved) if self.divergence == "kl_forward" else (moved, clean)
+        divergence = kl(p, q, self.num_samples, child(generator)).mean()
+        return self.beta * divergence - clean.log_prob(theta).mean()

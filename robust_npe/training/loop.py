@@ -1,0 +1,164 @@
+"""The training loop, and when it stops."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import sys
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from robust_npe.checks import require
+from robust_npe.defenses import Defense
+from robust_npe.estimators import Estimator
+from robust_npe.random import child
+
+__all__ = ["History", "TrainingSettings", "train"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; the defaults are the published settings where those exist.
+
+    Attributes:
+        batch_size: Pairs per step.
+        learning_rate: Learning rate of Adam.
+        max_epochs: Training stops at the latest here.
+        min_epochs: Training does not stop before.
+        patience: Epochs without improvement on the validation set before stopping.
+        clip_norm: Norm at which the gradient is clipped.
+        decay_patience: Epochs without improvement before the learning rate is halved; None for a
+            constant learning rate (published).
+    """
+
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    max_epochs: int = 300
+    min_epochs: int = 5
+    patience: int = 10
+    clip_norm: float = 75.0
+    decay_patience: int | None = 5
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("batch_size", "learning_rate", "max_epochs", "patience", "clip_norm"):
+            value = getattr(self, name)
+            require(value > 0, f"training.{name}", value, "a positive number")
+        decay = self.decay_patience
+        require(decay is None or decay > 0, "training.decay_patience", decay, "positive or null")
+
+
+@dataclass
+class History:
+    """What happened during training.
+
+    Attributes:
+        train_loss: Mean training loss of each epoch.
+        validation_loss: Objective on the validation set after each epoch.
+        best_epoch: Epoch (from 0) whose weights were kept.
+        diverged: A loss became non-finite; training stopped there.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+    diverged: bool = False
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Number of epochs without improvement."""
+        return len(self.validation_loss) - 1 - self.best_epoch
+
+
+def train(
+    estimator: Estimator,
+    defense: Defense,
+    pairs: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    settings: TrainingSettings,
+    generator: Generator,
+) -> History:
+    """Train an estimator in place and restore the weights of its best epoch.
+
+    Args:
+        estimator: A fresh estimator; its standardisation is fitted here.
+        defense: The training objective.
+        pairs: Parameters `(N, D)` and observations `(N, Dx)`.
+        validation: As `pairs`; decides about stopping.
+        settings: How to train.
+        generator: Source of randomness.
+
+    Raises:
+        FloatingPointError: The very first epoch gave no finite validation loss.
+    """
+    theta, x = pairs
+    estimator.fit_standardization(theta, x)
+    defense.setup(theta, x)
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=settings.learning_rate, fused=True)
+    history, best_weights = History(), copy.deepcopy(estimator.state_dict())
+    validation_state = child(generator).get_state()
+
+    epochs = tqdm(range(settings.max_epochs), desc="train", disable=not sys.stderr.isatty())
+    for epoch in epochs:
+        losses = []
+        for batch in torch.randperm(len(x), generator=generator).split(settings.batch_size):
+            loss = defense.loss(estimator, theta[batch], x[batch], generator)
+            optimizer.zero_grad()
+            loss.backward()
+            clip_grad_norm_(estimator.parameters(), settings.clip_norm)
+            optimizer.step()
+            losses.append(loss.detach())
+        history.train_loss.append(float(torch.stack(losses).mean()))
+        history.validation_loss.append(_validate(estimator, defense, validation, validation_state))
+
+        if not (math.isfinite(history.train_loss[-1] + history.validation_loss[-1])):
+            history.diverged = True
+            break
+        if history.validation_loss[-1] < min(history.validation_loss[:-1], default=math.inf):
+            history.best_epoch = epoch
+            best_weights = copy.deepcopy(estimator.state_dict())
+        idle = history.epochs_since_best
+        if settings.decay_patience and idle and idle % settings.decay_patience == 0:
+            for group in optimizer.param_groups:
+                group["lr"] /= 2
+        epochs.set_postfix(loss=f"{history.validation_loss[-1]:.3f}", refresh=False)
+        if epoch + 1 >= settings.min_epochs and idle >= settings.patience:
+            break
+
+    estimator.load_state_dict(best_weights)
+    if history.diverged:
+        _report_divergence(history, defense)
+    return history
+
+
+def _validate(
+    estimator: Estimator, defense: Defense, validation: tuple[Tensor, Tensor], state: Tensor
+) -> float:
+    """Objective on the validation set, with the same random numbers every time."""
+    generator = Generator()
+    generator.set_state(state)
+    with torch.no_grad():
+        return float(defense.validation_loss(estimator, *validation, generator))
+
+
+def _report_divergence(history: History, defense: Defense) -> None:
+    epoch = len(history.validation_loss) - 1
+    if history.best_epoch < 0:
+        raise FloatingPointError(
+            f"The loss became non-finite in epoch {epoch}, before any usable weights existed "
+            f"(defense {defense.name}, beta {defense.beta}). Try a smaller beta or "
+            "training.learning_rate."
+        )
+    log.error(
+        "The loss became non-finite in epoch %d; training stopped and the weights of epoch %d "
+        "were restored. Try a smaller beta or training.learning_rate.",
+        epoch,
+        history.best_epoch,
+    )
