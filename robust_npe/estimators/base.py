@@ -163,6 +163,9 @@ class Estimator(nn.Module):
         dim_theta: Number of parameters D.
         dim_x: Number of features Dx.
         support: Support of the prior over theta.
+
+    Attributes:
+        name: Name of the density estimator, for tables.
     """
 
     def __init__(
@@ -180,6 +183,7 @@ class Estimator(nn.Module):
         self.bijection = Bijection(dim_theta, support)
         self.embedding = embedding(dim_x)
         self.head = head(dim_theta, self.embedding.dim_out)
+        self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
 
     def fit_standardization(self, theta: Tensor, x: Tensor) -> None:
         """Set the z-scoring of x `(N, Dx)` and of unconstrained theta `(N, D)` from data."""

@@ -1,20 +1,16 @@
-"""Normalizing flows built on zuko: MAF and NSF."""
+"""Normalizing flows: MAF and NSF."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-import zuko
-from torch import Tensor, nn
-from torch.distributions import Distribution
-
-from robust_npe.checks import require
+from robust_npe.estimators.autoregressive import AutoregressiveFlow
+from robust_npe.estimators.univariate import Affine, RationalQuadraticSpline
 
 __all__ = ["MAF", "NSF"]
 
 
-class MAF(nn.Module):
+class MAF(AutoregressiveFlow):
     """Masked autoregressive flow with affine transforms.
 
     References:
@@ -39,22 +35,10 @@ class MAF(nn.Module):
         hidden: Sequence[int] = (100, 100),
         passes: int | None = None,
     ) -> None:
-        super().__init__()
-        require(transforms > 0, "estimator.transforms", transforms, "a positive integer")
-        self.flow = zuko.flows.MAF(
-            dim_theta,
-            dim_context,
-            transforms=transforms,
-            hidden_features=list(hidden),
-            passes=passes,
-        )
-
-    def forward(self, context: Tensor) -> Distribution:
-        """Return the flow for `context (*, C)`."""
-        return self.flow(context)
+        super().__init__(dim_theta, dim_context, Affine(), transforms, hidden, passes)
 
 
-class NSF(nn.Module):
+class NSF(AutoregressiveFlow):
     """Neural spline flow: autoregressive rational-quadratic splines.
 
     References:
@@ -81,20 +65,5 @@ class NSF(nn.Module):
         hidden: Sequence[int] = (100, 100),
         passes: int | None = None,
     ) -> None:
-        super().__init__()
-        require(transforms > 0, "estimator.transforms", transforms, "a positive integer")
-        require(bins > 1, "estimator.bins", bins, "an integer above 1")
-        require(bound > 0, "estimator.bound", bound, "a positive number")
-        self.flow = zuko.flows.MAF(
-            dim_theta,
-            dim_context,
-            transforms=transforms,
-            hidden_features=list(hidden),
-            passes=passes,
-            univariate=partial(zuko.transforms.MonotonicRQSTransform, bound=bound),
-            shapes=[(bins,), (bins,), (bins - 1,)],
-        )
-
-    def forward(self, context: Tensor) -> Distribution:
-        """Return the flow for `context (*, C)`."""
-        return self.flow(context)
+        spline = RationalQuadraticSpline(bins, bound)
+        super().__init__(dim_theta, dim_context, spline, transforms, hidden, passes)

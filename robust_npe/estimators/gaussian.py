@@ -22,6 +22,8 @@ class DiagonalGaussian(nn.Module):
         hidden: Widths of the hidden layers.
     """
 
+    name = "gaussian"
+
     def __init__(
         self, dim_theta: int, dim_context: int, hidden: Sequence[int] = (100, 100)
     ) -> None:
@@ -42,6 +44,8 @@ class FullGaussian(nn.Module):
         dim_context: Number of features of the context.
         hidden: Widths of the hidden layers.
     """
+
+    name = "gaussian_full"
 
     def __init__(
         self, dim_theta: int, dim_context: int, hidden: Sequence[int] = (200, 200)

@@ -113,6 +113,8 @@ class MixtureDensityNetwork(nn.Module):
         hidden: Widths of the hidden layers.
     """
 
+    name = "mdn"
+
     def __init__(
         self,
         dim_theta: int,

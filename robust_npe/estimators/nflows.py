@@ -111,6 +111,8 @@ class NflowsMAF(_NflowsFlow):
         hidden: Widths of the hidden layers; nflows wants them equal.
     """
 
+    name = "nflows_maf"
+
     def __init__(
         self,
         dim_theta: int,
@@ -135,6 +137,8 @@ class NflowsNSF(_NflowsFlow):
         bound: The splines act on [-bound, bound], in z-scored units.
         hidden: Widths of the hidden layers; nflows wants them equal.
     """
+
+    name = "nflows_nsf"
 
     def __init__(
         self,

@@ -1,0 +1,10 @@
+"""Tasks: priors and simulators."""
+
+from __future__ import annotations
+
+from robust_npe.tasks.base import Reference, Task
+from robust_npe.tasks.gaussian_linear import GaussianLinear
+from robust_npe.tasks.lotka_volterra import LotkaVolterra
+from robust_npe.tasks.sir import SIR
+
+__all__ = ["SIR", "GaussianLinear", "LotkaVolterra", "Reference", "Task"]

@@ -23,7 +23,7 @@ __all__ = ["History", "TrainingSettings", "train"]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingSettings:
     """How to train; the defaults are the published settings where those exist.
 

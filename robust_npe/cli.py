@@ -1,0 +1,133 @@
+"""The command line: `robust-npe <command> [group=choice] [key=value] ...`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from robust_npe import __version__
+from robust_npe.checks import ConfigError
+from robust_npe.config import config_directory, register_schemas
+
+__all__ = ["main"]
+
+log = logging.getLogger(__name__)
+
+COMMANDS = {
+    "train": "simulate, train, attack, measure; write tidy tables and plots",
+    "attack": "evaluate another attack on the estimator of an earlier run",
+    "simulate": "make (or complete) a simulation set",
+    "collect": "gather the tables of all runs into one",
+}
+
+HELP = """robust-npe: adversarial robustness of amortized Bayesian inference.
+
+usage: robust-npe <command> [group=choice] [key=value] ...
+
+commands
+{commands}
+
+examples
+  robust-npe train
+  robust-npe train task=lotka_volterra defense=fim beta=0.1
+  robust-npe train -m task=gaussian_linear,sir defense=none,fim beta=0.001,0.01
+
+`robust-npe <command> --help` lists groups, choices and keys of a command.
+"""
+
+USER_ERRORS = (ConfigError, FileNotFoundError, ImportError, FloatingPointError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: Words after the program's name; those of the process if None.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+        sys.stdout.write(HELP.format(commands=listing))
+        return 0
+    if words[0] == "--version":
+        sys.stdout.write(f"robust-npe {__version__}\n")
+        return 0
+    if words[0] not in COMMANDS:
+        return _fail(_unknown_command(words[0]))
+    try:
+        _run_hydra(*words)
+    except KeyboardInterrupt:
+        return _fail("interrupted; finished artefacts are kept, the same command continues", 130)
+    except MissingConfigException as error:
+        return _fail(_missing_choice(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _fail(_hydra_message(error))
+    except USER_ERRORS as error:
+        return _fail(str(error))
+    return 0
+
+
+def _run_hydra(command: str, *overrides: str) -> None:
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
+    sys.argv = ["robust-npe", *overrides]
+
+    def job(config: DictConfig) -> Any:
+        torch.set_num_threads(int(config.threads))
+        try:
+            result = importlib.import_module(f"robust_npe.commands.{command}").main(config)
+        except Exception as error:
+            # launchers show only one failure of a sweep; each job's log shall hold its own
+            log.error("failed: %s", error, exc_info=not isinstance(error, USER_ERRORS))
+            raise
+        sys.stdout.write(f"{getattr(result, 'text', result)}\n")
+
+    decorate = hydra.main(
+        config_path=str(config_directory()), config_name=command, version_base="1.3"
+    )
+    decorate(job)()
+
+
+def _fail(message: str, status: int = 2) -> int:
+    sys.stderr.write(f"robust-npe: {message}\n")
+    return status
+
+
+def _unknown_command(word: str) -> str:
+    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown command {word!r}.{hint} Commands: {', '.join(COMMANDS)}."
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    """Name the choices of a group, those in subfolders included."""
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    folder = config_directory() / group
+    while group and not folder.is_dir():  # e.g. task/sbibn for task=sbibn/two_moons
+        group, _, parent = group.rpartition("/")
+        choice = f"{parent}/{choice}"
+        folder = config_directory() / group
+    if not group:
+        return str(error)
+    choices = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+    return f"{group}={choice} does not exist. Choices: {', '.join(choices)}."
+
+
+def _hydra_message(error: Exception) -> str:
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    return " ".join(f"{error}{cause}".split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

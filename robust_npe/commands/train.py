@@ -1,0 +1,108 @@
+"""`robust-npe train`: simulate, train, attack, measure, write tables and plots."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from robust_npe.commands.evaluation import evaluate
+from robust_npe.commands.experiment import Experiment
+from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
+from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
+
+__all__ = ["Result", "main", "summary"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command returns.
+
+    Attributes:
+        table: The tidy results.
+        folder: Where they are.
+        text: What to show at the end.
+    """
+
+    table: pd.DataFrame
+    folder: Path
+    text: str
+
+
+def main(config: DictConfig) -> Result:
+    """Run one experiment, or find its results if it was run before.
+
+    Args:
+        config: Composed configuration, see `conf/train.yaml`.
+
+    Raises:
+        ConfigError: A setting is wrong; raised before any work is done.
+    """
+    experiment = Experiment(config)
+    description = experiment.run_description
+    run_id = content_key(description)
+    runs = Store(config.output_dir)
+    artefact = runs.get(
+        "runs", description, lambda folder: _make(folder, experiment, config, run_id)
+    )
+    if not artefact.created:
+        log.info("this run was done before: nothing to compute")
+    table = read_table(artefact.verify().path / "results.csv", RESULT_COLUMNS)
+    return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
+
+
+def _make(folder: Path, experiment: Experiment, config: DictConfig, run_id: str) -> dict[str, str]:
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    trained = experiment.trained()
+    table = evaluate(experiment, trained, run_id, folder)
+    if config.plots:
+        save_figure(tolerance_plot(table), folder / "tolerance.png")
+        save_figure(coverage_plot(table), folder / "coverage.png")
+    return {"estimator": trained.artefact.key}
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Return the short table for people: what each radius does to the posterior."""
+    clean = table[table.attack == "none"]
+    columns = {
+        "median KL(q(x)||q(x~))": ("kl_forward", "median"),
+        "median KL(q(x~)||q(x))": ("kl_reverse", "median"),
+        "median NLL": ("nll", "median"),
+        "coverage error": ("coverage", "mean_absolute_error"),
+        "coverage area": ("coverage", "signed_area"),
+        "true posterior moves": ("legitimate_movement", "median"),
+        "error KL(p||q)": ("error", "median"),
+    }
+    rows = {
+        epsilon: {title: _value(part, *which) for title, which in columns.items()}
+        for epsilon, part in table.groupby("epsilon")
+    }
+    attacked = pd.DataFrame(rows).T.dropna(axis=1, how="all")
+    attacked.index.name = "epsilon"
+    first = table.iloc[0]
+    head = f"{first.task}, {first.estimator}, defense {first.defense}"
+    if pd.notna(first.beta):
+        head += f", beta {first.beta:g}"
+    numbers = [f"NLL {_value(clean, 'nll', 'mean'):.3f}"]
+    numbers.append(f"coverage error {_value(clean, 'coverage', 'mean_absolute_error'):.3f}")
+    if pd.notna(score := _value(clean, "c2st", "mean")):
+        numbers.append(f"mean C2ST to the reference posteriors {score:.3f}")
+    if _value(clean, "training", "diverged"):
+        numbers.append("TRAINING DIVERGED (earlier weights were restored)")
+    body = attacked.to_string(float_format=lambda v: f"{v:.3g}", na_rep="-")
+    return f"{head}: {', '.join(numbers)}\n{body}"
+
+
+def _value(table: pd.DataFrame, metric: str, statistic: str) -> float:
+    found = table[(table.metric == metric) & (table.statistic == statistic)].value
+    return float(found.iloc[0]) if len(found) else float("nan")
+
+
+def _listing(artefact: Artefact) -> str:
+    files = sorted(p for p in artefact.path.iterdir() if p.name != "manifest.json")
+    return "\n".join(["wrote:" if artefact.created else "found:", *(f"  {p}" for p in files)])

@@ -1,0 +1,24 @@
+"""Metrics: what is measured on clean and on attacked observations."""
+
+from __future__ import annotations
+
+from robust_npe.metrics.base import Context, Measurement, Metric
+from robust_npe.metrics.coverage import Coverage, coverage_curve, coverage_summary
+from robust_npe.metrics.divergence import Divergence
+from robust_npe.metrics.likelihood import NLL
+from robust_npe.metrics.truth import TruePosterior
+from robust_npe.metrics.two_sample import C2ST, c2st
+
+__all__ = [
+    "C2ST",
+    "NLL",
+    "Context",
+    "Coverage",
+    "Divergence",
+    "Measurement",
+    "Metric",
+    "TruePosterior",
+    "c2st",
+    "coverage_curve",
+    "coverage_summary",
+]

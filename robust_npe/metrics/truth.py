@@ -1,0 +1,48 @@
+"""Comparisons with the true posterior, where it is known in closed form."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from robust_npe.checks import require
+from robust_npe.divergences import kl
+from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+
+__all__ = ["TruePosterior"]
+
+
+class TruePosterior(Metric):
+    """What a robustness number must be compared with: the true posterior moves, too.
+
+    - `legitimate_movement` = KL(p(.|x) || p(.|x~)), the share of the movement that is right;
+    - `error` = KL(p(.|x~) || q(.|x~)), how wrong the estimator is there (on clean data: at x).
+
+    Together with `kl_forward` (the sensitivity of q) these are the three numbers of a robustness
+    report. Applies to tasks with a closed-form posterior.
+
+    Args:
+        num_samples: Monte-Carlo samples where there is no closed form.
+    """
+
+    def __init__(self, num_samples: int = 256) -> None:
+        require(num_samples > 0, "metrics.true_posterior.num_samples", num_samples, "positive")
+        self.num_samples = num_samples
+
+    def __call__(self, context: Context) -> list[Measurement]:
+        """See `Metric`."""
+        task, q = context.task, context.estimator
+        if not task.knows("true_posterior"):
+            return []
+        generator = context.generator("true posterior")
+
+        def moved(_: Tensor, x: Tensor, x_adv: Tensor) -> Tensor:
+            p, p_adv = task.true_posterior(x.cpu()), task.true_posterior(x_adv.cpu())
+            return kl(p, p_adv, self.num_samples, generator)
+
+        def error(_: Tensor, __: Tensor, x_adv: Tensor) -> Tensor:
+            return kl(task.true_posterior(x_adv), q(x_adv), self.num_samples, generator)
+
+        values = {"error": batched(context, error)}
+        if context.attacked:
+            values["legitimate_movement"] = batched(context, moved)
+        return [Measurement(name, summary_rows(v), v) for name, v in values.items()]

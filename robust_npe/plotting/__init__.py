@@ -1,0 +1,9 @@
+"""Plots, drawn from tidy tables alone."""
+
+from __future__ import annotations
+
+from robust_npe.plotting.coverage import coverage_plot
+from robust_npe.plotting.style import COLORS, EPSILON_COLORS, save_figure, style
+from robust_npe.plotting.tolerance import tolerance_plot
+
+__all__ = ["COLORS", "EPSILON_COLORS", "coverage_plot", "save_figure", "style", "tolerance_plot"]

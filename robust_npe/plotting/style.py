@@ -1,0 +1,88 @@
+"""House style: colours and sizes that readers of the paper know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["COLORS", "EPSILON_COLORS", "epsilon_color", "new_figure", "save_figure", "style"]
+
+COLORS = {
+    "clean": "#08519c",
+    "adversarial": "#d94801",
+    "truth": "#000000",
+    "pgd": "#023858",
+    "fgsm": "#3690c0",
+    "noise": "#a6bddb",
+    "none": "#0868ac",
+    "fim": "#8856a7",
+    "fim_eigenvalue": "#4a1486",
+    "adversarial_training": "#df65b0",
+    "trades": "#2ca25f",
+}
+"""Colour by attack and by defense."""
+
+EPSILON_COLORS = {
+    0.0: "#252525",
+    0.1: "#feb24c",
+    0.2: "#fd8d3c",
+    0.3: "#fc4e2a",
+    0.5: "#e31a1c",
+    1.0: "#bd0026",
+    2.0: "#800026",
+}
+"""Colour by radius, for the published radii."""
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "savefig.dpi": 200,
+    "savefig.bbox": "tight",
+}
+
+
+def epsilon_color(epsilon: float, epsilons: list[float]) -> object:
+    """Return the colour of a radius; unpublished ones are placed on the same ramp."""
+    if set(epsilons) <= set(EPSILON_COLORS):
+        return EPSILON_COLORS[epsilon]
+    if epsilon == 0:
+        return EPSILON_COLORS[0.0]
+    others = sorted(e for e in epsilons if e > 0)
+    position = 0.4 + 0.6 * others.index(epsilon) / max(1, len(others) - 1)
+    return mpl.colormaps["YlOrRd"](position)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the house style, leaving matplotlib's global settings alone."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure (sizes in inches) that belongs to no window and no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure atomically; the format follows the file's suffix."""
+    temporary = path.with_name("." + path.name)
+    with style():
+        figure.savefig(temporary, format=path.suffix.lstrip("."), metadata={"Software": None})
+    os.replace(temporary, path)

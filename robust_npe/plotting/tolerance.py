@@ -1,0 +1,84 @@
+"""Tolerance plot: how far the posterior moves against how far the observation was moved."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from robust_npe.plotting.style import COLORS, new_figure, style
+
+__all__ = ["draw_tolerance", "tolerance_plot"]
+
+LABELS = {
+    "kl_forward": r"$D_{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$",
+    "kl_reverse": r"$D_{KL}(q(\theta|\tilde x)\,\|\,q(\theta|x))$",
+}
+LINES = {"attack": "attack", "defense": "defense"}
+
+
+def tolerance_plot(
+    table: pd.DataFrame, metric: str = "kl_forward", compare: str = "attack"
+) -> Figure:
+    """Draw a divergence against epsilon, one panel per task and one line per attack or defense.
+
+    Points are medians over observations, bars the 15 and 85 % quantiles; where several runs share
+    a panel and a line (seeds), the mean of these is drawn. Dashed: how far the true posterior
+    itself moves, where that is known.
+
+    Args:
+        table: Tidy results of one or more runs.
+        metric: `kl_forward` or `kl_reverse`.
+        compare: What the lines are: a column such as `attack`, `defense` or `beta`.
+
+    Raises:
+        ValueError: The table has no rows of this metric.
+    """
+    attacked = table[table.attack != "none"]
+    tasks = list(dict.fromkeys(attacked[attacked.metric == metric].task))
+    if not tasks:
+        raise ValueError(f"The table has no rows with metric={metric!r} of an attack.")
+    with style():
+        figure = new_figure(2.6 * len(tasks) + 0.6, 2.4)
+        panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+        for axes, task in zip(panels, tasks, strict=True):
+            draw_tolerance(axes, attacked[attacked.task == task], metric, compare)
+            axes.set_title(task)
+        panels[0].set_ylabel(LABELS.get(metric, metric))
+    return figure
+
+
+def draw_tolerance(axes: Axes, table: pd.DataFrame, metric: str, compare: str) -> None:
+    """Draw one panel: equally spaced radii, logarithmic divergence."""
+    epsilons = sorted(table.epsilon.unique())
+    position = {epsilon: i for i, epsilon in enumerate(epsilons)}
+    groups = list(table[table.metric == metric].groupby(compare, dropna=False))
+    for i, (name, group) in enumerate(groups):
+        median, low, high = (_by_epsilon(group, s) for s in ("median", "q15", "q85"))
+        shift = 0.12 * (i - (len(groups) - 1) / 2)
+        x = [position[e] + shift for e in median.index]
+        error = [(median - low).clip(lower=0), (high - median).clip(lower=0)]
+        color = COLORS.get(str(name))
+        axes.errorbar(
+            x,
+            median,
+            yerr=error,
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+            elinewidth=0.8,
+            color=color,
+            label=str(name),
+        )
+    moves = _by_epsilon(table[table.metric == "legitimate_movement"], "median")
+    if len(moves):
+        x = [position[e] for e in moves.index]
+        axes.plot(x, moves, "--", color=COLORS["truth"], linewidth=1, label="true posterior")
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(epsilons)), [f"{e:g}" for e in epsilons])
+    axes.set_xlabel(rf"$\epsilon$ ({table.epsilon_unit.iloc[0]}, {table.norm.iloc[0]})")
+    axes.legend(loc="lower right")
+
+
+def _by_epsilon(table: pd.DataFrame, statistic: str) -> pd.Series:
+    return table[table.statistic == statistic].groupby("epsilon").value.mean()

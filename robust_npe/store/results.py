@@ -1,0 +1,126 @@
+"""The tidy results: one row per number, one documented schema, checked when written and read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+__all__ = [
+    "OBSERVATION_COLUMNS",
+    "RESULT_COLUMNS",
+    "SchemaError",
+    "collect",
+    "read_table",
+    "write_table",
+]
+
+KEYS: dict[str, tuple[str, str]] = {
+    "run_id": ("string", "hash of the run's whole configuration; names the run's folder"),
+    "task": ("string", "name of the task"),
+    "estimator": ("string", "name of the estimator"),
+    "defense": ("string", "name of the defense"),
+    "beta": ("float", "weight of the defense's penalty; empty where it has none"),
+    "defense_epsilon": ("float", "training radius of the defense in units of std; may be empty"),
+    "num_simulations": ("integer", "size of the training set, before non-finite ones are dropped"),
+    "seed": ("integer", "seed of simulations, training and evaluation"),
+    "attack": ("string", "name of the attack; `none` for clean observations"),
+    "norm": ("string", "l1, l2 or linf; empty for clean observations"),
+    "objective": ("string", "what the attack climbs; empty where it climbs nothing"),
+    "epsilon": ("float", "radius of the attack in epsilon_unit; 0 for clean observations"),
+    "epsilon_unit": ("string", "std, absolute, noise or feature"),
+    "epsilon_abs": ("float", "radius in units of x; empty for epsilon_unit=feature"),
+    "metric": ("string", "what was measured"),
+}
+
+RESULT_COLUMNS: dict[str, tuple[str, str]] = {
+    **KEYS,
+    "statistic": ("string", "how the metric is summarised over observations, e.g. median"),
+    "level": ("float", "nominal level of coverage, or number of the reference observation"),
+    "value": ("float", "the number; nats for nll and kl"),
+}
+"""Columns of results.csv: type and meaning."""
+
+OBSERVATION_COLUMNS: dict[str, tuple[str, str]] = {
+    **KEYS,
+    "observation": ("integer", "index in the test set"),
+    "value": ("float", "the number for this observation"),
+}
+"""Columns of observations.csv: type and meaning."""
+
+_DTYPES = {"string": "str", "float": "float64", "integer": "int64"}
+
+
+class SchemaError(ValueError):
+    """A table does not have the documented columns or types."""
+
+
+def write_table(
+    rows: Iterable[Mapping[str, Any]] | pd.DataFrame,
+    path: Path,
+    columns: Mapping[str, tuple[str, str]],
+) -> pd.DataFrame:
+    """Check a table, and write it atomically with columns in the documented order.
+
+    Numbers are written so that reading gives the same float64 back.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    table = _conform(table, columns, str(path))
+    temporary = path.with_name(path.name + ".new")
+    table.to_csv(temporary, index=False, lineterminator="\n")
+    os.replace(temporary, path)
+    return table
+
+
+def read_table(path: Path, columns: Mapping[str, tuple[str, str]] = RESULT_COLUMNS) -> pd.DataFrame:
+    """Read and check a table.
+
+    Raises:
+        SchemaError: Columns are missing, unknown, or of the wrong type.
+    """
+    strings = {name: "str" for name, (kind, _) in columns.items() if kind == "string"}
+    table = pd.read_csv(
+        path,
+        dtype=strings,
+        keep_default_na=False,
+        na_values={name: [""] for name, (kind, _) in columns.items() if kind != "string"},
+        float_precision="round_trip",
+    )
+    return _conform(table, columns, str(path))
+
+
+def collect(runs: Path, table: str = "results") -> pd.DataFrame:
+    """Gather the tables of all runs below a folder into one, sorted by path.
+
+    Args:
+        runs: Folder with one folder per run.
+        table: `results` or `observations`.
+
+    Raises:
+        FileNotFoundError: There is no finished run.
+    """
+    columns = RESULT_COLUMNS if table == "results" else OBSERVATION_COLUMNS
+    paths = sorted(p for p in runs.glob(f"*/{table}.csv") if (p.parent / "manifest.json").exists())
+    if not paths:
+        raise FileNotFoundError(f"No finished runs in {runs}: run `robust-npe train` first.")
+    return pd.concat([read_table(p, columns) for p in paths], ignore_index=True)
+
+
+def _conform(
+    table: pd.DataFrame, columns: Mapping[str, tuple[str, str]], where: str
+) -> pd.DataFrame:
+    missing = [name for name in columns if name not in table.columns]
+    unknown = [name for name in table.columns if name not in columns]
+    if missing or unknown:
+        raise SchemaError(f"{where}: missing columns {missing}, unknown columns {unknown}.")
+    converted = {}
+    for name, (kind, _) in columns.items():
+        column = table[name].fillna("") if kind == "string" else table[name]
+        try:
+            converted[name] = column.astype(_DTYPES[kind])
+        except (ValueError, TypeError) as error:
+            raise SchemaError(f"{where}: column {name} must be of type {kind}: {error}") from error
+    return pd.DataFrame(converted)
