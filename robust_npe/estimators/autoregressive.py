@@ -1,0 +1,165 @@
+"""Autoregressive flows at a batch of contexts: cheap for many samples of theta per observation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from robust_npe.checks import require
+from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
+from robust_npe.estimators.univariate import Univariate
+
+__all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
+
+MAX_COLUMNS = 4096  # larger batches go in pieces whose activations fit into the cache
+LOG_2PI = math.log(2 * math.pi)
+
+
+class AutoregressiveFlow(nn.Module):
+    r"""Normalizing flow of masked autoregressive transforms with a standard normal base.
+
+    Each transform maps z_i = f(theta_i; phi_i(theta_{<i}, context)); the order of the coordinates
+    is reversed from one transform to the next.
+
+    References:
+        Papamakarios, Pavlakou & Murray (2017), "Masked autoregressive flow for density
+        estimation", https://arxiv.org/abs/1705.07057
+
+    Args:
+        dim_theta: Number of parameters D.
+        dim_context: Number of features C of the context.
+        univariate: What is applied to each coordinate.
+        transforms: Number of transforms.
+        hidden: Widths of the hidden layers of each conditioner, at least one.
+        passes: Sequential steps of the inverse, None for D. The coordinates are divided into so
+            many groups, and depend on those of earlier groups only.
+    """
+
+    def __init__(
+        self,
+        dim_theta: int,
+        dim_context: int,
+        univariate: Univariate,
+        transforms: int = 3,
+        hidden: Sequence[int] = (100, 100),
+        passes: int | None = None,
+    ) -> None:
+        super().__init__()
+        require(transforms > 0, "estimator.transforms", transforms, "a positive integer")
+        positive = len(hidden) > 0 and min(hidden) > 0
+        require(positive, "estimator.hidden", hidden, "at least one positive integer")
+        require(passes is None or passes > 0, "estimator.passes", passes, "positive or null")
+        self.dim_theta = dim_theta
+        self.univariate = univariate
+        # one product serves the first layers of all transforms
+        self.context = nn.Linear(dim_context, transforms * hidden[0])
+        groups = _groups(dim_theta, passes)
+        self.conditioners = nn.ModuleList(
+            Conditioner(groups, univariate.num_parameters, hidden) for _ in range(transforms)
+        )
+        self._initialize(bound=(dim_theta + dim_context) ** -0.5)
+
+    def _initialize(self, bound: float) -> None:
+        """First layers see theta and context: as for one layer on both together."""
+        first = [c.first.weight for c in self.conditioners if isinstance(c.first, nn.Linear)]
+        for parameter in (self.context.weight, self.context.bias, *first):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, context: Tensor) -> AutoregressiveDistribution:
+        """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""
+        columns = context.reshape(-1, context.shape[-1]).T
+        terms = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
+        bound = [
+            cast(Conditioner, conditioner).bind(term)
+            for conditioner, term in zip(
+                self.conditioners, terms.chunk(len(self.conditioners)), strict=True
+            )
+        ]
+        event_shape = Size([self.dim_theta])
+        return AutoregressiveDistribution(bound, self.univariate, context.shape[:-1], event_shape)
+
+
+def _groups(dim: int, passes: int | None) -> list[int]:
+    """Number of coordinates in each group, in order."""
+    size = math.ceil(dim / min(passes or dim, dim))
+    return [min(size, dim - start) for start in range(0, dim, size)]
+
+
+class AutoregressiveDistribution(Distribution):
+    """q(theta|x) of an `AutoregressiveFlow` at a batch of observations.
+
+    What depends on the observations alone is computed once and shared by all samples.
+
+    Args:
+        conditioners: One for each transform, in the order from theta to z.
+        univariate: What is applied to each coordinate.
+        batch_shape: Shape of the batch, B observations in total.
+        event_shape: `(D,)`.
+    """
+
+    arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 (torch's interface)
+    has_rsample = True
+
+    def __init__(
+        self,
+        conditioners: Sequence[BoundConditioner],
+        univariate: Univariate,
+        batch_shape: Size,
+        event_shape: Size,
+    ) -> None:
+        self._conditioners = conditioners
+        self._univariate = univariate
+        super().__init__(batch_shape, event_shape, validate_args=False)
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Return the log density of `theta (*sample_shape, *batch_shape, D)`, broadcast."""
+        shape = torch.broadcast_shapes(theta.shape[:-1], self.batch_shape)
+        pieces = self._pieces(theta.expand(*shape, -1))
+        return torch.cat([self._log_prob(piece) for piece in pieces]).reshape(shape)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw reparameterised samples of shape `(*sample_shape, *batch_shape, D)`."""
+        return self.rsample_and_log_prob(sample_shape)[0]
+
+    def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
+        """Draw samples together with their log density."""
+        shape = Size(sample_shape) + self.batch_shape + self.event_shape
+        like = self._conditioners[0].context_term
+        z = torch.randn(shape, dtype=like.dtype, device=like.device)
+        theta, log_prob = zip(*(self._inverse(piece) for piece in self._pieces(z)), strict=True)
+        samples = torch.cat(theta, dim=1).T.reshape(shape)
+        return samples, torch.cat(log_prob).reshape(shape[:-1])
+
+    def _pieces(self, theta: Tensor) -> Iterator[Tensor]:
+        """Cut `(*, *batch_shape, D)` into columns `(D, S * B)` of a few samples each."""
+        batch = self._conditioners[0].context_term.shape[1]
+        samples = theta.reshape(-1, batch, theta.shape[-1])
+        for piece in samples.split(max(1, MAX_COLUMNS // max(1, batch))):
+            yield piece.flatten(0, 1).T.contiguous()
+
+    def _log_prob(self, theta: Tensor) -> Tensor:
+        log_prob: Tensor | float = 0.0
+        for i, conditioner in enumerate(self._conditioners):
+            theta = theta.flip(0) if i else theta
+            theta, log_slope = self._univariate.forward(theta, conditioner.parameters(theta))
+            log_prob = log_prob + log_slope.sum(0)
+        return log_prob + _standard_normal(theta)
+
+    def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob = _standard_normal(z)
+        for i, conditioner in reversed(list(enumerate(self._conditioners))):
+            z, log_det = conditioner.inverse(self._univariate, z)
+            log_prob = log_prob + log_det
+            z = z.flip(0) if i else z
+        return z, log_prob
+
+
+def _standard_normal(z: Tensor) -> Tensor:
+    """Log density of the columns of `z (D, N)`."""
+    return -0.5 * (z.square().sum(0) + z.shape[0] * LOG_2PI)

@@ -1,0 +1,139 @@
+r"""Monotone functions of one variable: what an autoregressive flow applies to each coordinate.
+
+A univariate transform maps x to y = f(x; phi). Its parameters phi carry a leading axis of length
+`num_parameters`; everything else is elementwise, so any layout of the other axes works.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robust_npe.checks import require
+
+__all__ = ["Affine", "RationalQuadraticSpline", "Univariate"]
+
+MIN_SLOPE = 1e-3  # slopes and relative bin sizes stay between this and its inverse
+
+
+class Univariate(Protocol):
+    """An invertible function of one variable with unconstrained parameters."""
+
+    num_parameters: int
+
+    def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(x) and log f'(x) for `x (*)` and `phi (num_parameters, *)`."""
+        ...
+
+    def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x with f(x) = y, and log f'(x)."""
+        ...
+
+
+def _soft_clip(a: Tensor, bound: float) -> Tensor:
+    """Map R smoothly to (-bound, bound), with slope 1 at zero."""
+    return a / (1 + (a / bound).abs())
+
+
+class Affine:
+    """f(x) = exp(a) x + b, with a softly limited to |a| < -log MIN_SLOPE."""
+
+    num_parameters = 2
+
+    def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Univariate`."""
+        shift, log_slope = phi[0], _soft_clip(phi[1], -math.log(MIN_SLOPE))
+        return torch.addcmul(shift, x, log_slope.exp()), log_slope
+
+    def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Univariate`."""
+        shift, log_slope = phi[0], _soft_clip(phi[1], -math.log(MIN_SLOPE))
+        return (y - shift) * (-log_slope).exp(), log_slope
+
+
+class RationalQuadraticSpline:
+    """Monotone rational-quadratic spline on [-bound, bound], the identity outside.
+
+    References:
+        Durkan et al. (2019), "Neural spline flows", https://arxiv.org/abs/1906.04032
+
+    Args:
+        bins: Number of bins K. The parameters are K widths, K heights and K - 1 slopes at the
+            inner knots.
+        bound: Half of the width of the interval.
+    """
+
+    def __init__(self, bins: int, bound: float) -> None:
+        require(bins > 1, "estimator.bins", bins, "an integer above 1")
+        require(bound > 0, "estimator.bound", bound, "a positive number")
+        self.bins = bins
+        self.bound = bound
+        self.num_parameters = 3 * bins - 1
+
+    def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Univariate`."""
+        inside, u = self._to_unit(x)
+        left, size, slopes = self._find_bin(u, phi, axis=0)
+        ratio = size[1] / size[0]
+        z = (u - left[0]) / size[0]
+        curve = z * (1 - z)
+        denominator = ratio + (slopes[0] + slopes[1] - 2 * ratio) * curve
+        y = left[1] + size[1] * (ratio * z.square() + slopes[0] * curve) / denominator
+        log_slope = self._log_slope(z, curve, ratio, slopes, denominator)
+        return self._from_unit(inside, y, x), torch.where(inside, log_slope, 0.0)
+
+    def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Univariate`."""
+        inside, v = self._to_unit(y)
+        left, size, slopes = self._find_bin(v, phi, axis=1)
+        ratio = size[1] / size[0]
+        rise = v - left[1]
+        bend = rise * (slopes[0] + slopes[1] - 2 * ratio)
+        a = size[1] * (ratio - slopes[0]) + bend
+        b = size[1] * slopes[0] - bend
+        c = -ratio * rise
+        z = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+        curve = z * (1 - z)
+        denominator = ratio + (slopes[0] + slopes[1] - 2 * ratio) * curve
+        log_slope = self._log_slope(z, curve, ratio, slopes, denominator)
+        x = self._from_unit(inside, left[0] + z * size[0], y)
+        return x, torch.where(inside, log_slope, 0.0)
+
+    def _to_unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inside = x.abs() < self.bound
+        return inside, torch.where(inside, x, 0.0) / (2 * self.bound) + 0.5
+
+    def _from_unit(self, inside: Tensor, u: Tensor, outside: Tensor) -> Tensor:
+        return torch.where(inside, self.bound * (2 * u - 1), outside)
+
+    def _find_bin(self, u: Tensor, phi: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return lower left corner, size, and slopes at both ends of the bin of u, each `(2, *)`.
+
+        The axis tells whether u is an x (0) or a y (1).
+        """
+        k = self.bins
+        # no maximum has to be subtracted before exp: the clipped values are small
+        parts = _soft_clip(phi[: 2 * k], -math.log(MIN_SLOPE) / 2).exp().unflatten(0, (2, k))
+        total = parts.sum(1)
+        with torch.no_grad():
+            edges = parts[axis, :-1].cumsum(0)
+            index = (edges < u * total[axis]).sum(0)
+            bins = torch.arange(k, device=u.device).view(-1, *[1] * u.ndim)
+            below = (bins < index).to(u.dtype)
+        left = (parts * below).sum(1) / total
+        size = parts.gather(1, index.expand(2, 1, *index.shape)).squeeze(1) / total
+        knots = torch.stack((index - 1, index))
+        inner = (knots >= 0) & (knots < k - 1)
+        raw = phi[2 * k :].gather(0, knots.clamp(0, k - 2))
+        slopes = torch.where(inner, _soft_clip(raw, -math.log(MIN_SLOPE)), 0.0).exp()
+        return left, size, slopes
+
+    @staticmethod
+    def _log_slope(
+        z: Tensor, curve: Tensor, ratio: Tensor, slopes: Tensor, denominator: Tensor
+    ) -> Tensor:
+        numerator = 2 * ratio * curve + slopes[0] * (1 - z).square() + slopes[1] * z.square()
+        return (ratio / denominator).square().mul(numerator).log()

@@ -1,0 +1,210 @@
+from functools import partial
+
+import pytest
+import torch
+import zuko
+from torch import nn
+
+from robust_npe.estimators.flows import MAF, NSF
+from robust_npe.random import draws_from, stream
+
+BINS = 6
+SETTINGS = [  # dim_theta, dim_context, transforms, passes
+    (1, 3, 2, None),
+    (2, 5, 3, None),
+    (4, 7, 3, None),
+    (5, 2, 1, 2),
+    (7, 3, 4, 3),
+    (10, 4, 3, None),
+]
+
+
+def make_flow(kind, dim, context, transforms, passes, hidden=(16, 13)):
+    with draws_from(stream(0, "weights")):
+        if kind == "maf":
+            return MAF(dim, context, transforms, hidden, passes)
+        return NSF(dim, context, transforms, BINS, 4.0, hidden, passes)
+
+
+def zuko_twin(flow, kind, context, passes, hidden=(16, 13)):
+    """zuko's flow with the same weights."""
+    settings = {} if passes is None else {"passes": passes}
+    if kind == "nsf":
+        settings["univariate"] = partial(zuko.transforms.MonotonicRQSTransform, bound=4.0)
+        settings["shapes"] = [(BINS,), (BINS,), (BINS - 1,)]
+    if flow.dim_theta == 1:
+        settings.pop("passes", None)
+    twin = zuko.flows.MAF(
+        flow.dim_theta,
+        context,
+        transforms=len(flow.conditioners),
+        hidden_features=list(hidden),
+        **settings,
+    )
+    terms = zip(
+        flow.context.weight.chunk(len(flow.conditioners)),
+        flow.context.bias.chunk(len(flow.conditioners)),
+        strict=True,
+    )
+    parts = zip(flow.conditioners, terms, twin.transform.transforms, strict=True)
+    with torch.no_grad():
+        for i, (mine, (weight, bias), theirs) in enumerate(parts):
+            copy_conditioner(mine, weight, bias, theirs.hyper, flow.dim_theta, reverse=i % 2 == 1)
+    return twin.to(flow.context.weight.dtype)
+
+
+def copy_conditioner(mine, context_weight, context_bias, theirs, dim, reverse):
+    """Ours are sorted by degree and in ascending order of coordinates."""
+    layers = [layer for layer in theirs if not isinstance(layer, nn.ReLU)]
+    groups = len(mine.ends[0])
+    place = [torch.arange(layer.out_features) for layer in layers]
+    for i, layer in enumerate(layers[:-1]):
+        place[i] = (torch.arange(layer.out_features) % groups).argsort(stable=True)
+    if reverse:
+        place[-1] = place[-1].view(dim, -1).flip(0).flatten()
+    first = torch.zeros_like(layers[0].weight)
+    offset = 0 if dim == 1 else dim
+    if mine.first is not None:
+        columns = torch.arange(dim).flip(0) if reverse else torch.arange(dim)
+        seen = columns[: mine.first.in_features]
+        first[place[0].unsqueeze(1), seen] = mine.first.weight.float()
+    first[place[0], offset:] = context_weight.float()
+    layers[0].weight.copy_(first)
+    layers[0].bias[place[0]] = context_bias.float()
+    for i, layer in enumerate(mine.layers):
+        layers[i + 1].weight[place[i + 1].unsqueeze(1), place[i]] = layer.weight.float()
+        layers[i + 1].bias[place[i + 1]] = layer.bias.float()
+
+
+def make_pair(kind, setting, dtype):
+    dim, context, transforms, passes = setting
+    flow = make_flow(kind, dim, context, transforms, passes)
+    twin = zuko_twin(flow, kind, context, passes)
+    generator = stream(0, "data")
+    c = torch.randn(3, context, generator=generator, dtype=torch.float64).to(dtype)
+    theta = 2 * torch.randn(5, 3, dim, generator=generator, dtype=torch.float64).to(dtype)
+    return flow.to(dtype), twin.to(dtype), c, theta
+
+
+TOLERANCE = {
+    torch.float32: {"rtol": 1e-4, "atol": 1e-4},
+    torch.float64: {"rtol": 1e-9, "atol": 1e-10},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@pytest.mark.parametrize("kind", ["maf", "nsf"])
+class TestAgainstZuko:
+    def test_log_prob_and_its_gradients(self, kind, setting, dtype):
+        flow, twin, c, theta = make_pair(kind, setting, dtype)
+        values = []
+        for model in (flow, twin):
+            inputs = c.clone().requires_grad_(True), theta.clone().requires_grad_(True)
+            log_prob = model(inputs[0]).log_prob(inputs[1])
+            values.append([log_prob, *torch.autograd.grad(log_prob.sum(), inputs)])
+        for ours, theirs in zip(*values, strict=True):
+            torch.testing.assert_close(ours, theirs, **TOLERANCE[dtype])
+
+    @pytest.mark.parametrize("grad", [True, False])
+    def test_inverse(self, kind, setting, dtype, grad):
+        flow, twin, c, theta = make_pair(kind, setting, dtype)
+        with torch.set_grad_enabled(grad):
+            with draws_from(stream(0, "noise")):
+                ours, log_prob = flow(c).rsample_and_log_prob((5,))
+            with draws_from(stream(0, "noise")):
+                z = torch.randn(theta.shape, dtype=dtype)
+            # the base is symmetric; zuko keeps the order of the coordinates of z
+            z = z if setting[2] % 2 else z.flip(-1)
+            theirs = twin(c).transform.inv(z)
+            torch.testing.assert_close(ours, theirs, **TOLERANCE[dtype])
+            torch.testing.assert_close(log_prob, twin(c).log_prob(theirs), **TOLERANCE[dtype])
+
+    def test_gradients_of_samples(self, kind, setting, dtype):
+        flow, twin, c, theta = make_pair(kind, setting, dtype)
+        c.requires_grad_(True)
+        with draws_from(stream(0, "noise")):
+            ours = flow(c).rsample((5,))
+        with draws_from(stream(0, "noise")):
+            z = torch.randn(theta.shape, dtype=dtype)
+        theirs = twin(c).transform.inv(z if setting[2] % 2 else z.flip(-1))
+        gradients = [torch.autograd.grad(t.square().sum(), c)[0] for t in (ours, theirs)]
+        torch.testing.assert_close(*gradients, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("kind", ["maf", "nsf"])
+class TestFlow:
+    @pytest.mark.parametrize("setting", SETTINGS, ids=str)
+    def test_initial_weights_are_distributed_as_in_zuko(self, kind, setting):
+        dim, context, transforms, passes = setting
+        flow = make_flow(kind, dim, context, transforms, passes, hidden=(200, 100))
+        bound = (dim + context) ** -0.5
+        assert 0.95 * bound < flow.context.weight.abs().max() <= bound
+        assert flow.conditioners[0].layers[0].weight.abs().max() <= 200**-0.5
+
+    @pytest.mark.parametrize("setting", SETTINGS, ids=str)
+    def test_gradients_reach_every_parameter(self, kind, setting):
+        flow, _, c, theta = make_pair(kind, setting, torch.float32)
+        flow(c).log_prob(theta).sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in flow.parameters())
+
+    @pytest.mark.parametrize("setting", SETTINGS, ids=str)
+    def test_pieces_do_not_change_the_result(self, kind, setting, monkeypatch):
+        flow, _, c, theta = make_pair(kind, setting, torch.float64)
+        whole = flow(c).log_prob(theta), sample(flow(c), 5)
+        monkeypatch.setattr("robust_npe.estimators.autoregressive.MAX_COLUMNS", 6)
+        torch.testing.assert_close((flow(c).log_prob(theta), sample(flow(c), 5)), whole)
+
+    def test_batch_shapes(self, kind):
+        flow, _, c, theta = make_pair(kind, (4, 7, 3, None), torch.float64)
+        expected = flow(c).log_prob(theta)
+        torch.testing.assert_close(flow(c[1]).log_prob(theta[:, 1]), expected[:, 1])
+        torch.testing.assert_close(flow(c).log_prob(theta[2]), expected[2])
+        torch.testing.assert_close(flow(c.expand(5, 3, 7)).log_prob(theta), expected)
+        assert flow(c).log_prob(theta[0, 0]).shape == (3,)
+        assert flow(c[0]).sample().shape == (4,)
+        assert flow(c.expand(5, 3, 7)).sample((2, 6)).shape == (2, 6, 5, 3, 4)
+
+    def test_jacobian_is_that_of_autograd(self, kind):
+        flow, _, c, _ = make_pair(kind, (4, 7, 3, None), torch.float64)
+        q = flow(c[:1])
+        with draws_from(stream(0, "noise")), torch.no_grad():
+            theta, log_prob = q.rsample_and_log_prob()
+        torch.testing.assert_close(q.log_prob(theta), log_prob)
+
+        def to_z(value):
+            for i, conditioner in enumerate(q._conditioners):
+                value = value.flip(0) if i else value
+                value, _ = flow.univariate.forward(value, conditioner.parameters(value))
+            return value
+
+        jacobian = torch.autograd.functional.jacobian(to_z, theta.T).reshape(4, 4)
+        log_base = torch.distributions.Normal(0.0, 1.0).log_prob(to_z(theta.T)).sum()
+        torch.testing.assert_close(log_prob[0], log_base + jacobian.det().abs().log())
+
+    def test_second_derivatives(self, kind):
+        flow, _, c, theta = make_pair(kind, (4, 7, 2, None), torch.float64)
+        c.requires_grad_(True)
+        assert torch.autograd.gradgradcheck(lambda c: flow(c).log_prob(theta), (c,))
+
+    def test_state_is_plain(self, kind):
+        flow, other = (make_flow(kind, 3, 2, 2, None) for _ in range(2))
+        with torch.no_grad():
+            flow.context.weight.mul_(2)
+        state = flow.state_dict()
+        assert set(state) == {name for name, _ in flow.named_parameters()}
+        other.load_state_dict(state)
+        c, theta = torch.ones(1, 2), torch.ones(1, 3)
+        assert torch.equal(flow(c).log_prob(theta), other(c).log_prob(theta))
+
+
+def sample(q, num_samples):
+    with draws_from(stream(0, "noise")):
+        return q.sample((num_samples,))
+
+
+def test_spline_is_the_identity_outside_of_its_interval():
+    flow = make_flow("nsf", 1, 2, 1, None)
+    theta = torch.tensor([[-7.0], [-4.0], [4.0], [123.0]])
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(theta).squeeze(-1)
+    torch.testing.assert_close(flow(torch.ones(2)).log_prob(theta), expected)
