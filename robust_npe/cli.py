@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from robust_npe import __version__
 from robust_npe.checks import ConfigError
-from robust_npe.config import config_directory, register_schemas
+from robust_npe.config import TrainConfig, config_directory, register_schemas
 
 __all__ = ["main"]
 
@@ -83,20 +86,27 @@ def _run_hydra(command: str, *overrides: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
     sys.argv = ["robust-npe", *overrides]
 
-    def job(config: DictConfig) -> Any:
+    failures: list[Exception] = []
+
+    def job(config: DictConfig) -> None:
         torch.set_num_threads(int(config.threads))
         try:
             result = importlib.import_module(f"robust_npe.commands.{command}").main(config)
         except Exception as error:
-            # launchers show only one failure of a sweep; each job's log shall hold its own
-            log.error("failed: %s", error, exc_info=not isinstance(error, USER_ERRORS))
-            raise
-        sys.stdout.write(f"{getattr(result, 'text', result)}\n")
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                # launchers show one failure of a sweep at most: each job's log holds its own
+                log.error("failed: %s", error, exc_info=not isinstance(error, USER_ERRORS))
+                raise
+            failures.append(error)
+        else:
+            sys.stdout.write(f"{getattr(result, 'text', result)}\n")
 
     decorate = hydra.main(
         config_path=str(config_directory()), config_name=command, version_base="1.3"
     )
     decorate(job)()
+    if failures:
+        raise failures[0]
 
 
 def _fail(message: str, status: int = 2) -> int:
@@ -112,21 +122,29 @@ def _unknown_command(word: str) -> str:
 
 def _missing_choice(error: MissingConfigException) -> str:
     """Name the choices of a group, those in subfolders included."""
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    group, _, choice = (error.missing_cfg_file or "").partition("/")
     folder = config_directory() / group
-    while group and not folder.is_dir():  # e.g. task/sbibn for task=sbibn/two_moons
-        group, _, parent = group.rpartition("/")
-        choice = f"{parent}/{choice}"
-        folder = config_directory() / group
-    if not group:
+    if not choice or not folder.is_dir():
         return str(error)
     choices = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
     return f"{group}={choice} does not exist. Choices: {', '.join(choices)}."
 
 
 def _hydra_message(error: Exception) -> str:
+    """Say in one line what Hydra or OmegaConf found wrong."""
+    if unknown := re.match(r"Could not override '([^']+)'", str(error)):
+        return _unknown_key(unknown[1])
     cause = f" ({error.__cause__})" if error.__cause__ else ""
-    return " ".join(f"{error}{cause}".split())
+    return " ".join(
+        re.sub(r"\s*(full_key|reference_type|object_type)[:=]\S*", "", f"{error}{cause}").split()
+    )
+
+
+def _unknown_key(key: str) -> str:
+    names = [f.name for f in dataclasses.fields(TrainConfig)]
+    close = difflib.get_close_matches(key, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"there is no key {key!r}.{hint} Add `--cfg job` to the command to see all keys."
 
 
 if __name__ == "__main__":

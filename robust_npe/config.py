@@ -62,6 +62,15 @@ class Evaluation:
 
 
 @dataclass
+class EvaluationOverrides:
+    """As `Evaluation`; what is null is as in the earlier run."""
+
+    num_test: int | None = None
+    num_attacked: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass
 class ThreatConfig:
     """Keys that say what the adversary may do; see `robust_npe.attacks.ThreatModel`."""
 
@@ -108,8 +117,7 @@ class AttackConfig(CommonConfig, ThreatConfig):
     attack: Any = MISSING
     objective: Any = MISSING
     metrics: Any = MISSING
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    seed: int = 0
+    evaluation: EvaluationOverrides = field(default_factory=EvaluationOverrides)
     plots: bool = True
 
 
@@ -230,7 +238,7 @@ def _checked(
     except OmegaConfBaseException as error:
         where = f"{name}.{error.full_key}" if error.full_key else name
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}.") from error
-    return {key: plain(value) for key, value in checked.items()}
+    return {str(key): plain(value) for key, value in checked.items()}
 
 
 def _schema_type(hint: Any) -> Any:

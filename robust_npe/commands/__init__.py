@@ -1,0 +1,1 @@
+"""Commands of the command line, callable from Python: `main(config)`."""

@@ -20,7 +20,6 @@ REPLACED = (
     "epsilon_unit",
     "norm",
     "domain",
-    "evaluation",
     "metrics",
     "plots",
     "output_dir",
@@ -41,6 +40,8 @@ def main(config: DictConfig) -> train.Result:
     earlier = OmegaConf.load(_run_folder(config) / "config.yaml")
     kept = {key: value for key, value in plain(earlier).items() if key not in REPLACED}
     replaced = {key: plain(config[key]) for key in REPLACED}
+    changes = {key: value for key, value in config.evaluation.items() if value is not None}
+    replaced["evaluation"] = kept["evaluation"] | changes
     combined = OmegaConf.merge(OmegaConf.structured(TrainConfig), kept | replaced)
     return train.main(cast(DictConfig, combined))
 

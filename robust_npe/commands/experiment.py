@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robust_npe.attacks import ThreatModel
 from robust_npe.checks import ConfigError, require
-from robust_npe.config import build, epsilons, plain
+from robust_npe.config import Evaluation, TrainConfig, build, epsilons, plain
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Estimator
 from robust_npe.metrics import Metric
@@ -72,6 +72,8 @@ class Experiment:
     def __init__(self, config: DictConfig) -> None:
         missing = OmegaConf.missing_keys(config)
         require(not missing, "configuration", sorted(missing), "complete; set these keys")
+        unknown = set(config) - {f.name for f in fields(TrainConfig)}
+        require(not unknown, "configuration", sorted(map(str, unknown)), "free of unknown keys")
         self.config = plain(config)
         self.seed = int(config.seed)
         self.device = checked_device(config.device)
@@ -83,7 +85,7 @@ class Experiment:
         self.epsilons = epsilons(config.epsilon)
         self.threat = ThreatModel(config.norm, config.epsilon_unit, config.domain)
         self.training = TrainingSettings(**self.config["training"])
-        self.evaluation = OmegaConf.to_object(config.evaluation)
+        self.evaluation = Evaluation(**self.config["evaluation"])
         self.task: Task = build(config.task, "task")
         self.threat.check(self.task)
         self.defense: Defense = build(config.defense, "defense")
@@ -147,7 +149,7 @@ class Experiment:
                 build(self.config["embedding"], "embedding"),
                 self.task.dim_theta,
                 self.task.dim_x,
-                self.task.prior.support,
+                self.task.support,
             )
 
     def _train(self, folder: Path) -> Mapping[str, Any]:

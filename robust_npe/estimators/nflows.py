@@ -33,7 +33,7 @@ class NflowsDistribution(Distribution):
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 (torch's interface)
     has_rsample = True
 
-    def __init__(self, transform: nn.Module, context: Tensor, dim_theta: int) -> None:
+    def __init__(self, transform: CompositeTransform, context: Tensor, dim_theta: int) -> None:
         self.transform = transform
         self.context = context
         super().__init__(context.shape[:-1], Size([dim_theta]), validate_args=False)

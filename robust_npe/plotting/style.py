@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,4 +84,4 @@ def save_figure(figure: Figure, path: Path) -> None:
     temporary = path.with_name("." + path.name)
     with style():
         figure.savefig(temporary, format=path.suffix.lstrip("."), metadata={"Software": None})
-    os.replace(temporary, path)
+    temporary.replace(path)

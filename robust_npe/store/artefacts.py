@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 import shutil
 import subprocess
@@ -122,7 +121,7 @@ class Store:
             started = time.perf_counter()
             facts = make(partial) or {}
             _write_manifest(partial, kind, key, description, facts, time.perf_counter() - started)
-            os.replace(partial, final)
+            partial.replace(final)
         return Artefact(final, key, created=True)
 
 

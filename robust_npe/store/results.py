@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ OBSERVATION_COLUMNS: dict[str, tuple[str, str]] = {
 }
 """Columns of observations.csv: type and meaning."""
 
-_DTYPES = {"string": "str", "float": "float64", "integer": "int64"}
+_DTYPES: dict[str, Any] = {"string": "str", "float": "float64", "integer": "int64"}
 
 
 class SchemaError(ValueError):
@@ -71,7 +70,7 @@ def write_table(
     table = _conform(table, columns, str(path))
     temporary = path.with_name(path.name + ".new")
     table.to_csv(temporary, index=False, lineterminator="\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
     return table
 
 

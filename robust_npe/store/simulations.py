@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -147,7 +146,7 @@ def _chunks_done(folder: Path) -> int:
 def _write_progress(folder: Path, chunks: int) -> None:
     temporary = folder / (PROGRESS + ".new")
     temporary.write_text(json.dumps({"chunks": chunks}))
-    os.replace(temporary, folder / PROGRESS)
+    temporary.replace(folder / PROGRESS)
 
 
 def _drop_non_finite(folder: Path, task: Task, num_simulations: int) -> dict[str, int]:
@@ -176,4 +175,4 @@ def _rewrite(path: Path, array: np.ndarray, keep: np.ndarray) -> None:
     for start in range(0, len(rows), CHUNK):
         kept[start : start + CHUNK] = array[rows[start : start + CHUNK]]
     kept.flush()
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
 
 from robust_npe.random import draws_from
 
@@ -46,19 +47,24 @@ class Task(ABC):
         dim_x: Number of features of one (flattened) observation.
         num_references: How many observations with reference posterior samples there are,
             numbered from 1.
-        default_embedding: Name of the embedding net that suits the task's observations.
     """
 
     name: str
     prior: Distribution
     dim_x: int
     num_references: int = 0
-    default_embedding: str = "identity"
 
     @property
     def dim_theta(self) -> int:
         """Number of parameters D."""
         return int(self.prior.event_shape[0])
+
+    @property
+    def support(self) -> Constraint:
+        """Set of parameters with positive prior density."""
+        support = self.prior.support
+        assert isinstance(support, Constraint)
+        return support
 
     @property
     def theta_names(self) -> list[str]:
