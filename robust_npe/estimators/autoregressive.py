@@ -13,6 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
+from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.univariate import Univariate
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
@@ -124,17 +125,27 @@ class AutoregressiveDistribution(Distribution):
         return torch.cat([self._log_prob(piece) for piece in pieces]).reshape(shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw reparameterised samples of shape `(*sample_shape, *batch_shape, D)`."""
-        return self.rsample_and_log_prob(sample_shape)[0]
+        """Draw samples of shape `(*sample_shape, *batch_shape, D)`, differentiable once."""
+        if not torch.is_grad_enabled():
+            return self.rsample_and_log_prob(sample_shape)[0]
+        z = self._noise(sample_shape)
+        theta = [self._inverse(piece) for piece in self._pieces(z)]
+        return torch.cat(theta, dim=1).T.reshape(z.shape)
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
         """Draw samples together with their log density."""
-        shape = Size(sample_shape) + self.batch_shape + self.event_shape
+        if torch.is_grad_enabled():
+            theta = self.rsample(sample_shape)
+            return theta, self.log_prob(theta)
+        z = self._noise(sample_shape)
+        pairs = [self._inverse_and_log_prob(piece) for piece in self._pieces(z)]
+        samples, log_prob = zip(*pairs, strict=True)
+        return torch.cat(samples, dim=1).T.reshape(z.shape), torch.cat(log_prob).view(z.shape[:-1])
+
+    def _noise(self, sample_shape: Any) -> Tensor:
         like = self._conditioners[0].context_term
-        z = torch.randn(shape, dtype=like.dtype, device=like.device)
-        theta, log_prob = zip(*(self._inverse(piece) for piece in self._pieces(z)), strict=True)
-        samples = torch.cat(theta, dim=1).T.reshape(shape)
-        return samples, torch.cat(log_prob).reshape(shape[:-1])
+        shape = Size(sample_shape) + self.batch_shape + self.event_shape
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
 
     def _pieces(self, theta: Tensor) -> Iterator[Tensor]:
         """Cut `(*, *batch_shape, D)` into columns `(D, S * B)` of a few samples each."""
@@ -151,11 +162,17 @@ class AutoregressiveDistribution(Distribution):
             log_prob = log_prob + log_slope.sum(0)
         return log_prob + _standard_normal(theta)
 
-    def _inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse(self, z: Tensor) -> Tensor:
+        for i, conditioner in reversed(list(enumerate(self._conditioners))):
+            z = invert(conditioner, self._univariate, z)
+            z = z.flip(0) if i else z
+        return z
+
+    def _inverse_and_log_prob(self, z: Tensor) -> tuple[Tensor, Tensor]:
         log_prob = _standard_normal(z)
         for i, conditioner in reversed(list(enumerate(self._conditioners))):
-            z, log_det = conditioner.inverse(self._univariate, z)
-            log_prob = log_prob + log_det
+            z, log_slope, _ = solve(conditioner, self._univariate, z)
+            log_prob = log_prob + log_slope.sum(0)
             z = z.flip(0) if i else z
         return z, log_prob
 

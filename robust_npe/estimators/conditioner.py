@@ -7,14 +7,12 @@ are block-triangular and the inverse works on contiguous blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-
-from robust_npe.estimators.univariate import Univariate
 
 __all__ = ["BoundConditioner", "Conditioner"]
 
@@ -96,80 +94,28 @@ class BoundConditioner(NamedTuple):
 
     def parameters(self, theta: Tensor) -> Tensor:
         """Return the univariate parameters `(P, D, N)` of all coordinates of `theta (D, N)`."""
-        columns = theta.shape[1]
-        if self.first is None:
-            h = self._repeat(self.context_term, columns)
-        else:
-            h = self._add_context(self.first, theta[: self.first.shape[1]], self.context_term)
+        h = self._first_layer(theta)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             h = torch.addmm(bias, weight, h.relu())
-        return h.unflatten(0, (-1, self.num_parameters)).transpose(0, 1)
+        return self.unpack(h)
 
-    def inverse(self, univariate: Univariate, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return theta with f(theta) = z and log |det df/dtheta|, for `z (D, N)`.
+    def _first_layer(self, theta: Tensor) -> Tensor:
+        batch, columns = self.context_term.shape[1], theta.shape[1]
+        if self.first is None:
+            return self.context_term.repeat(1, columns // batch)
+        seen = theta[: self.first.shape[1]]
+        if columns == batch:
+            return torch.addmm(self.context_term, self.first, seen)
+        by_sample = (self.first @ seen).unflatten(1, (-1, batch))
+        return (by_sample + self.context_term.unsqueeze(1)).flatten(1)
 
-        Group by group; at each one, only the hidden units that could not be known before are
-        computed, so that all groups together cost about one forward pass.
-        """
-        sizes = [*(end[-1] for end in self.ends[:-1])]
-        theta, *units = (_Stack(z, size) for size in sizes)
-        log_det: Tensor | float = 0.0
-        for rows in self._groups():
-            h = self._first_layer(rows[1], theta.value)
-            for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-                units[i].append(h.relu())
-                known, new = units[i].value, rows[i + 2]
-                h = torch.addmm(bias[new], weight[new, : known.shape[0]], known)
-            phi = h.unflatten(0, (-1, self.num_parameters)).transpose(0, 1)
-            block, log_slope = univariate.inverse(z[rows[0]], phi)
-            theta.append(block)
-            log_det = log_det + log_slope.sum(0)
-        return theta.value, cast(Tensor, log_det)
-
-    def _groups(self) -> Iterator[list[slice]]:
-        """Rows of the coordinates and of each layer that belong to each group."""
-        starts = [0] * len(self.ends)
-        for ends in zip(*self.ends, strict=True):
-            yield [slice(start, end) for start, end in zip(starts, ends, strict=True)]
-            starts = list(ends)
-
-    def _first_layer(self, rows: slice, theta: Tensor) -> Tensor:
-        context_term = self.context_term[rows]
-        if self.first is None or theta.shape[0] == 0:
-            return self._repeat(context_term, theta.shape[1])
-        return self._add_context(self.first[rows, : theta.shape[0]], theta, context_term)
-
-    @staticmethod
-    def _add_context(weight: Tensor, theta: Tensor, context_term: Tensor) -> Tensor:
-        """Return weight @ theta + context_term, the latter repeated for each sample."""
-        batch = context_term.shape[1]
-        if theta.shape[1] == batch:
-            return torch.addmm(context_term, weight, theta)
-        by_sample = (weight @ theta).unflatten(1, (-1, batch))
-        return (by_sample + context_term.unsqueeze(1)).flatten(1)
-
-    @staticmethod
-    def _repeat(context_term: Tensor, columns: int) -> Tensor:
-        return context_term.repeat(1, columns // context_term.shape[1])
-
-
-class _Stack:
-    """Rows that arrive block by block: a list under autograd, else a buffer without copies."""
-
-    def __init__(self, like: Tensor, rows: int) -> None:
-        self.attached = torch.is_grad_enabled()
-        self.size = 0
-        self.rows = like.new_empty(0 if self.attached else rows, like.shape[1])
+    def unpack(self, outputs: Tensor) -> Tensor:
+        """Move the P parameters of each coordinate, `(n * P, N)`, to the front: `(P, n, N)`."""
+        return outputs.unflatten(0, (-1, self.num_parameters)).transpose(0, 1)
 
     @property
-    def value(self) -> Tensor:
-        """All rows so far."""
-        return self.rows[: self.size]
-
-    def append(self, block: Tensor) -> None:
-        """Add rows below."""
-        if self.attached:
-            self.rows = torch.cat((self.rows, block)) if self.size else block
-        else:
-            self.rows[self.size : self.size + block.shape[0]] = block
-        self.size += block.shape[0]
+    def groups(self) -> list[list[slice]]:
+        """Rows of the coordinates and of each layer that belong to each group."""
+        starts = [[0, *ends[:-1]] for ends in self.ends]
+        rows = zip(zip(*starts, strict=True), zip(*self.ends, strict=True), strict=True)
+        return [[slice(*pair) for pair in zip(a, b, strict=True)] for a, b in rows]

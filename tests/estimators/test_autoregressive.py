@@ -182,6 +182,19 @@ class TestFlow:
         log_base = torch.distributions.Normal(0.0, 1.0).log_prob(to_z(theta.T)).sum()
         torch.testing.assert_close(log_prob[0], log_base + jacobian.det().abs().log())
 
+    @pytest.mark.parametrize("setting", SETTINGS, ids=str)
+    def test_gradients_of_samples_reach_the_weights(self, kind, setting):
+        flow, _, c, _ = make_pair(kind, setting, torch.float64)
+        names = [name for name, _ in flow.named_parameters()]
+
+        def samples(*weights):
+            q = torch.func.functional_call(flow, dict(zip(names, weights, strict=True)), (c,))
+            with draws_from(stream(0, "noise")):
+                return q.rsample((2,))
+
+        weights = [p.detach().clone().requires_grad_() for p in flow.parameters()]
+        assert torch.autograd.gradcheck(samples, weights, fast_mode=True)
+
     def test_second_derivatives(self, kind):
         flow, _, c, theta = make_pair(kind, (4, 7, 2, None), torch.float64)
         c.requires_grad_(True)

@@ -1,0 +1,140 @@
+"""The inverse of an autoregressive transform, and its derivative.
+
+The inverse goes through the coordinates group by group. At each one, only the hidden units that
+could not be known before are computed, so all groups together cost one forward pass. The backward
+pass is written by hand in the same way, from the implicit function theorem: for z = f(theta; phi),
+dtheta = J^{-1} (dz - df/dphi dphi) with the triangular Jacobian J = df/dtheta. It cannot be
+differentiated again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from robust_npe.estimators.conditioner import BoundConditioner
+from robust_npe.estimators.univariate import Univariate
+
+__all__ = ["invert", "solve"]
+
+
+def invert(net: BoundConditioner, univariate: Univariate, z: Tensor) -> Tensor:
+    """Return theta with f(theta) = z for `z (D, N)`, differentiable once."""
+    return _Inverse.apply(net, univariate, z, *_tensors(net))
+
+
+@torch.no_grad()
+def solve(
+    net: BoundConditioner, univariate: Univariate, z: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return theta with f(theta) = z, log df_i/dtheta_i, both `(D, N)`, and all activations."""
+    columns = z.shape[1]
+    first = net.context_term.repeat(1, columns // net.context_term.shape[1])
+    layers = [first, *(bias.repeat(1, columns) for bias in net.biases)]
+    theta, log_slope = torch.empty_like(z), torch.empty_like(z)
+    for coordinates, *rows in net.groups:
+        known, weight = theta[: coordinates.start], net.first
+        for i, new in enumerate(rows):
+            block = layers[i][new]
+            if weight is not None:
+                block.addmm_(weight[new, : known.shape[0]], known)
+            if i + 1 < len(rows):
+                block.relu_()
+                known, weight = layers[i][: new.stop], net.weights[i]
+        theta[coordinates], log_slope[coordinates] = univariate.inverse(
+            z[coordinates], net.unpack(layers[-1][rows[-1]])
+        )
+    return theta, log_slope, layers
+
+
+class _Inverse(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, net: BoundConditioner, univariate: Univariate, z: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        theta, _, layers = solve(net, univariate, z)
+        ctx.settings = net.ends, net.num_parameters, univariate, net.first is not None
+        ctx.save_for_backward(theta, *layers, *tensors)
+        return theta
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_theta: Tensor) -> tuple[Tensor | None, ...]:
+        ends, num_parameters, univariate, has_first = ctx.settings
+        depth = len(ends) - 1
+        theta, *saved = ctx.saved_tensors
+        layers, tensors = saved[:depth], saved[depth:]
+        net = _restore(tensors, ends, num_parameters, has_first)
+        grad_z, gradients = _pull_back(net, univariate, theta, layers, grad_theta)
+        return None, None, grad_z, *_gradients(net, theta, layers, gradients)
+
+
+def _pull_back(
+    net: BoundConditioner,
+    univariate: Univariate,
+    theta: Tensor,
+    layers: list[Tensor],
+    grad_theta: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the gradients with respect to z and to the layers before their nonlinearity.
+
+    Backwards through the groups: the gradient of a group's theta is complete once all later
+    groups have passed on what they depend on.
+    """
+    slope, slope_phi = _derivatives(univariate, theta, net.unpack(layers[-1]))
+    grad_theta, grad_z = grad_theta.clone(), torch.empty_like(theta)
+    gradients = [torch.zeros_like(layer) for layer in layers]
+    active = [(layer > 0).to(theta.dtype) for layer in layers[:-1]]
+    for coordinates, *rows in reversed(net.groups):
+        grad_z[coordinates] = grad_theta[coordinates] / slope[coordinates]
+        outputs = net.unpack(gradients[-1][rows[-1]])
+        torch.mul(slope_phi[:, coordinates], -grad_z[coordinates], out=outputs)
+        for i in range(len(layers) - 1, 0, -1):
+            new, seen = rows[i], rows[i - 1]
+            below = gradients[i - 1][: seen.stop]
+            below.addmm_(net.weights[i - 1][new, : seen.stop].T, gradients[i][new])
+            gradients[i - 1][seen] *= active[i - 1][seen]
+        if net.first is not None and coordinates.start:
+            weight = net.first[rows[0], : coordinates.start]
+            grad_theta[: coordinates.start].addmm_(weight.T, gradients[0][rows[0]])
+    return grad_z, gradients
+
+
+def _derivatives(univariate: Univariate, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """Return df/dtheta `(D, N)` and df/dphi `(P, D, N)`, elementwise."""
+    theta, phi = theta.detach().requires_grad_(), phi.detach().requires_grad_()
+    with torch.enable_grad():
+        z, _ = univariate.forward(theta, phi)
+        slope, slope_phi = torch.autograd.grad(z.sum(), (theta, phi))
+    return slope, slope_phi
+
+
+def _gradients(
+    net: BoundConditioner, theta: Tensor, layers: list[Tensor], gradients: list[Tensor]
+) -> list[Tensor]:
+    """Return the gradients of `_tensors(net)`."""
+    batch = net.context_term.shape[1]
+    result = [gradients[0].unflatten(1, (-1, batch)).sum(1)]
+    if net.first is not None:
+        result.append(gradients[0] @ theta[: net.first.shape[1]].T)
+    pairs = zip(gradients[1:], layers[:-1], strict=True)
+    result += [gradient @ layer.T for gradient, layer in pairs]
+    return result + [gradient.sum(1, keepdim=True) for gradient in gradients[1:]]
+
+
+def _tensors(net: BoundConditioner) -> list[Tensor]:
+    first = [] if net.first is None else [net.first]
+    return [net.context_term, *first, *net.weights, *net.biases]
+
+
+def _restore(
+    tensors: list[Tensor], ends: list[list[int]], num_parameters: int, has_first: bool
+) -> BoundConditioner:
+    """Undo `_tensors`."""
+    context_term, *rest = tensors
+    first, rest = (rest[0], rest[1:]) if has_first else (None, rest)
+    half = len(rest) // 2
+    return BoundConditioner(context_term, first, rest[:half], rest[half:], ends, num_parameters)
