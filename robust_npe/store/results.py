@@ -80,14 +80,11 @@ def read_table(path: Path, columns: Mapping[str, tuple[str, str]] = RESULT_COLUM
     Raises:
         SchemaError: Columns are missing, unknown, or of the wrong type.
     """
-    strings = {name: "str" for name, (kind, _) in columns.items() if kind == "string"}
-    table = pd.read_csv(
-        path,
-        dtype=strings,
-        keep_default_na=False,
-        na_values={name: [""] for name, (kind, _) in columns.items() if kind != "string"},
-        float_precision="round_trip",
-    )
+    # read as text and convert here: exact for every version of pandas, and errors name the column
+    table = pd.read_csv(path, dtype="str", keep_default_na=False)
+    for name, (kind, _) in columns.items():
+        if kind != "string" and name in table.columns:
+            table[name] = table[name].replace("", "nan" if kind == "float" else "")
     return _conform(table, columns, str(path))
 
 
@@ -120,6 +117,8 @@ def _conform(
         column = table[name].fillna("") if kind == "string" else table[name]
         try:
             converted[name] = column.astype(_DTYPES[kind])
+            if kind == "integer" and (converted[name] != column.astype("float64")).any():
+                raise ValueError("there are fractions")
         except (ValueError, TypeError) as error:
             raise SchemaError(f"{where}: column {name} must be of type {kind}: {error}") from error
     return pd.DataFrame(converted)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from robust_npe.commands import attack, collect, simulate, train
+from robust_npe.store import read_table
+from tests.test_config import composed
+
+SMOKE = ("scale=smoke", "num_simulations=256", "training.max_epochs=1", "epsilon=[0.1,1]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    output = tmp_path_factory.mktemp("outputs")
+    return output, train.main(composed(*SMOKE, f"output_dir={output}"))
+
+
+def files(result):
+    return {p.name for p in result.folder.iterdir()}
+
+
+def test_writes_tables_and_plots(run):
+    _, result = run
+    expected = {"config.yaml", "manifest.json", "results.csv", "observations.csv"}
+    assert files(result) == expected | {"tolerance.png", "coverage.png"}
+    assert all(name in result.text for name in ("results.csv", "tolerance.png", "NLL"))
+
+
+def test_table_holds_the_promised_numbers(run):
+    _, result = run
+    table = result.table
+    assert set(table.epsilon) == {0.0, 0.1, 1.0}
+    clean, attacked = table[table.attack == "none"], table[table.attack == "pgd"]
+    assert {"nll", "coverage", "error", "training"} <= set(clean.metric)
+    sensitivity = {"kl_forward", "kl_reverse", "legitimate_movement", "error", "nll", "coverage"}
+    assert set(attacked.metric) == sensitivity
+    assert (attacked.norm == "l2").all()
+    assert (attacked.objective == "kl_forward").all()
+    assert table.value.notna().all()
+    ratio = attacked.epsilon_abs / attacked.epsilon
+    assert ratio.nunique() == 1
+    assert ratio.iloc[0] == pytest.approx(1.06, abs=0.1)
+
+
+def test_observations_reproduce_the_summaries(run):
+    _, result = run
+    from robust_npe.store import OBSERVATION_COLUMNS
+
+    rows = read_table(result.folder / "observations.csv", OBSERVATION_COLUMNS)
+    rows = rows[(rows.metric == "kl_forward") & (rows.epsilon == 1)]
+    table = result.table
+    median = table[
+        (table.metric == "kl_forward") & (table.epsilon == 1) & (table.statistic == "median")
+    ].value
+    assert rows.value.median() == pytest.approx(median.iloc[0], rel=1e-12)
+    assert len(rows) == 32
+
+
+def test_second_run_does_no_work(run, monkeypatch, caplog):
+    output, result = run
+    monkeypatch.setattr("robust_npe.commands.train._make", None)  # calling it would fail
+    with caplog.at_level("INFO"):
+        again = train.main(composed(*SMOKE, f"output_dir={output}"))
+    assert again.folder == result.folder
+    assert "nothing to compute" in caplog.text
+
+
+def test_same_seed_gives_the_same_bytes(run, tmp_path):
+    _, result = run
+    again = train.main(composed(*SMOKE, f"output_dir={tmp_path}"))
+    for name in ("results.csv", "observations.csv"):
+        assert (again.folder / name).read_bytes() == (result.folder / name).read_bytes()
+
+
+def test_stored_estimator_gives_the_same_bytes_as_a_fresh_one(run, tmp_path):
+    output, result = run
+    shutil.copytree(output / "store", tmp_path / "store")
+    again = train.main(composed(*SMOKE, f"output_dir={tmp_path}"))
+    assert (again.folder / "results.csv").read_bytes() == (
+        result.folder / "results.csv"
+    ).read_bytes()
+
+
+def test_sweep_over_epsilon_trains_once(run, monkeypatch):
+    output, _ = run
+    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    result = train.main(composed(*SMOKE[:3], "epsilon=0.5", "plots=false", f"output_dir={output}"))
+    assert set(result.table.epsilon) == {0.0, 0.5}
+    assert "tolerance.png" not in files(result)
+
+
+def test_missing_plots_are_drawn_later(run):
+    output, _ = run
+    overrides = (*SMOKE[:3], "epsilon=0.7", f"output_dir={output}")
+    train.main(composed(*overrides, "plots=false"))
+    assert "tolerance.png" in files(train.main(composed(*overrides)))
+
+
+@pytest.mark.parametrize("defense", ["fim", "trades", "adversarial_training", "noise"])
+def test_every_defense_runs(defense, tmp_path):
+    overrides = (f"defense={defense}", "num_simulations=128", "training.max_epochs=1")
+    small = ("scale=smoke", "epsilon=0.5", "plots=false", "task=sir", "estimator=gaussian")
+    result = train.main(composed(*small, *overrides, f"output_dir={tmp_path}"))
+    assert (result.table.defense == defense).all()
+    assert result.table.beta.notna().all() == (defense in ("fim", "trades"))
+    assert result.table.defense_epsilon.notna().all() == (defense != "fim")
+
+
+def test_another_attack_on_a_stored_run(run, monkeypatch):
+    output, result = run
+    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    overrides = (f"run={result.folder.name}", "attack=noise", "epsilon=1", f"output_dir={output}")
+    noise = attack.main(composed(*overrides, command="attack"))
+    assert set(noise.table.attack) == {"none", "noise"}
+    pgd = result.table
+    wanted = (pgd.metric == "kl_forward") & (pgd.statistic == "median") & (pgd.epsilon == 1)
+    weak = noise.table
+    weak = weak[(weak.metric == "kl_forward") & (weak.statistic == "median")]
+    assert weak.value.iloc[0] < pgd[wanted].value.iloc[0]
+
+
+def test_unknown_run_lists_the_known_ones(run):
+    output, result = run
+    config = composed("run=nope", f"output_dir={output}", command="attack")
+    with pytest.raises(ValueError, match=result.folder.name):
+        attack.main(config)
+
+
+def test_collect(run):
+    output, _ = run
+    text = collect.main(composed(f"output_dir={output}", command="collect"))
+    assert "runs" in text
+    table = read_table(output / "results.csv")
+    assert table.run_id.nunique() == len(list((output / "runs").glob("*/manifest.json")))
+
+
+def test_simulate(tmp_path):
+    config = composed(
+        "task=sir", "num_simulations=20", f"output_dir={tmp_path}", command="simulate"
+    )
+    assert "20 pairs, theta (20, 2), x (20, 50)" in simulate.main(config)
+    assert "20 pairs" in simulate.main(config)
+    assert len(list(tmp_path.glob("store/simulations/*/manifest.json"))) == 1

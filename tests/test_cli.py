@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from robust_npe import cli
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    # the command works from any folder; argv and environment are put back
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["robust-npe"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    return tmp_path
+
+
+def fails(capsys, *words):
+    status = cli.main(words)
+    message = capsys.readouterr().err
+    assert status == 2
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
+def test_help_lists_the_commands(words, capsys):
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in cli.COMMANDS)
+
+
+def test_help_of_a_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--help"])
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    assert "lotka_volterra" in text
+    assert "epsilon" in text
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("robust-npe ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
+        (["train", "bta=1"], "there is no key 'bta'. Did you mean 'beta'?"),
+        (["train", "beta=-1"], "beta=-1.0 is not valid"),
+        (["train", "beta=abc"], "Value 'abc' of type 'str'"),
+        (["train", "epsilon=abc"], "epsilon='abc' is not valid"),
+        (["train", "task=nope"], "task=nope does not exist. Choices: "),
+        (["train", "task=sbibm/nope"], "sbibm/two_moons"),
+        (["train", "device=cuda:99"], "device='cuda:99' is not available"),
+        (["train", "num_simulations=0"], "num_simulations=0 is not valid"),
+        (["attack"], "run is not set"),
+        (["collect"], "run `robust-npe train` first"),
+    ],
+)
+def test_errors_are_one_clear_line(words, message, capsys, elsewhere):
+    assert message in fails(capsys, *words)
+    assert not (elsewhere / "outputs" / "store").exists()
+
+
+def test_sbibm_that_is_not_installed(capsys, monkeypatch):
+    monkeypatch.setattr("robust_npe.tasks.sbibm.find_spec", lambda name: None)
+    message = fails(capsys, "train", "task=sbibm/two_moons")
+    assert "pip install 'robust-npe[sbibm]'" in message
+
+
+def test_sweep(capsys, elsewhere):
+    words = ["train", "-m", "scale=smoke", "num_simulations=64", "training.max_epochs=1"]
+    words += ["plots=false", "epsilon=1", "estimator=gaussian", "seed=0,1"]
+    assert cli.main(words) == 0
+    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
+    assert capsys.readouterr().out.count("gaussian_linear, gaussian, defense none") == 2
+
+
+def test_failed_job_of_a_sweep_is_logged_and_the_others_run(capsys, elsewhere):
+    words = ["train", "-m", "scale=smoke", "num_simulations=64", "training.max_epochs=1"]
+    words += ["plots=false", "epsilon=1", "estimator=gaussian", "beta=-1,1"]
+    assert "beta=-1.0 is not valid" in fails(capsys, *words)
+    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 1
+    logs = [p.read_text() for p in elsewhere.glob("outputs/logs/*/0/train.log")]
+    assert "failed: beta=-1.0 is not valid" in logs[0]

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from robust_npe.checks import ConfigError
+from robust_npe.commands.experiment import Experiment
+from robust_npe.config import build, config_directory, epsilons, register_schemas
+
+FIM = {"_target_": "robust_npe.defenses.FIM"}
+
+
+def composed(*overrides, command="train"):
+    register_schemas()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return compose(command, overrides=list(overrides))
+
+
+def choices(group):
+    folder = config_directory() / group
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+
+
+GROUPS = ("task", "estimator", "embedding", "defense", "attack", "objective", "scale")
+
+
+@pytest.mark.parametrize(
+    "override", [f"{group}={choice}" for group in GROUPS for choice in choices(group)]
+)
+def test_every_choice_composes_and_builds(override, tmp_path):
+    Experiment(composed(override, f"output_dir={tmp_path}"))
+    assert not list(tmp_path.iterdir())  # building does no work
+
+
+def test_beta_reaches_the_defense():
+    assert Experiment(composed("defense=fim", "beta=0.25")).defense.beta == 0.25
+    assert Experiment(composed("defense=fim")).defense.beta > 0
+    assert Experiment(composed("defense=none", "beta=0.25")).defense.beta is None
+
+
+def test_identity_ignores_what_changes_nothing():
+    def keys(*overrides):
+        experiment = Experiment(composed(*overrides))
+        return experiment.estimator_description, experiment.run_description
+
+    weights, run = keys()
+    assert keys("beta=0.1") == (weights, run)  # no defense, so no beta
+    assert keys("threads=2", "output_dir=elsewhere", "plots=false") == (weights, run)
+    assert keys("attack=noise", "objective=nll") == keys("attack=noise")
+    assert keys("epsilon=0.5")[0] == weights
+    assert keys("epsilon=0.5")[1] != run
+    for change in ("seed=1", "num_simulations=5", "training.patience=3", "defense=fim"):
+        assert keys(change)[0] != weights
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta": -1}, r"beta=-1.0 is not valid: it must be a number that is not negative"),
+        ({"beta": "abc"}, r"defense.beta: Value 'abc' of type 'str'"),
+        ({"rows": 1.5}, r"defense.rows: Value '1.5'"),
+        ({"betta": 1}, r"defense has no key 'betta'; its keys are beta"),
+        ({"_target_": "os.system"}, r"_target_='os.system' is not valid"),
+        ({"_target_": "robust_npe.defenses.Nope"}, r"cannot be imported"),
+    ],
+)
+def test_wrong_nodes(change, message):
+    with pytest.raises(ConfigError, match=message):
+        build(FIM | change, "defense")
+
+
+def test_partial_nodes_check_at_once():
+    node = {"_target_": "robust_npe.estimators.MAF", "_partial_": True}
+    assert build(node | {"hidden": [7]}, "estimator")(2, 3)
+    with pytest.raises(ConfigError, match="estimator has no key 'depth'"):
+        build(node | {"depth": 3}, "estimator")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.5, [0.5]), ([0, 1], [0.0, 1.0])])
+def test_epsilon_is_a_number_or_a_list(value, expected):
+    assert epsilons(OmegaConf.create({"e": value}).e) == expected
+
+
+@pytest.mark.parametrize("value", ["abc", -0.1, [], [0.1, "x"], True, math.nan, None, [1, 1]])
+def test_wrong_epsilons(value):
+    with pytest.raises(ConfigError, match="epsilon="):
+        epsilons(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("num_simulations=0", "num_simulations=0"),
+        ("num_validation=0", "num_validation=0"),
+        ("beta=-1", "beta=-1"),
+        ("epsilon=abc", "epsilon='abc'"),
+        ("device=cuda:99", "device='cuda:99' is not available"),
+        ("norm=l3", "norm='l3'"),
+        ("domain=nope", "domain='nope'"),
+        ("evaluation.num_attacked=100000", "at most evaluation.num_test"),
+        ("training.batch_size=0", "training.batch_size=0"),
+        ("+nonsense=1", "nonsense"),
+        ("task.noise_std=-1", "task.noise_std=-1"),
+    ],
+)
+def test_wrong_settings_fail_before_any_work(override, message, tmp_path):
+    overrides = [override, f"output_dir={tmp_path}"]
+    if override.startswith("task."):
+        overrides[0] = f"+{override}"
+    with pytest.raises(ConfigError, match=message):
+        Experiment(composed(*overrides))
+    assert not list(tmp_path.iterdir())
+
+
+def test_unit_that_the_task_does_not_know():
+    config = composed("epsilon_unit=noise")
+    config.task = {"_target_": "robust_npe.tasks.SIR"}
+    task = Experiment(composed("task=sir")).task
+    if task.noise_norm is None:
+        with pytest.raises(ConfigError, match="epsilon_unit=noise needs a task with known"):
+            Experiment(config)
