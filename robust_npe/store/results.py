@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def read_table(path: Path, columns: Mapping[str, tuple[str, str]] = RESULT_COLUM
 
 
 def collect(runs: Path, table: str = "results") -> pd.DataFrame:
-    """Gather the tables of all runs below a folder into one, sorted by path.
+    """Gather the tables of all runs below a folder into one, newest runs last.
 
     Args:
         runs: Folder with one folder per run.
@@ -99,10 +100,13 @@ def collect(runs: Path, table: str = "results") -> pd.DataFrame:
         FileNotFoundError: There is no finished run.
     """
     columns = RESULT_COLUMNS if table == "results" else OBSERVATION_COLUMNS
-    paths = sorted(p for p in runs.glob(f"*/{table}.csv") if (p.parent / "manifest.json").exists())
-    if not paths:
+    manifests = list(runs.glob("*/manifest.json"))
+    if not manifests:
         raise FileNotFoundError(f"No finished runs in {runs}: run `robust-npe train` first.")
-    return pd.concat([read_table(p, columns) for p in paths], ignore_index=True)
+    created = {p: json.loads(p.read_text())["created"] for p in manifests}
+    order = sorted(manifests, key=lambda p: (created[p], p.parent.name))
+    tables = [read_table(p.with_name(f"{table}.csv"), columns) for p in order]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _conform(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,12 +71,12 @@ def test_missing_columns_are_noticed_when_reading(tmp_path):
 
 
 def test_collect_gathers_finished_runs_only(tmp_path):
-    for name, finished in {"b": True, "a": True, "c": False}.items():
+    for name, created in {"a": "2026-02", "b": "2026-01", "c": None}.items():
         (tmp_path / name).mkdir()
         write_table([{**ROW, "run_id": name}], tmp_path / name / "results.csv", RESULT_COLUMNS)
-        if finished:
-            (tmp_path / name / "manifest.json").write_text("{}")
-    assert list(collect(tmp_path).run_id) == ["a", "b"]
+        if created:
+            (tmp_path / name / "manifest.json").write_text(json.dumps({"created": created}))
+    assert list(collect(tmp_path).run_id) == ["b", "a"]  # newest last
 
 
 def test_collect_without_runs_says_what_to_do(tmp_path):
