@@ -2,6 +2,10 @@ r"""Fisher information of q(theta|x) with respect to the observation x.
 
 I_x = E_{theta ~ q(.|x)} [s s^T] with the score s = grad_x log q(theta|x), x in data units. To
 second order KL(q(.|x) || q(.|x + delta)) = 1/2 delta^T I_x delta.
+
+Where a function offers `attached=True`, samples of theta are reparameterised and the graph is kept,
+so that gradients with respect to the weights are those of I_x itself: the distribution that theta
+is drawn from moves with the weights too, and leaving that path out gives a biased gradient.
 """
 
 from __future__ import annotations
@@ -12,13 +16,28 @@ from torch import Generator, Tensor
 from robust_npe.estimators.base import Estimator
 from robust_npe.random import draws_from
 
-__all__ = ["fisher_information", "fisher_trace"]
+__all__ = [
+    "fisher_eigenvalue",
+    "fisher_information",
+    "fisher_trace",
+    "largest_eigenvector",
+    "power_iteration",
+    "scores",
+]
 
 
-def _scores(
+def scores(
     estimator: Estimator, x: Tensor, num_samples: int, generator: Generator, attached: bool
 ) -> Tensor:
-    """Scores of samples from q(.|x), shape `(S, B, Dx)`."""
+    """Return grad_x log q(theta_s|x) for theta_s ~ q(.|x), shape `(S, B, Dx)`.
+
+    Args:
+        estimator: The amortized posterior.
+        x: Observations of shape `(B, Dx)`.
+        num_samples: Samples S of theta per observation.
+        generator: Source of the samples.
+        attached: See the module's docstring.
+    """
     with draws_from(generator), torch.set_grad_enabled(attached):
         theta = estimator(x.detach()).rsample((num_samples,))
     # one copy of x per sample, so that the gradient of the sum is the score of each sample
@@ -32,18 +51,8 @@ def _scores(
 def fisher_trace(
     estimator: Estimator, x: Tensor, num_samples: int, generator: Generator, attached: bool = True
 ) -> Tensor:
-    """Return Monte-Carlo estimates of tr I_x, shape `(B,)`.
-
-    Args:
-        estimator: The amortized posterior.
-        x: Observations of shape `(B, Dx)`.
-        num_samples: Samples of theta per observation.
-        generator: Source of the samples.
-        attached: Keep the graph, with theta reparameterised, so that the gradient with respect
-            to the weights is that of the trace itself: the distribution that theta is drawn from
-            moves with the weights, and leaving that path out gives a biased gradient.
-    """
-    score = _scores(estimator, x, num_samples, generator, attached)
+    """Return unbiased Monte-Carlo estimates of tr I_x, shape `(B,)`; arguments as for `scores`."""
+    score = scores(estimator, x, num_samples, generator, attached)
     return score.square().sum(-1).mean(0)
 
 
@@ -58,5 +67,58 @@ def fisher_information(
         num_samples: Samples of theta per observation.
         generator: Source of the samples.
     """
-    score = _scores(estimator, x, num_samples, generator, attached=False)
+    score = scores(estimator, x, num_samples, generator, attached=False)
     return torch.einsum("sbi,sbj->bij", score, score) / num_samples
+
+
+def fisher_eigenvalue(
+    estimator: Estimator, x: Tensor, num_samples: int, generator: Generator, attached: bool = True
+) -> Tensor:
+    """Return the largest eigenvalue of the Monte-Carlo estimate of I_x, shape `(B,)`.
+
+    An estimate from few samples is biased upwards; with one sample it is the trace. Arguments as
+    for `scores`.
+    """
+    score = scores(estimator, x, num_samples, generator, attached)
+    return _rayleigh_quotient(score, largest_eigenvector(score))
+
+
+@torch.no_grad()
+def largest_eigenvector(score: Tensor) -> Tensor:
+    """Return the leading unit eigenvector of mean_s s s^T for `score (S, B, Dx)`: `(B, Dx)`.
+
+    It is a combination of the S scores, found from their S x S Gram matrix, so that the Dx x Dx
+    matrix is never formed.
+    """
+    gram = torch.einsum("sbi,tbi->bst", score, score)
+    weights = torch.linalg.eigh(gram).eigenvectors[..., -1]
+    return _unit(torch.einsum("bs,sbi->bi", weights, score))
+
+
+@torch.no_grad()
+def power_iteration(score: Tensor, start: Tensor, iterations: int) -> Tensor:
+    """Approach the leading eigenvector of mean_s s s^T by Fisher-vector products.
+
+    Args:
+        score: Shape `(S, B, Dx)`.
+        start: Where to start, shape `(B, Dx)`.
+        iterations: Number of products.
+
+    Returns:
+        Unit vectors of shape `(B, Dx)`.
+    """
+    vector = start
+    for _ in range(iterations):
+        along = torch.einsum("sbi,bi->sb", score, vector)
+        vector = _unit(torch.einsum("sb,sbi->bi", along, score))
+    return vector
+
+
+def _rayleigh_quotient(score: Tensor, vector: Tensor) -> Tensor:
+    """v^T I v. At an eigenvector its derivative is that of the eigenvalue, with v held fixed."""
+    return torch.einsum("sbi,bi->sb", score, vector).square().mean(0)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    tiny = torch.finfo(vector.dtype).tiny
+    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp(min=tiny)
