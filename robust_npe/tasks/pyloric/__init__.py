@@ -1,0 +1,56 @@
+"""The pyloric network of the crab: simulator, summary statistics, validity filter.
+
+Needs numba, which is an optional extra. Nothing is compiled on import: the first call of a
+kernel compiles it (seconds), announces it through `logging` and keeps the result in a cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+if importlib.util.find_spec("numba") is None:
+    raise ImportError(
+        "the pyloric simulator needs numba, which is not installed: "
+        "pip install 'robust-npe[pyloric]'"
+    )
+
+from robust_npe.tasks.pyloric.constants import (
+    CELLS,
+    NUM_PARAMETERS,
+    PARAMETER_NAMES,
+    PRIOR_HIGH,
+    PRIOR_LOW,
+    SYNAPSES,
+)
+from robust_npe.tasks.pyloric.noise import normals
+from robust_npe.tasks.pyloric.simulate import Exact, Simulation, simulate, simulate_exact
+from robust_npe.tasks.pyloric.summary import (
+    OPTIONAL_STATISTICS,
+    STATISTICS,
+    Summary,
+    energies,
+    spikes,
+    summarize,
+)
+from robust_npe.tasks.pyloric.temperature import Q10
+
+__all__ = [
+    "CELLS",
+    "NUM_PARAMETERS",
+    "OPTIONAL_STATISTICS",
+    "PARAMETER_NAMES",
+    "PRIOR_HIGH",
+    "PRIOR_LOW",
+    "Q10",
+    "STATISTICS",
+    "SYNAPSES",
+    "Exact",
+    "Simulation",
+    "Summary",
+    "energies",
+    "normals",
+    "simulate",
+    "simulate_exact",
+    "spikes",
+    "summarize",
+]
