@@ -68,6 +68,7 @@ class Noise(Attack):
         self, posterior: Posterior, x: Tensor, theta: Tensor | None = None, *, generator: Generator
     ) -> Tensor:
         """See `Attack`."""
+        x = x.detach()
         return self.feasible(x, x + self.ball.sample(x, generator))
 
 

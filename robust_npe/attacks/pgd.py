@@ -31,8 +31,8 @@ class PGD(Attack):
         domain: Box that x~ must stay in, None for no limit.
         steps: Number of gradient steps.
         step_size: Length of the first step, as a fraction of the radius.
-        schedule: `cosine` lets the steps shrink to zero, which settles on a maximum; `constant`
-            is the published setting.
+        schedule: `cosine` lets the steps shrink to zero, which settles on a maximum and allows a
+            larger first step; the published setting is `constant` with a step size of 0.1.
         start: Size of the random start as a fraction of the ball. It must not be zero: x itself
             is a stationary point of every divergence.
         select: `best` returns, for each observation, the better of the best iterate and the last
@@ -45,7 +45,7 @@ class PGD(Attack):
         objective: Objective,
         domain: Domain | None = None,
         steps: int = 200,
-        step_size: float = 0.1,
+        step_size: float = 0.3,
         schedule: str = "cosine",
         start: float = 1.0,
         select: str = "best",
@@ -68,6 +68,7 @@ class PGD(Attack):
         self, posterior: Posterior, x: Tensor, theta: Tensor | None = None, *, generator: Generator
     ) -> Tensor:
         """See `Attack`."""
+        x = x.detach()
         with frozen(posterior):
             climb = self.objective(posterior, x, theta, child(generator))
             start = self.feasible(x, x + self.start * self.ball.sample(x, generator))

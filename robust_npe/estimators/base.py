@@ -58,8 +58,13 @@ class Pushforward(Distribution):
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return log q(theta) for `theta (*, B, D)`, shape `(*, B)`."""
-        z, log_det = self.bijection.inverse_and_log_det(theta)
-        return torch.where(self.support.check(theta), self.base.log_prob(z) + log_det, -torch.inf)
+        inside = self.support.check(theta)
+        # without a valid stand-in, gradients would be nan wherever one theta is outside
+        stand_in = self.bijection(theta.new_zeros(theta.shape[-1:]))
+        z, log_det = self.bijection.inverse_and_log_det(
+            torch.where(inside.unsqueeze(-1), theta, stand_in)
+        )
+        return torch.where(inside, self.base.log_prob(z) + log_det, -torch.inf)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw reparameterised samples of shape `(*sample_shape, B, D)`."""

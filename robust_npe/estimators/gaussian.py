@@ -33,7 +33,7 @@ class DiagonalGaussian(nn.Module):
     def forward(self, context: Tensor) -> Independent:
         """Return the Gaussian for `context (*, C)`."""
         mean, log_std = self.net(context).chunk(2, dim=-1)
-        return Independent(Normal(mean, log_std.exp()), 1)
+        return Independent(Normal(mean, log_std.exp(), validate_args=False), 1, validate_args=False)
 
 
 class FullGaussian(nn.Module):
@@ -61,4 +61,4 @@ class FullGaussian(nn.Module):
         mean, log_diagonal, below = self.net(context).split([d, d, len(self.rows)], dim=-1)
         scale = torch.diag_embed(log_diagonal.exp())
         scale[..., self.rows, self.columns] = below
-        return MultivariateNormal(mean, scale_tril=scale)
+        return MultivariateNormal(mean, scale_tril=scale, validate_args=False)

@@ -41,6 +41,7 @@ class GaussianMixture(Distribution):
         self.log_weights = logits.log_softmax(-1)
         self.means = means
         self.stds = stds
+        self._components = Normal(means, stds, validate_args=False)
         super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=False)
 
     def log_prob(self, theta: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ class GaussianMixture(Distribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw samples with exact first derivatives with respect to the mixture's parameters."""
         theta = self.sample(sample_shape)
-        if not (torch.is_grad_enabled() and self.means.requires_grad):
+        parameters = (self.log_weights, self.means, self.stds)
+        if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
             return theta
         with torch.no_grad():
             jacobian = self._uniforms_jacobian(theta)
@@ -71,7 +73,7 @@ class GaussianMixture(Distribution):
 
     def _component_log_probs(self, theta: Tensor) -> Tensor:
         """Log density of each coordinate under each component, `(*, K, D)`."""
-        return Normal(self.means, self.stds).log_prob(theta.unsqueeze(-2))
+        return self._components.log_prob(theta.unsqueeze(-2))
 
     def _weights_given_previous(self, theta: Tensor) -> Tensor:
         """w_k(theta_{<d}), the weights of the conditional of coordinate d: `(*, K, D)`."""
@@ -81,12 +83,12 @@ class GaussianMixture(Distribution):
 
     def _uniforms(self, theta: Tensor) -> Tensor:
         """u_d = F(theta_d | theta_{<d}), shape `(*, D)`."""
-        cdf = Normal(self.means, self.stds).cdf(theta.unsqueeze(-2))
+        cdf = self._components.cdf(theta.unsqueeze(-2))
         return (self._weights_given_previous(theta) * cdf).sum(-2)
 
     def _uniforms_jacobian(self, theta: Tensor) -> Tensor:
         """du/dtheta in closed form, lower triangular, `(*, D, D)`."""
-        normal = Normal(self.means, self.stds)
+        normal = self._components
         weights = self._weights_given_previous(theta)
         cdf = normal.cdf(theta.unsqueeze(-2))
         density = normal.log_prob(theta.unsqueeze(-2)).exp()

@@ -13,7 +13,7 @@ from nflows.transforms import (
     ReversePermutation,
 )
 from torch import Size, Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
@@ -68,7 +68,7 @@ class NflowsDistribution(Distribution):
 
     @staticmethod
     def _base_log_prob(z: Tensor) -> Tensor:
-        return torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+        return Normal(0.0, 1.0, validate_args=False).log_prob(z).sum(-1)
 
 
 class _NflowsFlow(nn.Module):

@@ -43,8 +43,11 @@ class Coverage(Metric):
             q = context.estimator(x_adv)
             with draws_from(generator):
                 log_probs = q.sample_and_log_prob((self.num_samples,))[1]
-            above = (log_probs > q.log_prob(theta)).sum(0)
-            return (above + 0.5) / (self.num_samples + 1)
+            log_prob = q.log_prob(theta)
+            level = ((log_probs > log_prob).sum(0) + 0.5) / (self.num_samples + 1)
+            # without a density there is no region: such a pair counts as not covered
+            broken = log_prob.isnan() | log_probs.isnan().any(0)
+            return torch.where(broken, torch.nan, level)
 
         values = batched(context, hpd_level)
         levels = np.linspace(0, 1, self.num_levels + 1)

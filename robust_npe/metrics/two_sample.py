@@ -55,7 +55,7 @@ class C2ST(Metric):
 
     Args:
         num_references: How many reference observations, from the first.
-        num_samples: Samples from each side.
+        num_samples: Samples from each side, at most as many as there are reference samples.
     """
 
     def __init__(self, num_references: int = 10, num_samples: int = 1000) -> None:
@@ -84,5 +84,7 @@ class C2ST(Metric):
         device = context.x.device
         with draws_from(context.generator(f"c2st {i}")), torch.no_grad():
             q = context.estimator(reference.x.to(device).unsqueeze(0))
-            samples = q.sample((self.num_samples,)).squeeze(1).cpu()
-        return c2st(reference.samples[: self.num_samples], samples)
+            # as many from each side, so that 0.5 is chance
+            count = min(self.num_samples, len(reference.samples))
+            samples = q.sample((count,)).squeeze(1).cpu()
+        return c2st(reference.samples[:count], samples)

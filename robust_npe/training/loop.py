@@ -63,7 +63,7 @@ class History:
         train_loss: Mean training loss of each epoch.
         validation_loss: Objective on the validation set after each epoch.
         best_epoch: Epoch (from 0) whose weights were kept.
-        diverged: A loss became non-finite; training stopped there.
+        diverged: A loss or its gradient became non-finite; training stopped there.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -112,14 +112,18 @@ def train(
             loss = defense.loss(estimator, theta[batch], x[batch], generator)
             optimizer.zero_grad()
             loss.backward()
-            clip_grad_norm_(estimator.parameters(), settings.clip_norm)
-            optimizer.step()
+            norm = clip_grad_norm_(estimator.parameters(), settings.clip_norm)
             losses.append(loss.detach())
+            history.diverged = not bool((loss.detach() + norm).isfinite())
+            if history.diverged:  # before the step, which would make the weights useless
+                break
+            optimizer.step()
         history.train_loss.append(float(torch.stack(losses).mean()))
-        history.validation_loss.append(_validate(estimator, defense, validation, validation_state))
-
-        if not (math.isfinite(history.train_loss[-1] + history.validation_loss[-1])):
-            history.diverged = True
+        if not history.diverged:
+            value = _validate(estimator, defense, validation, validation_state)
+            history.validation_loss.append(value)
+            history.diverged = not math.isfinite(value)
+        if history.diverged:
             break
         if history.validation_loss[-1] < min(history.validation_loss[:-1], default=math.inf):
             history.best_epoch = epoch
@@ -149,7 +153,7 @@ def _validate(
 
 
 def _report_divergence(history: History, defense: Defense) -> None:
-    epoch = len(history.validation_loss) - 1
+    epoch = len(history.train_loss) - 1
     if history.best_epoch < 0:
         raise FloatingPointError(
             f"The loss became non-finite in epoch {epoch}, before any usable weights existed "

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+with warnings.catch_warnings():  # the tested matplotlib uses names that pyparsing has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import matplotlib.figure  # noqa: F401
+
+torch.set_num_threads(1)
+
+GLOBAL_STATE = {
+    "default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "global random state": (torch.get_rng_state, torch.set_rng_state),
+}
+
+
+def equal(a, b):
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.fixture(autouse=True)
+def _no_change_of_global_state():
+    """Library code must not touch torch's global state; tests themselves do not either."""
+    before = {name: read() for name, (read, _) in GLOBAL_STATE.items()}
+    yield
+    changed = []
+    for name, (read, write) in GLOBAL_STATE.items():
+        if not equal(before[name], read()):
+            changed.append(name)
+            write(before[name])  # so that only the culprit fails
+    assert not changed, f"changed global state: {', '.join(changed)}"
