@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from robust_npe.defenses.adversarial import TRADES, AdversarialTraining, NoiseAugmentation
 from robust_npe.defenses.base import Defense, NoDefense
-from robust_npe.defenses.fim import FIM
+from robust_npe.defenses.fim import FIM, FIMEigenvalue
 
-__all__ = ["FIM", "TRADES", "AdversarialTraining", "Defense", "NoDefense", "NoiseAugmentation"]
+__all__ = [
+    "FIM",
+    "TRADES",
+    "AdversarialTraining",
+    "Defense",
+    "FIMEigenvalue",
+    "NoDefense",
+    "NoiseAugmentation",
+]

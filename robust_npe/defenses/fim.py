@@ -1,72 +1,29 @@
-"""Regularisation by the Fisher information of q(theta|x) with respect to x."""
+r"""Regularisation by the Fisher information of q(theta|x) with respect to x."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
 from robust_npe.checks import require
-from robust_npe.defenses.base import Defense, negative_log_likelihood
+from robust_npe.defenses.penalty import Penalized, PenaltyGradient
 from robust_npe.estimators import Estimator
-from robust_npe.fisher import fisher_trace
+from robust_npe.fisher import fisher_trace, largest_eigenvector, power_iteration, scores
 
-__all__ = ["FIM", "GradientAverage", "with_gradient"]
-
-
-class GradientAverage:
-    """Bias-corrected exponential moving average of a list of gradients.
-
-    m <- (1 - weight) m + weight g, divided by 1 - (1 - weight)^t after t updates.
-
-    Args:
-        weight: Weight of the newest gradient, in (0, 1].
-    """
-
-    def __init__(self, weight: float) -> None:
-        require(0 < weight <= 1, "defense.weight", weight, "in (0, 1]")
-        self.weight = weight
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all gradients."""
-        self._sum: list[Tensor] = []
-        self._updates = 0
-
-    @torch.no_grad()
-    def update(self, gradients: Sequence[Tensor]) -> None:
-        """Take in a new gradient."""
-        if not self._sum:
-            self._sum = [torch.zeros_like(g) for g in gradients]
-        for m, g in zip(self._sum, gradients, strict=True):
-            m.lerp_(g, self.weight)
-        self._updates += 1
-
-    @property
-    def value(self) -> list[Tensor]:
-        """The average so far."""
-        correction = 1 - (1 - self.weight) ** self._updates
-        return [m / correction for m in self._sum]
+__all__ = ["FIM", "FIMEigenvalue"]
 
 
-def with_gradient(
-    value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]
-) -> Tensor:
-    """Return a scalar equal to `value` whose gradient with respect to `parameters` is as given."""
-    inner = torch.stack([(p * g).sum() for p, g in zip(parameters, gradients, strict=True)]).sum()
-    return value.detach() + inner - inner.detach()
-
-
-class FIM(Defense):
+class FIM(Penalized):
     r"""Mean of -log q(theta|x) + beta tr I_x.
 
-    The gradient of the penalty is the exact one of a Monte-Carlo estimate of the trace (samples
-    of theta are reparameterised, not detached), averaged over steps with an exponential moving
-    average. The published setting is `num_samples=5, rows=null, every=1, weight=0.85`. The
-    default takes fewer samples of the penalty and averages over more steps, at a fraction of the
-    cost.
+    The gradient of the penalty is the exact one of a Monte-Carlo estimate of the trace: samples of
+    theta are reparameterised, not detached. `estimator=exact` is the published one: 5 samples on
+    the whole batch at every step, smoothed by a moving average. `estimator=fast` computes it on a
+    sub-batch every few steps with one sample and holds it in between. That is as accurate where
+    it matters: the optimiser averages over many steps anyway, and a sum over fewer, larger
+    estimates costs less than one of many small ones (see benchmarks/README.md).
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
@@ -74,67 +31,91 @@ class FIM(Defense):
 
     Args:
         beta: Weight of the penalty, not negative, in units of x squared.
-        num_samples: Samples of theta per observation.
-        rows: Observations of the batch that the penalty is computed on; None for all.
-        every: The penalty's gradient is renewed every so many steps and held in between.
-        weight: Weight of the newest gradient in the moving average, in (0, 1].
+        estimator: `exact` or `fast`.
+        num_samples: Overrides the estimator's, as do the next three; see `PenaltyGradient`.
+        rows: See `PenaltyGradient`.
+        every: See `PenaltyGradient`.
+        weight: See `PenaltyGradient`.
         max_norm: Norm at which each new gradient of the penalty is clipped; None for no limit.
     """
 
     name = "fim"
-    beta: float
+    estimators: ClassVar[dict[str, PenaltyGradient]] = {
+        "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
+        "fast": PenaltyGradient(num_samples=1, rows=256, every=8, weight=1.0),
+    }
+
+    def penalty(
+        self, estimator: Estimator, x: Tensor, generator: Generator, attached: bool
+    ) -> Tensor:
+        """Return estimates of tr I_x, shape `(B,)`."""
+        return fisher_trace(estimator, x, self.settings.num_samples, generator, attached)
+
+
+class FIMEigenvalue(Penalized):
+    r"""Mean of -log q(theta|x) + beta lambda_max(I_x).
+
+    I_x is estimated from a few samples of theta, whose scores span its range. `method=exact` takes
+    the largest eigenvalue of that estimate; `method=power` approaches it by a few Fisher-vector
+    products, starting from the mean direction of the previous batch. The latter suffers less from
+    the upward bias of a maximum over few samples.
+
+    Args:
+        beta: Weight of the penalty, not negative, in units of x squared.
+        method: `exact` or `power`.
+        iterations: Fisher-vector products of the power method.
+        estimator: As for `FIM`, and so are the following.
+        num_samples: With one sample, the eigenvalue is the trace.
+        rows: See `PenaltyGradient`.
+        every: See `PenaltyGradient`.
+        weight: See `PenaltyGradient`.
+        max_norm: Norm at which each new gradient of the penalty is clipped; None for no limit.
+    """
+
+    name = "fim_eigenvalue"
+    estimators: ClassVar[dict[str, PenaltyGradient]] = {
+        "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
+        "fast": PenaltyGradient(num_samples=5, rows=64, every=8, weight=1.0),
+    }
 
     def __init__(
         self,
         beta: float = 0.01,
-        num_samples: int = 1,
-        rows: int | None = 128,
-        every: int = 2,
-        weight: float = 0.15,
+        method: str = "exact",
+        iterations: int = 2,
+        estimator: str = "fast",
+        num_samples: int | None = None,
+        rows: int | None = None,
+        every: int | None = None,
+        weight: float | None = None,
         max_norm: float | None = None,
     ) -> None:
-        require(beta >= 0, "beta", beta, "a number that is not negative")
-        require(num_samples > 0, "defense.num_samples", num_samples, "a positive integer")
-        require(rows is None or rows > 0, "defense.rows", rows, "a positive integer or null")
-        require(every > 0, "defense.every", every, "a positive integer")
-        require(max_norm is None or max_norm > 0, "defense.max_norm", max_norm, "positive or null")
-        self.beta = beta
-        self.num_samples = num_samples
-        self.rows = rows
-        self.every = every
-        self.max_norm = math.inf if max_norm is None else max_norm
-        self.average = GradientAverage(weight)
-        self._step = 0
-        self._last_penalty = torch.zeros(())
+        require(method in ("exact", "power"), "defense.method", method, "exact or power")
+        require(iterations > 0, "defense.iterations", iterations, "a positive integer")
+        self.method = method
+        self.iterations = iterations
+        super().__init__(beta, estimator, num_samples, rows, every, weight, max_norm)
 
     def setup(self, theta: Tensor, x: Tensor) -> None:
-        """Forget the averages of an earlier training."""
-        self.average.reset()
-        self._step = 0
+        """Forget the averages and directions of an earlier training."""
+        super().setup(theta, x)
+        self._direction: Tensor | None = None
 
-    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
-        """See `Defense.loss`; its gradient contains the averaged gradient of the penalty."""
-        parameters = [p for p in estimator.parameters() if p.requires_grad]
-        if self._step % self.every == 0:
-            self._renew(estimator, parameters, x, generator)
-        self._step += 1
-        penalty = with_gradient(self._last_penalty, parameters, self.average.value)
-        return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
-
-    def _renew(
-        self, estimator: Estimator, parameters: list[Tensor], x: Tensor, generator: Generator
-    ) -> None:
-        # batches come shuffled, so the first rows are a random sub-batch
-        penalty = fisher_trace(estimator, x[: self.rows], self.num_samples, generator).mean()
-        gradients = torch.autograd.grad(penalty, parameters, materialize_grads=True)
-        norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
-        shrink = (self.max_norm / norm).clamp(max=1.0)
-        self.average.update([g * shrink for g in gradients])
-        self._last_penalty = penalty.detach()
-
-    def validation_loss(
-        self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
+    def penalty(
+        self, estimator: Estimator, x: Tensor, generator: Generator, attached: bool
     ) -> Tensor:
-        """See `Defense.validation_loss`."""
-        penalty = fisher_trace(estimator, x, self.num_samples, generator, attached=False).mean()
-        return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
+        """Return estimates of lambda_max(I_x), shape `(B,)`."""
+        score = scores(estimator, x, self.settings.num_samples, generator, attached)
+        vector = self._eigenvector(score.detach(), keep=attached)
+        # with the eigenvector held fixed, the derivative is that of the eigenvalue
+        return torch.einsum("sbi,bi->sb", score, vector).square().mean(0)
+
+    def _eigenvector(self, score: Tensor, keep: bool) -> Tensor:
+        if self.method == "exact":
+            return largest_eigenvector(score)
+        start = score[0] if self._direction is None else self._direction.expand_as(score[0])
+        vector = power_iteration(score, start, self.iterations)
+        if keep:
+            signs = torch.einsum("bi,bi->b", vector, start).sign()
+            self._direction = torch.nn.functional.normalize(signs @ vector, dim=0)
+        return vector
