@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robust_npe.tasks.pyloric.bursts import find_bursts, find_spikes, mean_plateau, smooth
 
-__all__ = ["NUM_OPTIONAL", "NUM_STATISTICS", "analyse"]
+__all__ = ["KERNELS", "NUM_OPTIONAL", "NUM_STATISTICS", "analyse"]
 
 Array = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def _circuit(pd: Any, lp: Any, py: Any, dt: float, out: Array) -> bool:
     return bool(ordered >= _PYLORIC_SHARE * triphasic)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _moments(v: Array, out: Array) -> None:
     """Write mean, standard deviation, skewness and excess kurtosis of `v` to `out (4,)`."""
     mean = v.mean()
@@ -77,12 +77,11 @@ def _moments(v: Array, out: Array) -> None:
     out[2], out[3] = m3 / m2**1.5, m4 / (m2 * m2) - 3.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def analyse(voltage: Any, dt: float, matrix: Array, out: Array, optional: Array) -> bool:
+def analyse(voltage: NDArray[Any], dt: float, matrix: Array, out: Array, optional: Array) -> bool:
     """Compute all statistics of one run.
 
     Args:
-        voltage: Membrane potentials (3, n) in mV, of any float type.
+        voltage: Membrane potentials (3, n) in mV.
         dt: Distance of samples, ms.
         matrix: From `smoothing_matrix`.
         out: Output (15,).
@@ -92,19 +91,23 @@ def analyse(voltage: Any, dt: float, matrix: Array, out: Array, optional: Array)
     Returns:
         Whether the rhythm is pyloric-like.
     """
-    out[:], optional[:] = np.nan, np.nan
-    n = voltage.shape[1]
-    trace, smoothed = np.empty(n), np.empty(n)
-    bursts = [(np.empty(0, np.int64), np.empty(0, np.int64)) for _ in range(3)]
+    out[:] = np.nan
+    smoothed = np.empty(voltage.shape[1])
+    bursts = []
+    # Python calls the kernels one by one: inlined into one, they lost their vector code.
     for cell in range(3):
-        trace[:] = voltage[cell]
+        trace = voltage[cell].astype(np.float64)
         smooth(trace, matrix, smoothed)
         spikes = find_spikes(smoothed)
         firsts, lasts = find_bursts(spikes, dt)
-        bursts[cell] = (firsts, lasts)
-        if firsts.shape[0] > 0:
+        bursts.append((firsts, lasts))
+        if len(firsts) > 0:
             out[1 + cell] = (lasts - firsts).mean() * dt
         optional[cell] = mean_plateau(smoothed, spikes, firsts, dt)
-        optional[3 + cell], optional[6 + cell] = firsts.shape[0], spikes.shape[0]
+        optional[3 + cell], optional[6 + cell] = len(firsts), len(spikes)
         _moments(trace, optional[9 + 4 * cell : 13 + 4 * cell])
-    return _circuit(bursts[0], bursts[1], bursts[2], dt, out)
+    pd, lp, py = bursts
+    return bool(_circuit(pd, lp, py, dt, out))
+
+
+KERNELS = (smooth, find_spikes, find_bursts, mean_plateau, _moments, _circuit)

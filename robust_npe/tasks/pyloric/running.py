@@ -15,24 +15,32 @@ __all__ = ["announced", "parallel"]
 _logger = logging.getLogger(__name__)
 
 
-def announced(kernel: Any, what: str) -> Callable[..., Any]:
-    """Return a function that calls a numba kernel and logs the wait of its first call."""
+def announced(function: Callable[..., Any], what: str, *kernels: Any) -> Callable[..., Any]:
+    """Return `function` with a log message when its first call has to wait for a compiler.
 
+    Args:
+        function: Calls numba kernels, or is one.
+        what: Its name in the message.
+        kernels: The kernels that it calls; none if it is one.
+    """
     lock = threading.Lock()
 
-    def prepare(arguments: tuple[Any, ...]) -> None:
+    def ready() -> bool:
+        return all(kernel.signatures for kernel in kernels or (function,))
+
+    def first_call(arguments: tuple[Any, ...]) -> Any:
         _logger.info("preparing %s: compiled once per machine, then kept in a cache", what)
         start = time.perf_counter()
-        kernel.compile(tuple(kernel.typeof_pyval(x) for x in arguments))
-        origin = "loaded from the cache" if kernel.stats.cache_hits else "compiled"
-        _logger.info("%s %s in %.1f s", what, origin, time.perf_counter() - start)
+        result = function(*arguments)
+        _logger.info("%s is ready after %.1f s", what, time.perf_counter() - start)
+        return result
 
     def call(*arguments: Any) -> Any:
-        if not kernel.signatures:
-            with lock:
-                if not kernel.signatures:
-                    prepare(arguments)
-        return kernel(*arguments)
+        if not ready():
+            with lock:  # other threads wait for the compiler instead of running a second one
+                if not ready():
+                    return first_call(arguments)
+        return function(*arguments)
 
     return call
 

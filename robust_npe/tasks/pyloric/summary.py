@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from robust_npe.tasks.pyloric import constants as c
 from robust_npe.tasks.pyloric.bursts import find_bursts, find_spikes, smooth, smoothing_matrix
-from robust_npe.tasks.pyloric.circuit import NUM_OPTIONAL, NUM_STATISTICS, analyse
+from robust_npe.tasks.pyloric.circuit import KERNELS, NUM_OPTIONAL, NUM_STATISTICS, analyse
 from robust_npe.tasks.pyloric.running import announced, parallel
 
 __all__ = ["OPTIONAL_STATISTICS", "STATISTICS", "Summary", "energies", "spikes", "summarize"]
@@ -30,7 +30,7 @@ OPTIONAL_STATISTICS: Final = (
     *(f"num_spikes {cell}" for cell in c.CELLS),
     *(f"voltage_{name} {cell}" for cell in c.CELLS for name in ("mean", "sd", "skew", "kurtosis")),
 )
-_analyse = announced(analyse, "the pyloric summary statistics")
+_analyse = announced(analyse, "the pyloric summary statistics", *KERNELS)
 
 
 @dataclass(frozen=True)
