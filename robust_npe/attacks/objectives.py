@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from torch import Generator, Tensor
@@ -13,21 +15,50 @@ from robust_npe.checks import require
 from robust_npe.divergences import has_closed_form_kl, kl
 from robust_npe.random import child, draws_from
 
-__all__ = ["Climb", "KLForward", "KLReverse", "NegativeLogLikelihood", "Objective", "Posterior"]
+__all__ = [
+    "Climb",
+    "KLForward",
+    "KLReverse",
+    "NegativeLogLikelihood",
+    "Objective",
+    "Posterior",
+    "Sampled",
+]
 
 Posterior = Callable[[Tensor], Distribution]
 """Anything that maps x `(B, Dx)` to a distribution over theta: an estimator, an exact posterior."""
 
 Climb = Callable[[Tensor], Tensor]
-"""Maps x~ `(B, Dx)` to the value that the attack increases, `(B,)`."""
+"""Maps x~ `(B, Dx)` to the value that the attack increases, `(B,)`. Equal x~ give equal values."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A `Climb` that is estimated from samples.
+
+    Calling it scores x~ with many samples, the same ones each time. An attack's steps use `step`
+    instead: few samples, new ones each time. Steps on the same few samples would climb the noise
+    in them; fresh ones average it out, which finds stronger attacks at the same price.
+
+    Attributes:
+        score: Maps x~ `(B, Dx)` to `(B,)`.
+        step: Noisier and cheaper, for gradients.
+    """
+
+    score: Climb
+    step: Climb
+
+    def __call__(self, x_adv: Tensor) -> Tensor:
+        """Score x~."""
+        return self.score(x_adv)
 
 
 class Objective(ABC):
     """A quantity that an attack increases.
 
-    Calling an objective binds it to clean observations and draws its randomness: the returned
-    function uses the same random numbers each time (common random numbers), so that differences
-    between two x~ are not noise. Bind again for fresh numbers.
+    Calling an objective binds it to clean observations and draws its randomness: values of the
+    returned function can be compared with each other (common random numbers). Bind again for
+    fresh numbers.
     """
 
     name: str
@@ -47,58 +78,84 @@ class Objective(ABC):
         """
 
 
-class KLForward(Objective):
-    """KL(q(.|x) || q(.|x~)), with fixed samples of the clean posterior.
+class _Divergence(Objective):
+    """Common part of the divergences, which are in closed form where there is one.
 
     Args:
-        num_samples: Number of samples; unused where the divergence has a closed form.
+        num_samples: Samples of each step.
+        pool: Samples of each score, and what the steps of `KLForward` take their samples from.
+    """
+
+    def __init__(self, num_samples: int = 5, pool: int = 200) -> None:
+        require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
+        require(pool > 0, "objective.pool", pool, "a positive integer")
+        self.num_samples = num_samples
+        self.pool = max(pool, num_samples)
+
+    def __call__(
+        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
+    ) -> Climb:
+        """See `Objective`."""
+        with torch.no_grad():
+            clean = posterior(x)
+        if has_closed_form_kl(clean, clean):
+            return lambda x_adv: self._direction(clean, posterior(x_adv), 0, generator)
+        return self._sampled(posterior, clean, generator)
+
+    @abstractmethod
+    def _direction(self, clean: Distribution, moved: Distribution, n: int, g: Generator) -> Tensor:
+        """The divergence of this direction."""
+
+    @abstractmethod
+    def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
+        """The estimate from samples."""
+
+
+class KLForward(_Divergence):
+    """KL(q(.|x) || q(.|x~)), with samples of the clean posterior.
+
+    The samples do not depend on x~: a pool of them is drawn once, and steps cycle through it.
     """
 
     name = "kl_forward"
 
-    def __init__(self, num_samples: int = 5) -> None:
-        require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
-        self.num_samples = num_samples
+    def _direction(self, clean: Distribution, moved: Distribution, n: int, g: Generator) -> Tensor:
+        return kl(clean, moved, n, g)
 
-    def __call__(
-        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
-    ) -> Climb:
-        """See `Objective`."""
-        with torch.no_grad():
-            clean = posterior(x)
-            if has_closed_form_kl(clean, clean):
-                return lambda x_adv: kl(clean, posterior(x_adv), 0, generator)
-            samples, log_prob = _draw(clean, self.num_samples, generator)
-        return lambda x_adv: (log_prob - posterior(x_adv).log_prob(samples)).mean(0)
+    @torch.no_grad()
+    def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
+        samples, log_prob = _draw(clean, self.pool, generator)
+        groups = cycle(
+            zip(samples.split(self.num_samples), log_prob.split(self.num_samples), strict=True)
+        )
+
+        def value(x_adv: Tensor, samples: Tensor, log_prob: Tensor) -> Tensor:
+            return (log_prob - posterior(x_adv).log_prob(samples)).mean(0)
+
+        return Sampled(
+            score=lambda x_adv: value(x_adv, samples, log_prob),
+            step=lambda x_adv: value(x_adv, *next(groups)),
+        )
 
 
-class KLReverse(Objective):
-    """KL(q(.|x~) || q(.|x)), with reparameterised samples from fixed noise.
-
-    Args:
-        num_samples: Number of samples; unused where the divergence has a closed form.
-    """
+class KLReverse(_Divergence):
+    """KL(q(.|x~) || q(.|x)), with reparameterised samples."""
 
     name = "kl_reverse"
 
-    def __init__(self, num_samples: int = 5) -> None:
-        require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
-        self.num_samples = num_samples
+    def _direction(self, clean: Distribution, moved: Distribution, n: int, g: Generator) -> Tensor:
+        return kl(moved, clean, n, g)
 
-    def __call__(
-        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
-    ) -> Climb:
-        """See `Objective`."""
-        with torch.no_grad():
-            clean = posterior(x)
+    def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
         state = child(generator).get_state()
+        stepping = child(generator)
 
-        def climb(x_adv: Tensor) -> Tensor:
+        def score(x_adv: Tensor) -> Tensor:
             same_noise = Generator()
             same_noise.set_state(state)
-            return kl(posterior(x_adv), clean, self.num_samples, same_noise)
+            return kl(posterior(x_adv), clean, self.pool, same_noise)
 
-        return climb
+        return Sampled(score, lambda x_adv: kl(posterior(x_adv), clean, self.num_samples, stepping))
 
 
 class NegativeLogLikelihood(Objective):

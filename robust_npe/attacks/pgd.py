@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Domain, frozen
-from robust_npe.attacks.objectives import Climb, Objective, Posterior
+from robust_npe.attacks.objectives import Climb, Objective, Posterior, Sampled
 from robust_npe.checks import require
 from robust_npe.random import child
 
@@ -82,6 +82,7 @@ class PGD(Attack):
 
     def _climb(self, climb: Climb, x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best iterate before the last step, and the last iterate."""
+        climb = climb.step if isinstance(climb, Sampled) else climb
         best, best_value = x_adv, x.new_full(x.shape[:-1], -torch.inf)
         for step in range(self.steps):
             x_adv = x_adv.detach().requires_grad_(True)

@@ -29,6 +29,8 @@ __all__ = ["Experiment", "Trained", "checked_device"]
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1  # increase when the same configuration comes to mean other weights or results
+
 
 def checked_device(name: str) -> torch.device:
     """Return the device of this name.
@@ -101,6 +103,7 @@ class Experiment:
         """Everything that determines the weights."""
         keys = ("task", "estimator", "embedding", "defense", "num_simulations", "num_validation")
         return {
+            "format": FORMAT,
             **{key: self.config[key] for key in keys},
             "training": asdict(self.training),
             "seed": self.seed,

@@ -173,8 +173,9 @@ class TRADES(_PerturbedTraining):
         self._objective()
 
     def _objective(self) -> Objective:
-        forward = self.divergence == "kl_forward"
-        return KLForward(self.num_samples) if forward else KLReverse(self.num_samples)
+        kind = KLForward if self.divergence == "kl_forward" else KLReverse
+        # the attack returns its last iterate, so nothing is scored: a pool for the steps suffices
+        return kind(self.num_samples, pool=5 * self.num_samples)
 
     def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
         """See `Defense.loss`."""
