@@ -66,10 +66,14 @@ def test_draws_from_advances_the_generator_whatever_happens_inside():
 
 
 def test_draws_from_restores_the_global_stream_after_an_error():
+    def fail():
+        with draws_from(stream(0)):
+            torch.rand(3)
+            raise KeyError
+
     before = torch.get_rng_state()
-    with pytest.raises(KeyError), draws_from(stream(0)):
-        torch.rand(3)
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail()
     assert torch.equal(before, torch.get_rng_state())
 
 

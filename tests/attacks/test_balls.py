@@ -126,8 +126,9 @@ def test_l1_projection_agrees_with_a_numerical_minimiser():
         v = torch.randn(4, generator=generator, dtype=torch.float64) * 2
         # delta = a - b with a, b >= 0 makes the constraint smooth
         result = optimize.minimize(
-            lambda ab, v=v.numpy(): ((ab[:4] - ab[4:] - v) ** 2).sum(),
+            lambda ab, v: ((ab[:4] - ab[4:] - v) ** 2).sum(),
             x0=[0.1] * 8,
+            args=(v.numpy(),),
             bounds=[(0, None)] * 8,
             constraints={"type": "ineq", "fun": lambda ab: 1.5 - ab.sum()},
             method="SLSQP",

@@ -31,20 +31,22 @@ _V_START, _CALCIUM_START, _SPIKE_LEVEL = F(c.V_START), F(c.CALCIUM_START), F(c.S
 
 
 @intrinsic
-def _use_widest_vectors(typing_context: Any) -> Any:
-    """Let LLVM use 512-bit registers in this function: by default it often stops at 256 bits."""
+def _widest_vectors(typing_context: Any) -> Any:
+    """Compile this function on its own, for 512-bit registers: by default LLVM may stop at 256."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # llvmlite has a fixed list of attributes; `set.add` avoids its check
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        builder.function.attributes.add("noinline")
         return context.get_dummy_value()
 
     return types.none(), codegen
 
 
-@njit(forceinline=True, fastmath=FLAGS)
+@njit(error_model="numpy", fastmath=FLAGS)
 def _draw(z: Any, words: Any, group: Any, first: Any, seed: Any, sigma: Any) -> None:
     """Write the noise of the steps 4 * group ... 4 * group + 3 to `z`, see `_place`."""
+    _widest_vectors()  # type: ignore[call-arg]
     for j in range(3):
         block = np.uint64(3 * group + j)
         for lane in range(LANES):
@@ -133,7 +135,7 @@ def run_lanes(
         voltage: Output (LANES, 3, n_stored), float32, mV.
         spiking: Output (LANES, 3), int32: number of samples above +20 mV.
     """
-    _use_widest_vectors()  # type: ignore[call-arg]
+    _widest_vectors()  # type: ignore[call-arg]
     x = np.zeros((3 * _STATES, LANES), F)
     g = np.empty((31, LANES), F)
     z, words = np.zeros((2, _PAIRS), F), np.empty((2, _PAIRS), np.uint32)
