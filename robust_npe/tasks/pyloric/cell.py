@@ -24,8 +24,17 @@ _E_NA, _E_K, _E_H, _E_LEAK = F(c.E_NA), F(c.E_K), F(c.E_H), F(c.E_LEAK)
 
 @njit(forceinline=True, fastmath=FLAGS)
 def _relax(x: Any, inf: Any, s: Any, row: Any) -> Any:
-    """Move a gate towards `inf` by the share p(s), a cubic."""
-    p = row[2] + s * row[3]
+    """Move a gate towards `inf` by the share p(s), a parabola."""
+    p = row[1] + s * row[2]
+    p = row[0] + s * p
+    return x + (inf - x) * p
+
+
+@njit(forceinline=True, fastmath=FLAGS)
+def _relax_fast(x: Any, inf: Any, s: Any, row: Any) -> Any:
+    """The same with a polynomial of degree 4, for short time constants."""
+    p = row[3] + s * row[4]
+    p = row[2] + s * p
     p = row[1] + s * p
     p = row[0] + s * p
     return x + (inf - x) * p
@@ -40,25 +49,23 @@ def _gate(x: Any, e: Any, tau_e: Any, row: Any) -> Any:
 
 
 @njit(forceinline=True, fastmath=FLAGS)
-def _gates_na(v: Any, m: Any, h: Any, e_cat: Any, synapse: Any, k: Any) -> Any:
-    """Step m and h of the sodium current: the only fast ones."""
-    a, b = _ONE + exp_of_v(v, k.m_na), _ONE + exp_of_v(v, k.tau_na)
+def _fast_gate(x: Any, e: Any, tau_e: Any, row: Any) -> Any:
+    """The same for short time constants."""
+    a, b = _ONE + e, _ONE + tau_e
     inverse = _ONE / (a * b)
-    s = a * inverse
-    p = k.p_na[3] + s * k.p_na[4]
-    p = k.p_na[2] + s * p
-    p = k.p_na[1] + s * p
-    p = k.p_na[0] + s * p
-    m = m + (b * inverse - m) * p
+    return _relax_fast(x, b * inverse, a * inverse, row)
 
-    square = e_cat * e_cat
-    link = k.links[2]
+
+@njit(forceinline=True, fastmath=FLAGS)
+def _gate_h_na(v: Any, h: Any, e_cat: Any, synapse: Any, k: Any) -> Any:
+    """Step h of the sodium current, whose time constant is a product of two functions of V."""
+    square, link = e_cat * e_cat, k.links[2]
     a = _ONE + exp_of_v(v, k.h_na)
     b = synapse * (F(2.5) * square + F(1.5) * link)
     inverse = _ONE / (a * b)
     rate = (synapse + k.links[1]) * (square + link) * (a * inverse)
-    h = h + (b * inverse - h) * one_minus_exp(k.single[7] * rate)
-    return m, h
+    share = min(k.single[7] * rate, _ONE)  # of the largest step in the table
+    return _relax_fast(h, b * inverse, share, k.p_h_na)
 
 
 @njit(forceinline=True, fastmath=FLAGS)
@@ -121,8 +128,9 @@ def cell_step(state: Any, g: Any, g_synapse: Any, drive: Any, k: Any) -> Any:
     s1 = s1 + (s_inf - s1) * min(_ONE, k.single[3] * one_q)
 
     e_cat = exp_of_v(v, k.m_cat)
-    m_na, h_na = _gates_na(v, m_na, h_na, e_cat, synapse, k)
-    m_cat = _gate(m_cat, e_cat, exp_of_v(v, k.tau_cat), k.p_cat)
+    m_na = _fast_gate(m_na, exp_of_v(v, k.m_na), exp_of_v(v, k.tau_na), k.p_na)
+    h_na = _gate_h_na(v, h_na, e_cat, synapse, k)
+    m_cat = _fast_gate(m_cat, e_cat, exp_of_v(v, k.tau_cat), k.p_cat)
     e_h_cat = exp_of_v(v, k.h_cat)
     h_cat = _gate(h_cat, e_h_cat, exp_of_v(v, k.tau_h_cat), k.p_h_cat)
     bell = k.links[0] * synapse + exp_of_v(v, k.tau_cas)

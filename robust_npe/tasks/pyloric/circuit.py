@@ -92,11 +92,11 @@ def analyse(voltage: NDArray[Any], dt: float, matrix: Array, out: Array, optiona
         Whether the rhythm is pyloric-like.
     """
     out[:] = np.nan
-    smoothed = np.empty(voltage.shape[1])
+    trace, smoothed = np.empty(voltage.shape[1]), np.empty(voltage.shape[1])
     bursts = []
     # Python calls the kernels one by one: inlined into one, they lost their vector code.
     for cell in range(3):
-        trace = voltage[cell].astype(np.float64)
+        trace[:] = voltage[cell]
         smooth(trace, matrix, smoothed)
         spikes = find_spikes(smoothed)
         firsts, lasts = find_bursts(spikes, dt)

@@ -87,7 +87,7 @@ def summarize(
     pyloric_like = np.zeros(size, np.bool_)
 
     def run(i: int) -> None:
-        trace = np.ascontiguousarray(traces[i, :, start:])
+        trace = traces[i, :, start:]
         pyloric_like[i] = _analyse(trace, float(dt), matrix, statistics[i], optional[i])
 
     parallel(run, size, num_threads)

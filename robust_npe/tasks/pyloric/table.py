@@ -37,7 +37,8 @@ class Table(NamedTuple):
         p_na, ..., p_h_a: Polynomials p(s), lowest coefficient first.
         links: Factors between exponentials of which one is a power of the other.
         single: dt, share by which calcium moves, dt/k of the two kinds of synapse, factor and
-            offset of calcium's reversal potential, calcium per current, dt/1.34 for h of Na.
+            offset of calcium's reversal potential, calcium per current, factor of the rate
+            of h of Na.
     """
 
     m_na: Row
@@ -69,6 +70,7 @@ class Table(NamedTuple):
     p_a: Row
     p_kca: Row
     p_kd: Row
+    p_h_na: Row
     p_h_cat: Row
     p_h_cas: Row
     p_h_a: Row
@@ -76,9 +78,10 @@ class Table(NamedTuple):
     single: Row
 
 
-_DEGREE = 3
-_DEGREE_NA = 4  # its time constant is the shortest
-_TOLERANCE = 1e-5
+_DEGREE, _DEGREE_FAST = 2, 4
+_FAST = ("na", "cat")  # gates with short time constants
+_TOLERANCE = 1e-4
+_TAU_H_NA_MIN = 0.1  # ms: shorter ones belong to V < -97 mV, which does not occur
 
 
 def _share(at_zero: float, at_one: float, dt: float, degree: int = _DEGREE) -> list[float]:
@@ -140,7 +143,7 @@ def build_table(dt: float, kelvin: float, speed: NDArray[np.float64]) -> Table:
     rows = {name: exp_row(a, b) for name, (a, b) in _STEADY.items()}
     for gate, k, c0, d, a, b in _SIGMOID_TAU:
         rows[f"tau_{gate}"] = exp_row(a, b, c0 / (c0 - d))
-        degree = _DEGREE_NA if gate == "na" else _DEGREE
+        degree = _DEGREE_FAST if gate in _FAST else _DEGREE
         rows[f"p_{gate}"] = _share(1 / c0, 1 / (c0 - d), step[k], degree)
     # tau = c + d B(V), the bells of CaS
     rows["tau_cas"] = exp_row(70.0, -13.0, 2.8 / 14.0)
@@ -148,6 +151,7 @@ def build_table(dt: float, kelvin: float, speed: NDArray[np.float64]) -> Table:
     rows["tau_h_cas"] = exp_row(55.0, 9.0, 120.0 / 300.0)
     rows["tau_h_cas2"] = exp_row(65.0, -16.0, 120.0 / 300.0)
     rows["p_h_cas"] = _share(1 / 120.0, 0.0, step[9])
+    rows["p_h_na"] = _share(0.0, 1 / _TAU_H_NA_MIN, step[7], _DEGREE_FAST)
     # the rate of H is a sum of two exponentials
     rows["rate_h"] = exp_row(14.59 / 0.086, -1 / 0.086, step[6] / 2.0)
     rows["rate_h2"] = exp_row(-1.87 / 0.0701, 1 / 0.0701, step[6] / 2.0)
@@ -165,6 +169,6 @@ def build_table(dt: float, kelvin: float, speed: NDArray[np.float64]) -> Table:
         nernst,
         nernst * math.log(c.CALCIUM_OUTSIDE),
         c.CALCIUM_PER_CURRENT * c.CAPACITANCE,
-        step[7] / 1.34,
+        _TAU_H_NA_MIN / 1.34,
     ]
     return Table(**{name: tuple(np.float32(x) for x in row) for name, row in rows.items()})
