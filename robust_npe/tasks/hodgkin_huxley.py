@@ -1,0 +1,174 @@
+"""Hodgkin-Huxley neuron: the membrane voltage under a current step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Independent, Uniform
+
+from robust_npe.checks import require
+from robust_npe.tasks.adaptive import Stimulus, solve_adaptive
+from robust_npe.tasks.base import Task
+from robust_npe.tasks.membrane import Membrane, resting_state
+from robust_npe.tasks.noise import gaussian_norm, normal_log_prob
+from robust_npe.tasks.plots import draw_trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["PAPER_BOUNDS", "HodgkinHuxley"]
+
+PARAMETERS = ("g_Na", "g_K", "g_M", "C", "E_leak", "E_Na", "E_K")
+
+PAPER_BOUNDS = {
+    "g_Na": (1.0, 100.0),
+    "g_K": (1e-4, 5.0),
+    "g_M": (1e-4, 0.5),
+    "C": (0.9, 1.2),
+    "E_leak": (-80.0, -50.0),
+    "E_Na": (10.0, 80.0),
+    "E_K": (-120.0, -90.0),
+}
+
+STEP_CURRENT = 5e-4 / (math.pi * 70e-4**2)
+
+
+class HodgkinHuxley(Task):
+    """Voltage of one compartment with sodium, potassium, M and leak currents, plus noise.
+
+    C dV/dt = g_Na m^3 h (E_Na - V) + (g_K n^4 + g_M p) (E_K - V) + g_leak (E_leak - V) + I(t).
+    Conductances are in mS/cm^2, C in uF/cm^2, voltages in mV, times in ms. The neuron starts at
+    -70 mV with its gates at rest; the current is on between `onset` and `offset`. The prior is
+    uniform on `bounds`; noise N(0, 0.5^2) mV.
+
+    Source: Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
+    inference", https://arxiv.org/abs/2305.14984; rates after Pospischil et al. (2008), "Minimal
+    Hodgkin-Huxley type models for different classes of cortical and thalamic neurons". The
+    paper's research code multiplies the sum of currents by C where physics divides:
+    `divide_by_capacitance=False` reproduces that.
+
+    Args:
+        bounds: Lower and upper end of the prior for each inferred parameter.
+        fixed: Values of the other parameters; every one of g_Na, g_K, g_M, C, E_leak, E_Na, E_K
+            stands in exactly one of the two.
+        num_points: Number of equally spaced observation times including 0.
+        duration: Time of the last observation in ms.
+        onset: When the current is switched on, in ms.
+        offset: When it is switched off, in ms.
+        current: Density of the current step in uA/cm^2.
+        g_leak: Leak conductance in mS/cm^2.
+        noise_std: Standard deviation of the observation noise in mV, positive.
+        divide_by_capacitance: Physics; False multiplies by C instead.
+        tolerance: Error of a gate in one solver step; that of the voltage is 100 mV times this.
+    """
+
+    name = "hodgkin_huxley"
+
+    def __init__(
+        self,
+        bounds: Mapping[str, tuple[float, float]] = PAPER_BOUNDS,
+        fixed: Mapping[str, float] | None = None,
+        num_points: int = 200,
+        duration: float = 60.0,
+        onset: float = 10.0,
+        offset: float = 50.0,
+        current: float = STEP_CURRENT,
+        g_leak: float = 0.1,
+        noise_std: float = 0.5,
+        divide_by_capacitance: bool = True,
+        tolerance: float = 2e-7,
+    ) -> None:
+        fixed = dict(fixed or {})
+        given = sorted([*bounds, *fixed])
+        expected = f"each of {list(PARAMETERS)} once, in one of the two"
+        require(given == sorted(PARAMETERS), "task.bounds and task.fixed", given, expected)
+        for name, (low, high) in bounds.items():
+            require(low < high, f"task.bounds.{name}", (low, high), "a lower and a higher number")
+        require(num_points >= 2, "task.num_points", num_points, "at least 2")
+        require(0 < onset < offset < duration, "task.onset", onset, "before offset and duration")
+        require(noise_std > 0, "task.noise_std", noise_std, "positive")
+        require(g_leak >= 0, "task.g_leak", g_leak, "zero or more")
+        require(tolerance > 0, "task.tolerance", tolerance, "positive")
+        self.free = [name for name in PARAMETERS if name in bounds]
+        self.fixed = {name: float(value) for name, value in fixed.items()}
+        low, high = torch.tensor([list(bounds[name]) for name in self.free]).T
+        self.prior = Independent(Uniform(low, high), 1)
+        self.times = torch.linspace(0, duration, num_points, dtype=torch.float64)
+        self.onset, self.offset, self.current = float(onset), float(offset), float(current)
+        self.g_leak = float(g_leak)
+        self.noise_std = float(noise_std)
+        self.divide_by_capacitance = divide_by_capacitance
+        self.tolerance = tolerance * torch.tensor([100.0, 1, 1, 1, 1], dtype=torch.float64)
+        self.dim_x = num_points
+
+    @classmethod
+    def two_parameters(cls, **settings: Any) -> HodgkinHuxley:
+        """The version of the paper's first figure: g_Na and g_K in (0, 100), 500 points."""
+        bounds = {"g_Na": (0.0, 100.0), "g_K": (0.0, 100.0)}
+        fixed = {"g_M": 0.3, "C": 1.0, "E_leak": -70.0, "E_Na": 53.0, "E_K": -107.0}
+        preset: dict[str, Any] = {"bounds": bounds, "fixed": fixed, "num_points": 500}
+        return cls(**preset | settings)
+
+    @property
+    def theta_names(self) -> list[str]:
+        """Names of the inferred parameters."""
+        return self.free
+
+    @property
+    def x_names(self) -> list[str]:
+        """Time of each voltage in ms."""
+        return [f"V({time:.2f})" for time in self.times]
+
+    @property
+    def noise_norm(self) -> float:
+        """Expected L2 norm of the observation noise in mV."""
+        return gaussian_norm(self.noise_std, self.dim_x)
+
+    def solution(self, theta: Tensor, num_points: int | None = None) -> Tensor:
+        """Return the voltage in mV without noise: float64, shape `(*, num_points)`.
+
+        Args:
+            theta: Parameters of shape `(*, D)`.
+            num_points: Number of equally spaced times, the task's own by default.
+        """
+        columns = [
+            theta[..., self.free.index(name)].double()
+            if name in self.free
+            else torch.full(theta.shape[:-1], self.fixed[name], dtype=torch.float64)
+            for name in PARAMETERS
+        ]
+        stimulus = Stimulus(self.onset, self.offset, lambda p: self.current * self._gain(p))
+        return solve_adaptive(
+            lambda p: Membrane(p, self._gain(p), self.g_leak),
+            resting_state,
+            torch.stack(columns, dim=-1),
+            stimulus,
+            float(self.times[-1]),
+            num_points or len(self.times),
+            self.tolerance,
+        )
+
+    def _gain(self, parameters: Tensor) -> Tensor:
+        """What turns a current into a change of voltage, `(B,)`."""
+        capacitance = parameters[PARAMETERS.index("C")]
+        return 1 / capacitance if self.divide_by_capacitance else capacitance.clone()
+
+    def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
+        """See `Task.simulate`; a voltage that could not be solved is NaN."""
+        voltage = self.solution(theta)
+        noise = torch.randn(voltage.shape, generator=generator, dtype=torch.float64)
+        return voltage.add_(noise, alpha=self.noise_std).float()
+
+    def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
+        """See `Task.log_likelihood`; float64, differentiable in x but not in theta."""
+        return normal_log_prob(x, self.solution(theta), self.noise_std)
+
+    def plot(self, axes: Axes, x: Tensor, **style: Any) -> None:
+        """Draw the voltage trace x `(Dx,)`, or predictive bands of samples `(S, Dx)`."""
+        draw_trace(axes, self.times, x, **style)
+        axes.set_xlabel("time (ms)")
+        axes.set_ylabel("voltage (mV)")
