@@ -1,0 +1,194 @@
+"""Quality and cost of the fast gradient of the Fisher penalty, against the exact one.
+
+    python benchmarks/fim_quality.py run --tasks gl lv sir --seeds 0 1 2
+    python benchmarks/fim_quality.py report
+
+Each training takes the same number of epochs, on one thread. `run` appends one row per training to
+fim_quality.csv and skips what is there; `report` prints the tables and draws fim_quality.png.
+Times are CPU seconds of the whole training, validation included.
+
+The excess of the fast gradient is how much its test NLL lies above the front of the exact one, at
+equal median kl_forward: the exact front is interpolated linearly in log KL between the means over
+seeds for each beta (with no defense as one end).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from robust_npe.attacks import PGD, KLForward, data_domain, make_ball, std_unit
+from robust_npe.defenses import FIM, Defense, NoDefense
+from robust_npe.divergences import kl
+from robust_npe.estimators import MAF, MLP, Estimator, Identity
+from robust_npe.random import draws_from, stream
+from robust_npe.tasks.base import Task
+from robust_npe.tasks.gaussian_linear import GaussianLinear
+from robust_npe.tasks.hodgkin_huxley import HodgkinHuxley
+from robust_npe.tasks.lotka_volterra import LotkaVolterra
+from robust_npe.tasks.sir import SIR
+from robust_npe.training import TrainingSettings, train
+
+TABLE = Path(__file__).with_suffix(".csv")
+TASKS: dict[str, tuple[type[Task], Any, tuple[float, ...]]] = {
+    "gl": (GaussianLinear, Identity, (1e-3, 1e-2, 1e-1)),
+    "lv": (LotkaVolterra, Identity, (1e-3, 1e-2, 1e-1)),
+    "sir": (SIR, Identity, (1e-3, 1e-2, 1e-1)),
+    "hh": (HodgkinHuxley, MLP, (1.0, 10.0, 100.0)),
+}
+SIZES = {"train": 10_000, "validation": 512, "test": 4000}
+EPSILON, NUM_ATTACKED = 0.5, 512
+
+
+def simulate(name: str, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Finite simulations for each purpose."""
+    task = TASKS[name][0]()
+    data = {}
+    for purpose, size in SIZES.items():
+        theta = task.sample_prior(size, stream(seed, "prior", purpose)).float()
+        x = task.simulate(theta, stream(seed, "simulate", purpose)).float()
+        finite = x.isfinite().all(-1)
+        data[purpose] = theta[finite], x[finite]
+    return data
+
+
+def evaluate(estimator: Estimator, theta: Tensor, x: Tensor) -> dict[str, float]:
+    """Test NLL, and median KL under attack."""
+    with torch.no_grad():
+        nll = float(-estimator(x).log_prob(theta).mean())
+    ball = make_ball("l2", EPSILON * std_unit(x))
+    clean = x[:NUM_ATTACKED]
+    attack = PGD(ball, KLForward(5), data_domain(x), steps=100)
+    moved = attack(estimator, clean, generator=stream(0, "attack"))
+    with torch.no_grad():
+        divergence = kl(estimator(clean), estimator(moved), 256, stream(0, "kl"))
+    return {"nll": nll, "kl_forward": float(divergence.median())}
+
+
+def run_one(
+    name: str, seed: int, defense: Defense, data: dict[str, tuple[Tensor, Tensor]], epochs: int
+) -> dict[str, float]:
+    """Train and evaluate."""
+    task, embedding = TASKS[name][0](), TASKS[name][1]
+    with draws_from(stream(seed, "weights")):
+        estimator = Estimator(MAF, embedding, task.dim_theta, task.dim_x, task.prior.support)
+    settings = TrainingSettings(max_epochs=epochs, min_epochs=epochs)
+    start = time.process_time()
+    train(estimator, defense, data["train"], data["validation"], settings, stream(seed, "train"))
+    seconds = time.process_time() - start
+    return {"seconds": seconds, **evaluate(estimator, *data["test"])}
+
+
+def run(names: list[str], seeds: list[int], estimators: list[str], epochs: int) -> None:
+    """Fill the table."""
+    for seed in seeds:
+        for name in names:
+            jobs = [(kind, beta) for beta in TASKS[name][2] for kind in estimators]
+            data = simulate(name, seed)
+            for kind, beta in [("none", 0.0), *jobs]:
+                key = {"task": name, "seed": seed, "estimator": kind, "beta": beta}
+                if is_known(key):
+                    continue
+                defense = NoDefense() if kind == "none" else FIM(beta, estimator=kind)
+                row = key | run_one(name, seed, defense, data, epochs)
+                print(row, flush=True)
+                header = not TABLE.exists()
+                pd.DataFrame([row]).to_csv(TABLE, mode="a", header=header, index=False)
+
+
+def is_known(key: dict[str, Any]) -> bool:
+    """Tell whether the table has this row."""
+    if not TABLE.exists():
+        return False
+    table = pd.read_csv(TABLE)
+    return bool(np.logical_and.reduce([table[name] == value for name, value in key.items()]).any())
+
+
+def report() -> None:
+    """Print the tables and draw the fronts."""
+    table = pd.read_csv(TABLE)
+    means = table.groupby(["task", "estimator", "beta"], as_index=False).mean()
+    print("| task | beta | gradient | CPU s | / none | exact / it | NLL | KL | excess NLL |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, rows in means.groupby("task"):
+        for row in rows.sort_values(["beta", "estimator"]).itertuples():
+            cost = f"{row.seconds:.1f} | {ratio(table, row, 'none')} | {ratio(table, row, 'exact')}"
+            quality = f"{row.nll:.2f} | {row.kl_forward:.3g}"
+            excess = f"{excess_nll(rows, row):+.2f}" if row.estimator == "fast" else ""
+            print(f"| {name} | {row.beta:g} | {row.estimator} | {cost} | {quality} | {excess} |")
+    draw(table, means)
+
+
+def ratio(table: pd.DataFrame, row: Any, other: str) -> str:
+    """Median over seeds of the cost relative to no defense, or of the exact one relative to it."""
+    if row.estimator in ("none", other):
+        return ""
+    seconds = table[table.task == row.task].set_index("seed")
+    own = seconds[(seconds.estimator == row.estimator) & (seconds.beta == row.beta)].seconds
+    same_beta = (seconds.beta == row.beta) | (other == "none")
+    others = seconds[(seconds.estimator == other) & same_beta].seconds
+    quotient = own / others if other == "none" else others / own
+    return f"{quotient.median():.2f}"
+
+
+def excess_nll(rows: pd.DataFrame, row: Any) -> float:
+    """How far a point lies above the front of the exact gradient."""
+    front = rows[rows.estimator.isin(["exact", "none"])].sort_values("kl_forward")
+    x, y = np.log(front.kl_forward.to_numpy()), front.nll.to_numpy()
+    at = float(np.log(row.kl_forward))
+    i = int(np.clip(np.searchsorted(x, at), 1, len(x) - 1))  # beyond the ends, extrapolate
+    slope = (y[i] - y[i - 1]) / (x[i] - x[i - 1])
+    return float(row.nll - (y[i - 1] + slope * (at - x[i - 1])))
+
+
+def draw(table: pd.DataFrame, means: pd.DataFrame) -> None:
+    """Test NLL against KL for each task, exact and fast."""
+    names = [name for name in TASKS if name in set(table.task)]
+    figure = Figure(figsize=(2.8 * len(names), 2.6), layout="constrained")
+    colours = {"exact": "black", "fast": "#8856a7"}
+    for name, axes in zip(names, np.atleast_1d(figure.subplots(1, len(names))), strict=True):
+        for kind, colour in colours.items():
+            chosen = partial(_choose, name, kind)
+            points, front = chosen(table), chosen(means).sort_values("kl_forward")
+            axes.plot(points.kl_forward, points.nll, ".", color=colour, alpha=0.5)
+            axes.plot(front.kl_forward, front.nll, color=colour, label=kind)
+        axes.set(title=name.upper(), xscale="log", xlabel=f"median KL at epsilon {EPSILON}")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("test NLL (nats)")
+    figure.axes[0].legend(frameon=False)
+    FigureCanvasAgg(figure)
+    figure.savefig(TABLE.with_suffix(".png"), dpi=150)
+
+
+def _choose(name: str, kind: str, table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table.task == name) & table.estimator.isin([kind, "none"])]
+
+
+def main() -> None:
+    """Run or report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--tasks", nargs="+", default=["gl", "lv", "sir"], choices=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--estimators", nargs="+", default=["fast", "exact"])
+    parser.add_argument("--epochs", type=int, default=40)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "report":
+        report()
+    else:
+        run(arguments.tasks, arguments.seeds, arguments.estimators, arguments.epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Cost of one training step: each defense, and zuko's own flows as the yardstick.
+
+    python benchmarks/training_step.py
+
+Everything runs on one thread, alternating; the medians of the repeats are reported, in CPU
+milliseconds. "none", "fim", ... are whole trainings by `robust_npe.training.train`, divided by
+their number of steps: data access, clipping, averaging and one validation included. "zuko" is a
+bare forward and backward pass with a fused Adam step on one fixed batch of 512.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import zuko
+from torch import Tensor
+from torch.distributions.constraints import real_vector
+
+from robust_npe.defenses import (
+    FIM,
+    TRADES,
+    AdversarialTraining,
+    Defense,
+    FIMEigenvalue,
+    NoDefense,
+)
+from robust_npe.estimators import MAF, NSF, Estimator, Identity
+from robust_npe.estimators.base import HeadFactory
+from robust_npe.random import draws_from, stream
+from robust_npe.training import TrainingSettings, train
+
+BATCH = 512
+DIMS = [(10, 10), (4, 100), (2, 50)]
+DEFENSES: dict[str, Callable[[], Defense]] = {
+    "none": NoDefense,
+    "fim fast": lambda: FIM(0.01),
+    "fim exact": lambda: FIM(0.01, estimator="exact"),
+    "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
+    "trades": lambda: TRADES(0.1),
+    "adversarial_training": AdversarialTraining,
+}
+SLOW = ("fim exact", "trades", "adversarial_training")
+SPLINE = {
+    "univariate": partial(zuko.transforms.MonotonicRQSTransform, bound=10.0),
+    "shapes": [(12,), (12,), (11,)],
+}
+
+
+def engine_step(head: HeadFactory, defense: Defense, dims: tuple[int, int], steps: int) -> float:
+    """CPU milliseconds per step of a training."""
+    pairs = tuple(torch.randn(BATCH * steps, dim) for dim in dims)
+    validation = tuple(torch.randn(BATCH, dim) for dim in dims)
+    with draws_from(stream(0)):
+        estimator = Estimator(head, Identity, *dims, real_vector)
+    settings = TrainingSettings(batch_size=BATCH, max_epochs=1, min_epochs=1)
+    start = time.process_time()
+    train(estimator, defense, pairs, validation, settings, stream(1))  # type: ignore[arg-type]
+    return 1e3 * (time.process_time() - start) / steps
+
+
+def zuko_step(dims: tuple[int, int], spline: bool, steps: int) -> float:
+    """CPU milliseconds per step of zuko's flow."""
+    dim_theta, dim_x = dims
+    shape = SPLINE if spline else {}
+    flow = zuko.flows.MAF(dim_theta, dim_x, transforms=3, hidden_features=[100, 100], **shape)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3, fused=True)
+    theta, x = torch.randn(BATCH, dim_theta), torch.randn(BATCH, dim_x)
+
+    def step() -> Tensor:
+        loss = -flow(x).log_prob(theta).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step()
+    start = time.process_time()
+    for _ in range(steps):
+        step()
+    return 1e3 * (time.process_time() - start) / steps
+
+
+def measure(head: HeadFactory, spline: bool, dims: tuple[int, int], repeats: int) -> None:
+    """Print one row of the table for each defense."""
+    times: dict[str, list[float]] = {name: [] for name in ("zuko", *DEFENSES)}
+    for _ in range(repeats):
+        times["zuko"].append(zuko_step(dims, spline, 50))
+        for name, defense in DEFENSES.items():
+            steps = 4 if name in SLOW else 48
+            times[name].append(engine_step(head, defense(), dims, steps))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, value in medians.items():
+        row = f"| {'nsf' if spline else 'maf'} | {dims[0]}, {dims[1]} | {name} | {value:.2f} "
+        ratios = f"| {value / medians['zuko']:.2f} | {value / medians['none']:.2f} |"
+        print(row + ratios, flush=True)
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--estimators", nargs="+", default=["maf", "nsf"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| estimator | D, Dx | step | ms | / zuko | / none |")
+    print("|---|---|---|---|---|---|")
+    for name in arguments.estimators:
+        for dims in DIMS:
+            measure(NSF if name == "nsf" else MAF, name == "nsf", dims, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
