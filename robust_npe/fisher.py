@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Distribution
 
-from robust_npe.estimators.base import Estimator
+from robust_npe.estimators.base import Estimator, Pushforward
 from robust_npe.random import draws_from
 
 __all__ = [
@@ -39,13 +40,18 @@ def scores(
         attached: See the module's docstring.
     """
     with draws_from(generator), torch.set_grad_enabled(attached):
-        theta = estimator(x.detach()).rsample((num_samples,))
+        theta = _unconstrained(estimator(x.detach())).rsample((num_samples,))
     # one copy of x per sample, so that the gradient of the sum is the score of each sample
     copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
     with torch.enable_grad():
-        log_prob = estimator(copies).log_prob(theta).sum()
+        log_prob = _unconstrained(estimator(copies)).log_prob(theta).sum()
         (score,) = torch.autograd.grad(log_prob, copies, create_graph=attached)
     return score
+
+
+def _unconstrained(q: Distribution) -> Distribution:
+    """The score does not change under a bijection of theta that does not depend on x."""
+    return q.base if isinstance(q, Pushforward) else q
 
 
 def fisher_trace(

@@ -49,6 +49,9 @@ class GradientAverage:
 
     Args:
         weight: Weight of the newest gradient, in (0, 1].
+
+    Attributes:
+        value: The average so far.
     """
 
     def __init__(self, weight: float) -> None:
@@ -58,6 +61,7 @@ class GradientAverage:
 
     def reset(self) -> None:
         """Forget all gradients."""
+        self.value: list[Tensor] = []
         self._sum: list[Tensor] = []
         self._updates = 0
 
@@ -68,12 +72,8 @@ class GradientAverage:
             self._sum = [torch.zeros_like(g) for g in gradients]
         torch._foreach_lerp_(self._sum, list(gradients), self.weight)
         self._updates += 1
-
-    @property
-    def value(self) -> list[Tensor]:
-        """The average so far."""
         correction = 1 - (1 - self.weight) ** self._updates
-        return [m / correction for m in self._sum]
+        self.value = list(torch._foreach_div(self._sum, correction))
 
 
 def with_gradient(
@@ -174,8 +174,9 @@ class Penalized(Defense):
     def validation_loss(
         self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
     ) -> Tensor:
-        """See `Defense.validation_loss`."""
+        """See `Defense.validation_loss`; the penalty is that of as many rows as in training."""
         loss = negative_log_likelihood(estimator, theta, x)
         if self.beta == 0:
             return loss
-        return loss + self.beta * self.penalty(estimator, x, generator, attached=False).mean()
+        part = x[: self.settings.rows]
+        return loss + self.beta * self.penalty(estimator, part, generator, attached=False).mean()
