@@ -12,11 +12,12 @@ import numpy as np
 from numba import njit
 
 from robust_npe.tasks.pyloric import constants as c
-from robust_npe.tasks.pyloric.float_math import FLAGS, exp_of_v, log, one_minus_exp
+from robust_npe.tasks.pyloric.float_math import FLAGS, exp_of_v, larger, log, one_minus_exp, smaller
 
-__all__ = ["cell_step"]
+__all__ = ["cell_step", "synaptic_input"]
 
 F = np.float32
+_E_GLUT, _E_CHOL = F(c.E_GLUTAMATE), F(c.E_CHOLINE)
 _ONE = F(1.0)
 _V_LOW, _V_HIGH = F(-150.0), F(100.0)  # no exponential overflows; V itself is not limited
 _E_NA, _E_K, _E_H, _E_LEAK = F(c.E_NA), F(c.E_K), F(c.E_H), F(c.E_LEAK)
@@ -64,7 +65,7 @@ def _gate_h_na(v: Any, h: Any, e_cat: Any, synapse: Any, k: Any) -> Any:
     b = synapse * (F(2.5) * square + F(1.5) * link)
     inverse = _ONE / (a * b)
     rate = (synapse + k.links[1]) * (square + link) * (a * inverse)
-    share = min(k.single[7] * rate, _ONE)  # of the largest step in the table
+    share = smaller(k.single[7] * rate, _ONE)  # of the largest step in the table
     return _relax_fast(h, b * inverse, share, k.p_h_na)
 
 
@@ -95,7 +96,7 @@ def _membrane(state: Any, g: Any, g_synapse: Any, drive: Any, k: Any) -> Any:
     g_h = g[6] * m_h
     total = (g_na + g_ca) + (g_k + g_h) + (g[7] + g_synapse)
     drive = (_E_NA * g_na + e_ca * g_ca) + (_E_K * g_k + _E_H * g_h) + (_E_LEAK * g[7] + drive)
-    total = max(total, F(1e-30))  # no conductance at all: V moves by dt * drive
+    total = larger(total, F(1e-30))  # no conductance at all: V moves by dt * drive
     new_v = v + (drive / total - v) * one_minus_exp(k.single[0] * total)
     target = F(c.CALCIUM_REST) - k.single[6] * g_ca * (v - e_ca)
     return new_v, calcium + (target - calcium) * k.single[1]
@@ -118,14 +119,14 @@ def cell_step(state: Any, g: Any, g_synapse: Any, drive: Any, k: Any) -> Any:
     """
     v, calcium, m_na, m_cat, m_cas, m_a, m_kca, m_kd, m_h, h_na, h_cat, h_cas, h_a, s0, s1 = state
     new_v, new_calcium = _membrane(state, g, g_synapse, drive, k)
-    v = min(max(v, _V_LOW), _V_HIGH)
+    v = smaller(larger(v, _V_LOW), _V_HIGH)
 
     synapse = exp_of_v(v, k.synapse)
     q = synapse * synapse
     one_q = _ONE + q
     s_inf = q / one_q
-    s0 = s0 + (s_inf - s0) * min(_ONE, k.single[2] * one_q)
-    s1 = s1 + (s_inf - s1) * min(_ONE, k.single[3] * one_q)
+    s0 = s0 + (s_inf - s0) * smaller(_ONE, k.single[2] * one_q)
+    s1 = s1 + (s_inf - s1) * smaller(_ONE, k.single[3] * one_q)
 
     e_cat = exp_of_v(v, k.m_cat)
     m_na = _fast_gate(m_na, exp_of_v(v, k.m_na), exp_of_v(v, k.tau_na), k.p_na)
@@ -144,3 +145,22 @@ def cell_step(state: Any, g: Any, g_synapse: Any, drive: Any, k: Any) -> Any:
     m_h = _gate_h(v, m_h, e_h_cat, k)
     gates = (m_na, m_cat, m_cas, m_a, m_kca, m_kd, m_h, h_na, h_cat, h_cas, h_a, s0, s1)
     return (new_v, new_calcium, *gates)
+
+
+@njit(forceinline=True, fastmath=FLAGS)
+def synaptic_input(ab: Any, pd: Any, lp: Any, py: Any, g: Any) -> Any:
+    """Return (conductance, drive) of the synapses onto each cell.
+
+    Args:
+        ab, pd, lp, py: Gates of the synapses that each neuron makes; AB and PD, one cell of the
+            model, make glutamatergic and cholinergic ones.
+        g: Maximal conductances of `SYNAPSES` over the capacitance (7), 1/ms.
+    """
+    onto_ab = g[4] * lp
+    glut_lp, chol_lp = g[0] * ab + g[6] * py, g[1] * pd
+    glut_py, chol_py = g[2] * ab + g[5] * lp, g[3] * pd
+    return (
+        (onto_ab, _E_GLUT * onto_ab),
+        (glut_lp + chol_lp, _E_GLUT * glut_lp + _E_CHOL * chol_lp),
+        (glut_py + chol_py, _E_GLUT * glut_py + _E_CHOL * chol_py),
+    )

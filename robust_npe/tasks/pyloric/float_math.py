@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["FLAGS", "exp_of_v", "exp_row", "log", "one_minus_exp", "sincos_pi"]
+__all__ = ["FLAGS", "exp_of_v", "exp_row", "larger", "log", "one_minus_exp", "sincos_pi", "smaller"]
 
 # Reassociation stays off: rounding to integers relies on (x + big) - big.
 FLAGS = {"contract", "arcp", "nnan", "ninf", "nsz"}
@@ -40,6 +40,18 @@ def exp_row(a: float, b: float, factor: float = 1.0) -> list[float]:
 
 
 @njit(forceinline=True, fastmath=FLAGS)
+def smaller(a: Any, b: Any) -> Any:
+    """min(a, b), which numba does not translate for GPUs."""
+    return a if a < b else b
+
+
+@njit(forceinline=True, fastmath=FLAGS)
+def larger(a: Any, b: Any) -> Any:
+    """max(a, b)."""
+    return a if a > b else b
+
+
+@njit(forceinline=True, fastmath=FLAGS)
 def _scale(x: Any, shifted: Any) -> Any:
     """Multiply `x` by 2^n, where n stands in the low bits of `shifted`."""
     return I(np.float32(x).view(I) + I(np.float32(shifted).view(I) << I(23))).view(F)
@@ -48,6 +60,7 @@ def _scale(x: Any, shifted: Any) -> Any:
 @njit(forceinline=True, fastmath=FLAGS)
 def exp_of_v(v: Any, row: Any) -> Any:
     """exp((V + a)/b) with the numbers of `exp_row(a, b)`, relative error 3e-6."""
+    v = F(v)
     shifted = v * row[0] + _ROUND
     f = v * row[1] + (shifted - _ROUND)
     p = row[5] + f * row[6]
@@ -60,7 +73,7 @@ def exp_of_v(v: Any, row: Any) -> Any:
 @njit(forceinline=True, fastmath=FLAGS)
 def one_minus_exp(x: Any) -> Any:
     """1 - e^-x for 0 <= x, relative error 5e-7 also for small x."""
-    t = min(x, F(80.0)) * F(-_LOG2E)
+    t = F(smaller(x, F(80.0))) * F(-_LOG2E)
     shifted = t + _ROUND
     f = t - (shifted - _ROUND)
     p = F(0.00966624543) + f * F(0.00133335381)

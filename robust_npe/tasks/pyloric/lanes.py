@@ -4,6 +4,9 @@ All arrays have the lanes in their last axis, and the loops over lanes contain n
 that the compiler turns each operation into one vector instruction (16 lanes are one 512-bit
 register, or two of 256 bits). Array sizes are constants: with sizes known only at run time the
 compiler would not dare to vectorise.
+
+For developers: numba's cache of a kernel notices changes of the kernel's own file only. After an
+edit of `cell`, `noise` or `float_math`, delete the `__pycache__` beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from robust_npe.tasks.pyloric import constants as c
-from robust_npe.tasks.pyloric.cell import cell_step
+from robust_npe.tasks.pyloric.cell import cell_step, synaptic_input
 from robust_npe.tasks.pyloric.float_math import FLAGS
 from robust_npe.tasks.pyloric.noise import philox, two_normals
 
@@ -26,7 +29,6 @@ LANES = 16
 F = np.float32
 _STATES = 15  # per cell: V, calcium, 7 m, 4 h, and the gates of its glut. and chol. synapses
 _PAIRS = 6 * LANES  # of normals for four steps
-_E_GLUT, _E_CHOL = F(c.E_GLUTAMATE), F(c.E_CHOLINE)
 _V_START, _CALCIUM_START, _SPIKE_LEVEL = F(c.V_START), F(c.CALCIUM_START), F(c.SPIKE_LEVEL)
 
 
@@ -69,17 +71,14 @@ def _synapses(x: Any, g: Any, z: Any, number: Any, total: Any, drive: Any) -> No
     """Write the synaptic conductance of each cell, and its drive with the noise of this step."""
     (r0, c0), (r1, c1), (r2, c2) = _place(number), _place(number + 1), _place(number + 2)
     for lane in range(LANES):
-        ab, pd = x[13, lane], x[14, lane]  # AB/PD makes synapses of both kinds
         lp, py = x[_STATES + 13, lane], x[2 * _STATES + 13, lane]
-        glut = g[28, lane] * lp
-        total[0, lane] = glut
-        drive[0, lane] = _E_GLUT * glut + z[r0, c0 + lane]
-        glut, chol = g[24, lane] * ab + g[30, lane] * py, g[25, lane] * pd
-        total[1, lane] = glut + chol
-        drive[1, lane] = _E_GLUT * glut + _E_CHOL * chol + z[r1, c1 + lane]
-        glut, chol = g[26, lane] * ab + g[29, lane] * lp, g[27, lane] * pd
-        total[2, lane] = glut + chol
-        drive[2, lane] = _E_GLUT * glut + _E_CHOL * chol + z[r2, c2 + lane]
+        low = (g[24, lane], g[25, lane], g[26, lane], g[27, lane])
+        high = (g[28, lane], g[29, lane], g[30, lane])
+        inputs = synaptic_input(x[13, lane], x[14, lane], lp, py, (*low, *high))
+        total[0, lane], total[1, lane], total[2, lane] = inputs[0][0], inputs[1][0], inputs[2][0]
+        drive[0, lane] = inputs[0][1] + z[r0, c0 + lane]
+        drive[1, lane] = inputs[1][1] + z[r1, c1 + lane]
+        drive[2, lane] = inputs[2][1] + z[r2, c2 + lane]
 
 
 @njit(forceinline=True, fastmath=FLAGS)

@@ -6,7 +6,6 @@ The model is that of Prinz, Bucher & Marder (2004), with the 31 parameters of Go
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from robust_npe.tasks.pyloric import constants as c
 from robust_npe.tasks.pyloric.exact import run_exact
 from robust_npe.tasks.pyloric.lanes import LANES, run_lanes
+from robust_npe.tasks.pyloric.prepare import conductances_of, num_steps, prepare
 from robust_npe.tasks.pyloric.running import announced, parallel
-from robust_npe.tasks.pyloric.table import build_table
 from robust_npe.tasks.pyloric.temperature import Q10
 
 __all__ = ["Exact", "Simulation", "simulate", "simulate_exact"]
@@ -94,33 +93,34 @@ def simulate(
         ValueError: If an argument is out of range, or if `dt` or `temperature` is so high that
             float32 polynomials do not suffice.
     """
-    g, g_synapse, bad = _conductances(theta, temperature, q10)
-    n_steps = _num_steps(t_max, dt, every)
-    if not (noise_std >= 0 and math.isfinite(noise_std)):
-        raise ValueError(f"noise_std must be a number >= 0, got {noise_std}")
-    for name, value in (("seed", seed), ("first_index", first_index)):
-        if not 0 <= value < 2**64:
-            raise ValueError(f"{name} must lie between 0 and 2^64 - 1, got {value}")
-    size = len(g)
+    run = prepare(
+        theta,
+        seed,
+        first_index=first_index,
+        t_max=t_max,
+        dt=dt,
+        every=every,
+        noise_std=noise_std,
+        temperature=temperature,
+        q10=q10,
+    )
+    size = len(run.bad)
     blocks = -(-size // LANES)
     lanes = np.zeros((blocks * LANES, 31), np.float32)  # padded to whole blocks
-    lanes[:size] = np.concatenate([g.reshape(size, 24), g_synapse], axis=1) / c.CAPACITANCE
-    voltage = np.empty((blocks * LANES, 3, -(-n_steps // every)), np.float32)
+    lanes[:size] = run.conductances
+    voltage = np.empty((blocks * LANES, 3, run.n_out), np.float32)
     spiking = np.empty((blocks * LANES, 3), np.int32)
-    table = build_table(dt, temperature, (q10 or Q10()).rates(temperature))
-    sigma = np.float32(noise_std / c.CAPACITANCE)
-    grid = max(1, round(c.SPIKE_GRID / dt))
 
     def run_block(i: int) -> None:
         part = slice(i * LANES, (i + 1) * LANES)
-        first = np.uint64((first_index + i * LANES) % 2**64)
+        first = np.uint64((run.first + i * LANES) % 2**64)
         block = np.ascontiguousarray(lanes[part].T)
         out = (voltage[part], spiking[part])
-        _run_lanes(block, first, np.uint64(seed), sigma, table, n_steps, every, grid, *out)
+        _run_lanes(block, first, np.uint64(seed), *run.kernel_settings, *out)
 
     parallel(run_block, blocks, num_threads)
     voltage, spiking = voltage[:size], spiking[:size]
-    voltage[bad], spiking[bad] = np.nan, 0
+    voltage[run.bad], spiking[run.bad] = np.nan, 0
     return Simulation(voltage, spiking)
 
 
@@ -155,8 +155,8 @@ def simulate_exact(
     Raises:
         ValueError: If an argument is out of range.
     """
-    g, g_synapse, bad = _conductances(theta, temperature, q10)
-    size, n_steps = len(g), _num_steps(t_max, dt, every)
+    g, g_synapse, bad = conductances_of(theta, temperature, q10)
+    size, n_steps = len(g), num_steps(t_max, dt, every)
     silence = np.zeros((3, n_steps))
     current = None if noise is None else np.asarray(noise, np.float64)
     if current is not None and current.shape != (size, 3, n_steps):
@@ -177,29 +177,3 @@ def simulate_exact(
     parallel(run, size, num_threads)
     voltage[bad], watts[bad] = np.nan, np.nan
     return Exact(voltage, watts)
-
-
-def _conductances(
-    theta: ArrayLike, temperature: float, q10: Q10 | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Membrane (B, 3, 8) and synaptic (B, 7) conductances in mS, and rows that have none (B,)."""
-    theta = np.array(theta, dtype=np.float64)
-    if theta.ndim != 2 or theta.shape[1] != c.NUM_PARAMETERS:
-        raise ValueError(f"theta must have shape (B, {c.NUM_PARAMETERS}), got {theta.shape}")
-    largest = np.array(24 * [1e6] + 7 * [10.0])  # far above anything a network can have
-    bad = ~(np.isfinite(theta) & (theta <= largest)).all(axis=1) | (theta[:, :24] < 0).any(axis=1)
-    theta[bad] = 0.0
-    factors = q10 or Q10()
-    g = theta[:, :24].reshape(-1, 3, 8) * c.AREA * factors.membrane(temperature)
-    synapse = factors.synaptic(temperature)[[0 if glut else 1 for glut in c.GLUTAMATERGIC]]
-    return g, np.exp(theta[:, 24:]) * synapse, bad
-
-
-def _num_steps(t_max: float, dt: float, every: int) -> int:
-    if not (dt > 0 and math.isfinite(dt)):
-        raise ValueError(f"dt must be positive, got {dt}")
-    if not (t_max >= dt and math.isfinite(t_max)):
-        raise ValueError(f"t_max must be at least one time step ({dt} ms), got {t_max}")
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
-    return round(t_max / dt)
