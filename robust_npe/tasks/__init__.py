@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from robust_npe.tasks.base import Reference, Task
 from robust_npe.tasks.gaussian_linear import GaussianLinear
+from robust_npe.tasks.hodgkin_huxley import HodgkinHuxley
 from robust_npe.tasks.lotka_volterra import LotkaVolterra
 from robust_npe.tasks.sbibm import SBIBM
 from robust_npe.tasks.sir import SIR
+from robust_npe.tasks.spatial_sir import SpatialSIR
+from robust_npe.tasks.toy import Toy
+from robust_npe.tasks.vae import VAE
 
-__all__ = ["SBIBM", "SIR", "GaussianLinear", "LotkaVolterra", "Reference", "Task"]
+__all__ = [
+    "SBIBM",
+    "SIR",
+    "VAE",
+    "GaussianLinear",
+    "HodgkinHuxley",
+    "LotkaVolterra",
+    "Reference",
+    "SpatialSIR",
+    "Task",
+    "Toy",
+]
