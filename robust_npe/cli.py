@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 import torch
@@ -47,6 +48,7 @@ examples
   robust-npe train -m task=gaussian_linear,sir defense=none,fim beta=0.001,0.01
 
 `robust-npe <command> --help` lists groups, choices and keys of a command.
+Tab completion in bash: eval "$(robust-npe completion)"
 """
 
 USER_ERRORS = (ConfigError, FileNotFoundError, ImportError, FloatingPointError)
@@ -65,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[0] == "--version":
         sys.stdout.write(f"robust-npe {__version__}\n")
+        return 0
+    if words[0] == "completion":
+        script = Path(__file__).with_name("completion.bash").read_text()
+        sys.stdout.write(script.replace("@COMMANDS@", " ".join(COMMANDS)))
         return 0
     if words[0] not in COMMANDS:
         return _fail(_unknown_command(words[0]))

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from robust_npe import cli
@@ -36,6 +40,27 @@ def test_help_of_a_command(capsys):
     text = capsys.readouterr().out
     assert "lotka_volterra" in text
     assert "epsilon" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("robust-npe tr", {"train"}),
+        ("robust-npe train task=lotka", {"lotka_volterra"}),
+    ],
+)
+def test_completion(line, expected):
+    # bash splits a line at blanks and at "="
+    words = " ".join(f"'{w}'" for w in re.split(r"\s+|(?<==)|(?==)", line) if w)
+    script = f"""
+        robust-npe() {{ {sys.executable} -m robust_npe.cli "$@"; }}
+        eval "$(robust-npe completion)"
+        COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}
+        _robust_npe; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == expected
 
 
 def test_version(capsys):
