@@ -19,6 +19,13 @@ SETTINGS = [  # dim_theta, dim_context, transforms, passes
 ]
 
 
+@pytest.fixture(autouse=True)
+def _own_random_state():
+    """zuko initialises its modules from torch's global stream."""
+    with torch.random.fork_rng():
+        yield
+
+
 def make_flow(kind, dim, context, transforms, passes, hidden=(16, 13)):
     with draws_from(stream(0, "weights")):
         if kind == "maf":
