@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.style import epsilon_color, new_figure, style
+from robust_npe.plotting.style import epsilon_color, new_figure, require_one_setting, style
 
 __all__ = ["coverage_plot", "draw_coverage"]
 
@@ -15,14 +15,14 @@ def coverage_plot(table: pd.DataFrame, rows: str = "attack") -> Figure:
     """Draw expected coverage, one panel per task (across) and per attack or defense (down).
 
     Curves above the diagonal are conservative, below it overconfident. Where several runs share a
-    curve (seeds), their mean is drawn.
+    curve, they must differ by nothing but the seed, and their mean is drawn.
 
     Args:
         table: Tidy results of one or more runs.
         rows: What the rows of panels are: a column such as `attack` or `defense`.
 
     Raises:
-        ValueError: The table has no coverage curves.
+        ValueError: The table has no coverage curves, or a curve would mix settings.
     """
     curves = table[(table.metric == "coverage") & (table.statistic == "coverage")]
     if curves.empty:
@@ -35,7 +35,10 @@ def coverage_plot(table: pd.DataFrame, rows: str = "attack") -> Figure:
         for line, name in zip(panels, names, strict=True):
             for axes, task in zip(line, tasks, strict=True):
                 wanted = (curves[rows] == name) | (curves.attack == "none") & (rows == "attack")
-                draw_coverage(axes, curves[(curves.task == task) & wanted])
+                panel = curves[(curves.task == task) & wanted]
+                require_one_setting(panel[panel.attack == "none"], f"{task}, {rows} {name}")
+                require_one_setting(panel[panel.attack != "none"], f"{task}, {rows} {name}")
+                draw_coverage(axes, panel)
                 axes.set_title(f"{task}, {rows} {name}")
         for axes in panels[-1]:
             axes.set_xlabel("nominal coverage")

@@ -7,10 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "EPSILON_COLORS", "epsilon_color", "new_figure", "save_figure", "style"]
+__all__ = [
+    "COLORS",
+    "EPSILON_COLORS",
+    "epsilon_color",
+    "new_figure",
+    "require_one_setting",
+    "save_figure",
+    "style",
+]
 
 COLORS = {
     "clean": "#08519c",
@@ -37,6 +46,19 @@ EPSILON_COLORS = {
     2.0: "#800026",
 }
 """Colour by radius, for the published radii."""
+
+SETTINGS = (
+    "estimator",
+    "defense",
+    "beta",
+    "defense_epsilon",
+    "num_simulations",
+    "attack",
+    "norm",
+    "objective",
+    "epsilon_unit",
+)
+"""Columns of the results in which runs must agree before they are averaged."""
 
 _RC = {
     "font.family": "sans-serif",
@@ -77,6 +99,21 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def require_one_setting(table: pd.DataFrame, where: str) -> None:
+    """Refuse to average over anything but seeds.
+
+    Raises:
+        ValueError: The rows that a line is drawn from differ in a setting, which is named.
+    """
+    for name in table.columns.intersection(SETTINGS):
+        values = table[name].unique()
+        if len(values) > 1:
+            raise ValueError(
+                f"The rows for {where} mix {name} {', '.join(map(str, values))}: "
+                "select one of them before plotting."
+            )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.style import COLORS, new_figure, style
+from robust_npe.plotting.style import COLORS, new_figure, require_one_setting, style
 
 __all__ = ["draw_tolerance", "tolerance_plot"]
 
@@ -23,8 +23,8 @@ def tolerance_plot(
     """Draw a divergence against epsilon, one panel per task and one line per attack or defense.
 
     Points are medians over observations, bars the 15 and 85 % quantiles; where several runs share
-    a panel and a line (seeds), the mean of these is drawn. Dashed: how far the true posterior
-    itself moves, where that is known.
+    a panel and a line, they must differ by nothing but the seed, and their mean is drawn. Dashed:
+    how far the true posterior itself moves under the same perturbations, where that is known.
 
     Args:
         table: Tidy results of one or more runs.
@@ -32,7 +32,7 @@ def tolerance_plot(
         compare: What the lines are: a column such as `attack`, `defense` or `beta`.
 
     Raises:
-        ValueError: The table has no rows of this metric.
+        ValueError: The table has no rows of this metric, or a line would mix settings.
     """
     attacked = table[table.attack != "none"]
     tasks = list(dict.fromkeys(attacked[attacked.metric == metric].task))
@@ -52,14 +52,16 @@ def draw_tolerance(axes: Axes, table: pd.DataFrame, metric: str, compare: str) -
     """Draw one panel: equally spaced radii, logarithmic divergence."""
     epsilons = sorted(table.epsilon.unique())
     position = {epsilon: i for i, epsilon in enumerate(epsilons)}
-    groups = list(table[table.metric == metric].groupby(compare, dropna=False))
+    wanted = table[table.metric.isin([metric, "legitimate_movement"])]
+    groups = list(wanted.groupby(compare, dropna=False))
     for i, (name, group) in enumerate(groups):
-        median, low, high = (_by_epsilon(group, s) for s in ("median", "q15", "q85"))
+        require_one_setting(group, f"{compare} {name}")
+        lines = group[group.metric == metric]
+        median, low, high = (_by_epsilon(lines, s) for s in ("median", "q15", "q85"))
         shift = 0.12 * (i - (len(groups) - 1) / 2)
         x = [position[e] + shift for e in median.index]
         error = [(median - low).clip(lower=0), (high - median).clip(lower=0)]
-        color = COLORS.get(str(name))
-        axes.errorbar(
+        bars = axes.errorbar(
             x,
             median,
             yerr=error,
@@ -67,13 +69,15 @@ def draw_tolerance(axes: Axes, table: pd.DataFrame, metric: str, compare: str) -
             markersize=3,
             linewidth=1.2,
             elinewidth=0.8,
-            color=color,
+            color=COLORS.get(str(name)),
             label=str(name),
         )
-    moves = _by_epsilon(table[table.metric == "legitimate_movement"], "median")
-    if len(moves):
-        x = [position[e] for e in moves.index]
-        axes.plot(x, moves, "--", color=COLORS["truth"], linewidth=1, label="true posterior")
+        moves = _by_epsilon(group[group.metric == "legitimate_movement"], "median")
+        if len(moves):
+            x = [position[e] + shift for e in moves.index]
+            axes.plot(x, moves, "--", color=bars[0].get_color(), linewidth=1)
+    if (wanted.metric == "legitimate_movement").any():
+        axes.plot([], [], "--", color=COLORS["truth"], linewidth=1, label="true posterior")
     axes.set_yscale("log")
     axes.set_xticks(range(len(epsilons)), [f"{e:g}" for e in epsilons])
     axes.set_xlabel(rf"$\epsilon$ ({table.epsilon_unit.iloc[0]}, {table.norm.iloc[0]})")

@@ -45,7 +45,7 @@ def in_units(vectors, ball, scale):
     return vectors / ball.radius / (1.0 if scale is None else scale)
 
 
-fast = settings(max_examples=60, deadline=None)
+fast = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 
 @fast
@@ -55,7 +55,7 @@ def test_projection_is_inside_idempotent_and_nearest(case):
     projected = ball.project(vectors)
     v, p = in_units(vectors, ball, scale), in_units(projected, ball, scale)
     assert (norm_of(norm, p) <= 1 + 1e-12).all()
-    torch.testing.assert_close(ball.project(projected), projected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(ball.project(projected), projected, rtol=0, atol=1e-12 * ball.radius)
     inside = norm_of(norm, v) <= 1
     torch.testing.assert_close(projected[inside], vectors[inside])
     # p is the nearest point of a convex set if and only if no point of the set is further along

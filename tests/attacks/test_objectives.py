@@ -124,3 +124,15 @@ def test_estimators_in_theta_space_with_bounds(name):
         reference = torch.cat(terms)
         error = reference.std(0) / len(reference) ** 0.5
         assert ((climb(x_adv) - reference.mean(0)).abs() < 6 * error).all()
+
+
+@pytest.mark.parametrize("name", KLS)
+def test_steps_use_fresh_samples_of_the_same_quantity(name, x, x_adv):
+    climb = KLS[name](5, pool=50)(hidden, x, None, stream(0))
+    steps = torch.stack([climb.step(x_adv) for _ in range(400)])
+    assert not torch.equal(steps[0], steps[1])
+    if name == "kl_forward":  # cycles through the pool that scores use
+        torch.testing.assert_close(steps[:10].mean(0), climb(x_adv))
+    else:
+        error = steps.std(0) / len(steps) ** 0.5
+        assert ((steps.mean(0) - expected(name, x, x_adv)).abs() < 4.5 * error).all()
