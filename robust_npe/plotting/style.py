@@ -107,7 +107,7 @@ def require_one_setting(table: pd.DataFrame, where: str) -> None:
     Raises:
         ValueError: The rows that a line is drawn from differ in a setting, which is named.
     """
-    for name in table.columns.intersection(SETTINGS):
+    for name in [s for s in SETTINGS if s in table]:
         values = table[name].unique()
         if len(values) > 1:
             raise ValueError(
