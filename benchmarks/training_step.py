@@ -51,16 +51,18 @@ SPLINE = {
 }
 
 
-def engine_step(head: HeadFactory, defense: Defense, dims: tuple[int, int], steps: int) -> float:
+def engine_step(
+    head: HeadFactory, defense: Defense, dims: tuple[int, int], steps: int, epochs: int
+) -> float:
     """CPU milliseconds per step of a training."""
     pairs = tuple(torch.randn(BATCH * steps, dim) for dim in dims)
     validation = tuple(torch.randn(BATCH, dim) for dim in dims)
     with draws_from(stream(0)):
         estimator = Estimator(head, Identity, *dims, real_vector)
-    settings = TrainingSettings(batch_size=BATCH, max_epochs=1, min_epochs=1)
+    settings = TrainingSettings(batch_size=BATCH, max_epochs=epochs, min_epochs=epochs)
     start = time.process_time()
     train(estimator, defense, pairs, validation, settings, stream(1))  # type: ignore[arg-type]
-    return 1e3 * (time.process_time() - start) / steps
+    return 1e3 * (time.process_time() - start) / (steps * epochs)
 
 
 def zuko_step(dims: tuple[int, int], spline: bool, steps: int) -> float:
@@ -89,10 +91,10 @@ def measure(head: HeadFactory, spline: bool, dims: tuple[int, int], repeats: int
     """Print one row of the table for each defense."""
     times: dict[str, list[float]] = {name: [] for name in ("zuko", *DEFENSES)}
     for _ in range(repeats):
-        times["zuko"].append(zuko_step(dims, spline, 50))
+        times["zuko"].append(zuko_step(dims, spline, 100))
         for name, defense in DEFENSES.items():
-            steps = 4 if name in SLOW else 48
-            times[name].append(engine_step(head, defense(), dims, steps))
+            steps, epochs = (4, 1) if name in SLOW else (48, 4)
+            times[name].append(engine_step(head, defense(), dims, steps, epochs))
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
         row = f"| {'nsf' if spline else 'maf'} | {dims[0]}, {dims[1]} | {name} | {value:.2f} "

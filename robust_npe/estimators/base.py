@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Size, Tensor, nn
-from torch.distributions import Distribution, biject_to, kl_divergence, register_kl
+from torch.distributions import Distribution, biject_to, constraints, kl_divergence, register_kl
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
@@ -58,6 +58,9 @@ class Pushforward(Distribution):
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return log q(theta) for `theta (*, B, D)`, shape `(*, B)`."""
+        if self.bijection.unbounded:  # saves what follows, at every training step
+            z, log_det = self.bijection.inverse_and_log_det(theta)
+            return self.base.log_prob(z) + log_det
         inside = self.support.check(theta)
         # without a valid stand-in, gradients would be nan wherever one theta is outside
         stand_in = self.bijection(theta.new_zeros(theta.shape[-1:]))
@@ -131,6 +134,7 @@ class Bijection(nn.Module):
     def __init__(self, dim_theta: int, support: Constraint) -> None:
         super().__init__()
         self.support = support
+        self.unbounded = _is_unbounded(support)
         self.standardize = Standardize(dim_theta)
         self._to_support = biject_to(support)
 
@@ -147,11 +151,21 @@ class Bijection(nn.Module):
 
         Values outside of the support give an arbitrary result.
         """
+        if self.unbounded:
+            log_det = -self.standardize.std.log().sum()
+            return self.standardize(theta), log_det.expand(theta.shape[:-1])
         u = self._to_support.inv(theta)
         log_det = -self._to_support.log_abs_det_jacobian(u, theta)
         if log_det.ndim == theta.ndim:  # identity transforms do not sum over the event
             log_det = log_det.sum(-1)
         return self.standardize(u), log_det - self.standardize.std.log().sum()
+
+
+def _is_unbounded(support: Constraint) -> bool:
+    """Tell whether the support is all of R^D."""
+    while isinstance(support, type(constraints.real_vector)):  # an independent one
+        support = support.base_constraint
+    return support is constraints.real
 
 
 class Estimator(nn.Module):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import statistics
 import sys
 from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from robust_npe.checks import require
@@ -121,14 +121,14 @@ def train(
             loss = defense.loss(estimator, theta[batch], x[batch], generator)
             optimizer.zero_grad()
             loss.backward()
-            norm = clip_grad_norm_(estimator.parameters(), settings.clip_norm)
-            losses.append(loss.detach())
-            history.diverged = not bool((loss.detach() + norm).isfinite())
+            norm = _clip_gradient(estimator, settings.clip_norm)
+            losses.append(float(loss.detach()))
+            history.diverged = not math.isfinite(losses[-1] + norm)
             if history.diverged:  # before the step, which would make the weights useless
                 break
             optimizer.step()
             kept.update()
-        history.train_loss.append(float(torch.stack(losses).mean()))
+        history.train_loss.append(statistics.fmean(losses))
         if not history.diverged:
             value = _validate(kept.estimator, defense, validation, validation_state)
             history.validation_loss.append(value)
@@ -150,6 +150,15 @@ def train(
     if history.diverged:
         _report_divergence(history, defense)
     return history
+
+
+def _clip_gradient(estimator: Estimator, max_norm: float) -> float:
+    """Shorten the gradient to the given norm, and return the norm that it had."""
+    gradients = [p.grad for p in estimator.parameters() if p.grad is not None]
+    norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
+    if norm > max_norm:
+        torch._foreach_mul_(gradients, max_norm / norm)
+    return norm
 
 
 def _validate(
