@@ -82,15 +82,13 @@ class _Divergence(Objective):
     """Common part of the divergences, which are in closed form where there is one.
 
     Args:
-        num_samples: Samples of each step.
-        pool: Samples of each score, and what the steps of `KLForward` take their samples from.
+        num_samples: Samples of each step. Scores have at least 100.
     """
 
-    def __init__(self, num_samples: int = 5, pool: int = 200) -> None:
+    def __init__(self, num_samples: int = 5) -> None:
         require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
-        require(pool > 0, "objective.pool", pool, "a positive integer")
         self.num_samples = num_samples
-        self.pool = max(pool, num_samples)
+        self.num_score_samples = max(num_samples, 100)
 
     def __call__(
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
@@ -115,9 +113,18 @@ class KLForward(_Divergence):
     """KL(q(.|x) || q(.|x~)), with samples of the clean posterior.
 
     The samples do not depend on x~: a pool of them is drawn once, and steps cycle through it.
+
+    Args:
+        num_samples: Samples of each step. Scores have at least 100.
+        pool: Number of samples in the pool, at least `num_samples`.
     """
 
     name = "kl_forward"
+
+    def __init__(self, num_samples: int = 5, pool: int = 500) -> None:
+        require(pool > 0, "objective.pool", pool, "a positive integer")
+        super().__init__(num_samples)
+        self.pool = max(pool, num_samples)
 
     def _direction(self, clean: Distribution, moved: Distribution, n: int, g: Generator) -> Tensor:
         return kl(clean, moved, n, g)
@@ -125,6 +132,7 @@ class KLForward(_Divergence):
     @torch.no_grad()
     def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
         samples, log_prob = _draw(clean, self.pool, generator)
+        scored = self.num_score_samples
         groups = cycle(
             zip(samples.split(self.num_samples), log_prob.split(self.num_samples), strict=True)
         )
@@ -133,13 +141,17 @@ class KLForward(_Divergence):
             return (log_prob - posterior(x_adv).log_prob(samples)).mean(0)
 
         return Sampled(
-            score=lambda x_adv: value(x_adv, samples, log_prob),
+            score=lambda x_adv: value(x_adv, samples[:scored], log_prob[:scored]),
             step=lambda x_adv: value(x_adv, *next(groups)),
         )
 
 
 class KLReverse(_Divergence):
-    """KL(q(.|x~) || q(.|x)), with reparameterised samples."""
+    """KL(q(.|x~) || q(.|x)), with reparameterised samples.
+
+    Args:
+        num_samples: Samples of each step. Scores have at least 100.
+    """
 
     name = "kl_reverse"
 
@@ -153,7 +165,7 @@ class KLReverse(_Divergence):
         def score(x_adv: Tensor) -> Tensor:
             same_noise = Generator()
             same_noise.set_state(state)
-            return kl(posterior(x_adv), clean, self.pool, same_noise)
+            return kl(posterior(x_adv), clean, self.num_score_samples, same_noise)
 
         return Sampled(score, lambda x_adv: kl(posterior(x_adv), clean, self.num_samples, stepping))
 

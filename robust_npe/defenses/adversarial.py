@@ -173,9 +173,10 @@ class TRADES(_PerturbedTraining):
         self._objective()
 
     def _objective(self) -> Objective:
-        kind = KLForward if self.divergence == "kl_forward" else KLReverse
+        if self.divergence == "kl_reverse":
+            return KLReverse(self.num_samples)
         # the attack returns its last iterate, so nothing is scored: a pool for the steps suffices
-        return kind(self.num_samples, pool=5 * self.num_samples)
+        return KLForward(self.num_samples, pool=5 * self.num_samples)
 
     def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
         """See `Defense.loss`."""
