@@ -167,10 +167,10 @@ class TRADES(_PerturbedTraining):
             divergence,
             "kl_forward or kl_reverse",
         )
+        require(num_samples > 0, "defense.num_samples", num_samples, "a positive integer")
         self.beta = beta
         self.divergence = divergence
         self.num_samples = num_samples
-        self._objective()
 
     def _objective(self) -> Objective:
         if self.divergence == "kl_reverse":
