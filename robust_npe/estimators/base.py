@@ -2,6 +2,8 @@ r"""Amortized posteriors: modules whose forward pass returns a distribution over
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -138,6 +140,13 @@ class Bijection(nn.Module):
         self.standardize = Standardize(dim_theta)
         self._to_support = biject_to(support)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Bijection:
+        """Bounds of the support follow the module to another device or type."""
+        super()._apply(fn, recurse)
+        self.support = _converted(self.support, fn)
+        self._to_support = biject_to(self.support)
+        return self
+
     def fit(self, theta: Tensor) -> None:
         """Fit mean and std to parameters `(N, D)`, so that z has mean 0 and variance 1."""
         self.standardize.fit(self._to_support.inv(theta), min_std=1e-6)
@@ -161,11 +170,22 @@ class Bijection(nn.Module):
         return self.standardize(u), log_det - self.standardize.std.log().sum()
 
 
+def _converted(support: Constraint, fn: Callable[[Tensor], Tensor]) -> Constraint:
+    """Return a constraint whose bounds went through a conversion."""
+    converted = copy.copy(support)
+    for name, value in vars(support).items():
+        if isinstance(value, Tensor):
+            setattr(converted, name, fn(value))
+        elif isinstance(value, Constraint):
+            setattr(converted, name, _converted(value, fn))
+    return converted
+
+
 def _is_unbounded(support: Constraint) -> bool:
     """Tell whether the support is all of R^D."""
     while isinstance(support, type(constraints.real_vector)):  # an independent one
         support = support.base_constraint
-    return support is constraints.real
+    return type(support) is type(constraints.real)
 
 
 class Estimator(nn.Module):

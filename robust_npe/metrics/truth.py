@@ -7,6 +7,7 @@ from torch import Tensor
 from robust_npe.checks import require
 from robust_npe.divergences import kl
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+from robust_npe.random import draws_from
 
 __all__ = ["TruePosterior"]
 
@@ -40,7 +41,11 @@ class TruePosterior(Metric):
             return kl(p, p_adv, self.num_samples, generator)
 
         def error(_: Tensor, __: Tensor, x_adv: Tensor) -> Tensor:
-            return kl(task.true_posterior(x_adv), q(x_adv), self.num_samples, generator)
+            p = task.true_posterior(x_adv.cpu())  # tasks live on the CPU
+            with draws_from(generator):
+                theta = p.sample((self.num_samples,))
+            log_q = q(x_adv).log_prob(theta.to(x_adv)).cpu()
+            return (p.log_prob(theta) - log_q).mean(0)
 
         values = {"error": batched(context, error)}
         if context.attacked:
