@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robust_npe.estimators.base import Estimator, Head, Pushforward, Standardize
+from robust_npe.estimators.cnn import CNN1d, CNN2d, PyloricCNN
 from robust_npe.estimators.embeddings import MLP, Identity
 from robust_npe.estimators.flows import MAF, NSF
 from robust_npe.estimators.gaussian import DiagonalGaussian, FullGaussian
@@ -13,6 +14,8 @@ __all__ = [
     "MAF",
     "MLP",
     "NSF",
+    "CNN1d",
+    "CNN2d",
     "DiagonalGaussian",
     "Estimator",
     "FullGaussian",
@@ -23,5 +26,6 @@ __all__ = [
     "NflowsMAF",
     "NflowsNSF",
     "Pushforward",
+    "PyloricCNN",
     "Standardize",
 ]

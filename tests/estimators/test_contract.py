@@ -28,6 +28,7 @@ from tests.helpers import (
 
 ESTIMATORS = conf_names("estimator")
 EMBEDDINGS = conf_names("embedding")
+DIM_X = {"cnn1d": 12, "cnn2d": 16, "pyloric_cnn": 27}  # 3 for the others
 EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith("nflows")]
 # random weights are scaled up, so that q depends on x and is not Gaussian, but stays well resolved
 GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3}
@@ -39,7 +40,8 @@ each_support = pytest.mark.parametrize("support", SUPPORTS)
 def make(name, support="real", embedding="identity", **kwargs):
     head, net = from_conf("estimator", name), from_conf("embedding", embedding)
     gain = GAIN.get(name, 1.15)
-    estimator = make_estimator(head, support, embedding=net, gain=gain, **kwargs)
+    dim_x = DIM_X.get(embedding, 3)
+    estimator = make_estimator(head, support, embedding=net, gain=gain, dim_x=dim_x, **kwargs)
     if name == "nflows_maf":  # a fresh one is about three times as wide as the prior
         estimator.bijection.standardize.std.div_(3)
     return estimator
@@ -64,7 +66,7 @@ def spread_out(kind, points=240):
 @each_estimator
 def test_shapes(name, embedding, support):
     estimator = make(name, support, embedding, dim_theta=3)
-    q, theta = estimator(observations(4)), prior_draws(4, support, dim_theta=3)
+    q, theta = estimator(observations(4, estimator.dim_x)), prior_draws(4, support, dim_theta=3)
     assert q.batch_shape == (4,)
     assert q.event_shape == (3,)
     assert q.log_prob(theta).shape == (4,)
@@ -191,7 +193,7 @@ def test_samples_follow_the_generator_and_only_rsample_has_a_graph(name):
 @each_estimator
 def test_gradients_reach_every_parameter_and_every_feature(name, embedding):
     estimator = make(name, "box", embedding, dim_theta=3)
-    x = observations(64).requires_grad_(True)
+    x = observations(64, estimator.dim_x).requires_grad_(True)
     loss = -estimator(x).log_prob(prior_draws(64, "box", dim_theta=3)).mean()
     loss.backward()
     for parameter_name, parameter in estimator.named_parameters():
@@ -252,7 +254,8 @@ def test_samples_carry_exact_gradients(name, support):
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 @each_estimator
 def test_save_and_load(name, embedding, tmp_path):
-    estimator, x, theta = make(name, "box", embedding), observations(10), prior_draws(10, "box")
+    estimator, theta = make(name, "box", embedding), prior_draws(10, "box")
+    x = observations(10, estimator.dim_x)
     save_weights(estimator, tmp_path / "w.safetensors")
     with draws_from(stream(77)):
         other = make_fresh(name, embedding)
@@ -268,7 +271,7 @@ def test_save_and_load(name, embedding, tmp_path):
 def make_fresh(name, embedding):
     support = make(name, "box").bijection.support
     head, net = from_conf("estimator", name), from_conf("embedding", embedding)
-    return Estimator(head, net, 2, 3, support)
+    return Estimator(head, net, 2, DIM_X.get(embedding, 3), support)
 
 
 @each_estimator
