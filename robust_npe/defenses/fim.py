@@ -20,10 +20,10 @@ class FIM(Penalized):
 
     The gradient of the penalty is the exact one of a Monte-Carlo estimate of the trace: samples of
     theta are reparameterised, not detached. `estimator=exact` is the published one: 5 samples on
-    the whole batch at every step, smoothed by a moving average. `estimator=fast` computes it on a
-    sub-batch every few steps with one sample and holds it in between. That is as accurate where
-    it matters: the optimiser averages over many steps anyway, and a sum over fewer, larger
-    estimates costs less than one of many small ones (see benchmarks/README.md).
+    the whole batch at every step, smoothed by a moving average. `estimator=fast` takes one sample
+    on a sub-batch every few steps and holds the gradient in between, without a moving average:
+    noise in it matters little, because the optimiser and the averaged weights smooth it anyway,
+    but delay costs likelihood (see benchmarks/README.md).
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
@@ -42,7 +42,7 @@ class FIM(Penalized):
     name = "fim"
     estimators: ClassVar[dict[str, PenaltyGradient]] = {
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
-        "fast": PenaltyGradient(num_samples=1, rows=256, every=8, weight=1.0),
+        "fast": PenaltyGradient(num_samples=1, rows=128, every=6, weight=1.0),
     }
 
     def penalty(
@@ -75,7 +75,7 @@ class FIMEigenvalue(Penalized):
     name = "fim_eigenvalue"
     estimators: ClassVar[dict[str, PenaltyGradient]] = {
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
-        "fast": PenaltyGradient(num_samples=5, rows=64, every=8, weight=1.0),
+        "fast": PenaltyGradient(num_samples=5, rows=32, every=6, weight=1.0),
     }
 
     def __init__(

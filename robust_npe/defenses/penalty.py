@@ -16,6 +16,8 @@ from robust_npe.estimators import Estimator
 
 __all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "with_gradient"]
 
+VALIDATION_ROWS = 256  # enough to choose an epoch, where training uses fewer
+
 
 @dataclass(frozen=True)
 class PenaltyGradient:
@@ -174,9 +176,9 @@ class Penalized(Defense):
     def validation_loss(
         self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
     ) -> Tensor:
-        """See `Defense.validation_loss`; the penalty is that of as many rows as in training."""
+        """See `Defense.validation_loss`; the penalty is that of the first observations."""
         loss = negative_log_likelihood(estimator, theta, x)
         if self.beta == 0:
             return loss
-        part = x[: self.settings.rows]
+        part = x if self.settings.rows is None else x[:VALIDATION_ROWS]
         return loss + self.beta * self.penalty(estimator, part, generator, attached=False).mean()

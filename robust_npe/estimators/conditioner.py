@@ -42,7 +42,7 @@ class Conditioner(nn.Module):
         degrees = [(torch.arange(h) % len(groups)).sort().values for h in hidden]
         levels = [*degrees, coordinates.repeat_interleave(num_parameters)]
         self.num_parameters = num_parameters
-        self.ends = [_ends(level, len(groups)) for level in (coordinates, *levels)]
+        self.groups = _groups([coordinates, *levels], len(groups))
         self.first = nn.Linear(len(inputs), hidden[0], bias=False) if len(inputs) else None
         self.layers = nn.ModuleList(nn.Linear(len(a), len(b)) for a, b in pairwise(levels))
         masks = [levels[0].unsqueeze(1) > inputs]
@@ -63,14 +63,18 @@ class Conditioner(nn.Module):
             None if self.first is None else self.first.weight * masks[0],
             [layer.weight * mask for layer, mask in zip(layers, masks[1:], strict=True)],
             [layer.bias.unsqueeze(1) for layer in layers],
-            self.ends,
+            self.groups,
             self.num_parameters,
         )
 
 
-def _ends(level: Tensor, groups: int) -> list[int]:
-    """Number of units of degree at most g, for g = 0, 1, ..."""
-    return torch.bincount(level, minlength=groups).cumsum(0).tolist()
+def _groups(levels: Sequence[Tensor], groups: int) -> list[list[slice]]:
+    """For each group, the rows of the coordinates and of each layer that belong to it."""
+    ends = [torch.bincount(level, minlength=groups).cumsum(0).tolist() for level in levels]
+    return [
+        [slice(end[g - 1] if g else 0, end[g]) for end in ends]  # sorted, so they are contiguous
+        for g in range(groups)
+    ]
 
 
 class BoundConditioner(NamedTuple):
@@ -81,7 +85,7 @@ class BoundConditioner(NamedTuple):
         first: Masked weights of the first layer on the coordinates that anything depends on.
         weights: Masked weights of the other layers.
         biases: Their biases, as columns.
-        ends: For the coordinates and each layer, how many units belong to groups up to g.
+        groups: For each group, the rows of the coordinates and of each layer that belong to it.
         num_parameters: Parameters P of the univariate transform.
     """
 
@@ -89,7 +93,7 @@ class BoundConditioner(NamedTuple):
     first: Tensor | None
     weights: list[Tensor]
     biases: list[Tensor]
-    ends: list[list[int]]
+    groups: list[list[slice]]
     num_parameters: int
 
     def parameters(self, theta: Tensor) -> Tensor:
@@ -112,10 +116,3 @@ class BoundConditioner(NamedTuple):
     def unpack(self, outputs: Tensor) -> Tensor:
         """Move the P parameters of each coordinate, `(n * P, N)`, to the front: `(P, n, N)`."""
         return outputs.unflatten(0, (-1, self.num_parameters)).transpose(0, 1)
-
-    @property
-    def groups(self) -> list[list[slice]]:
-        """Rows of the coordinates and of each layer that belong to each group."""
-        starts = [[0, *ends[:-1]] for ends in self.ends]
-        rows = zip(zip(*starts, strict=True), zip(*self.ends, strict=True), strict=True)
-        return [[slice(*pair) for pair in zip(a, b, strict=True)] for a, b in rows]

@@ -56,18 +56,18 @@ class _Inverse(torch.autograd.Function):
         ctx: Any, net: BoundConditioner, univariate: Univariate, z: Tensor, *tensors: Tensor
     ) -> Tensor:
         theta, _, layers = solve(net, univariate, z)
-        ctx.settings = net.ends, net.num_parameters, univariate, net.first is not None
+        ctx.settings = net.groups, net.num_parameters, univariate, net.first is not None
         ctx.save_for_backward(theta, *layers, *tensors)
         return theta
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_theta: Tensor) -> tuple[Tensor | None, ...]:
-        ends, num_parameters, univariate, has_first = ctx.settings
-        depth = len(ends) - 1
+        groups, num_parameters, univariate, has_first = ctx.settings
+        depth = len(groups[0]) - 1
         theta, *saved = ctx.saved_tensors
         layers, tensors = saved[:depth], saved[depth:]
-        net = _restore(tensors, ends, num_parameters, has_first)
+        net = _restore(tensors, groups, num_parameters, has_first)
         grad_z, gradients = _pull_back(net, univariate, theta, layers, grad_theta)
         return None, None, grad_z, *_gradients(net, theta, layers, gradients)
 
@@ -84,32 +84,25 @@ def _pull_back(
     Backwards through the groups: the gradient of a group's theta is complete once all later
     groups have passed on what they depend on.
     """
-    slope, slope_phi = _derivatives(univariate, theta, net.unpack(layers[-1]))
+    slope, slope_phi = univariate.derivatives(theta, net.unpack(layers[-1]))
+    pull = -slope_phi
     grad_theta, grad_z = grad_theta.clone(), torch.empty_like(theta)
     gradients = [torch.zeros_like(layer) for layer in layers]
     active = [(layer > 0).to(theta.dtype) for layer in layers[:-1]]
     for coordinates, *rows in reversed(net.groups):
-        grad_z[coordinates] = grad_theta[coordinates] / slope[coordinates]
+        new_z = grad_z[coordinates]
+        torch.div(grad_theta[coordinates], slope[coordinates], out=new_z)
         outputs = net.unpack(gradients[-1][rows[-1]])
-        torch.mul(slope_phi[:, coordinates], -grad_z[coordinates], out=outputs)
+        torch.mul(pull[:, coordinates], new_z, out=outputs)
         for i in range(len(layers) - 1, 0, -1):
             new, seen = rows[i], rows[i - 1]
             below = gradients[i - 1][: seen.stop]
             below.addmm_(net.weights[i - 1][new, : seen.stop].T, gradients[i][new])
-            gradients[i - 1][seen] *= active[i - 1][seen]
+            gradients[i - 1][seen].mul_(active[i - 1][seen])
         if net.first is not None and coordinates.start:
             weight = net.first[rows[0], : coordinates.start]
             grad_theta[: coordinates.start].addmm_(weight.T, gradients[0][rows[0]])
     return grad_z, gradients
-
-
-def _derivatives(univariate: Univariate, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-    """Return df/dtheta `(D, N)` and df/dphi `(P, D, N)`, elementwise."""
-    theta, phi = theta.detach().requires_grad_(), phi.detach().requires_grad_()
-    with torch.enable_grad():
-        z, _ = univariate.forward(theta, phi)
-        slope, slope_phi = torch.autograd.grad(z.sum(), (theta, phi))
-    return slope, slope_phi
 
 
 def _gradients(
@@ -131,10 +124,10 @@ def _tensors(net: BoundConditioner) -> list[Tensor]:
 
 
 def _restore(
-    tensors: list[Tensor], ends: list[list[int]], num_parameters: int, has_first: bool
+    tensors: list[Tensor], groups: list[list[slice]], num_parameters: int, has_first: bool
 ) -> BoundConditioner:
     """Undo `_tensors`."""
     context_term, *rest = tensors
     first, rest = (rest[0], rest[1:]) if has_first else (None, rest)
     half = len(rest) // 2
-    return BoundConditioner(context_term, first, rest[:half], rest[half:], ends, num_parameters)
+    return BoundConditioner(context_term, first, rest[:half], rest[half:], groups, num_parameters)

@@ -32,6 +32,10 @@ class Univariate(Protocol):
         """Return x with f(x) = y, and log f'(x)."""
         ...
 
+    def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Return df/dx `(*)` and df/dphi `(num_parameters, *)`, without graph."""
+        ...
+
 
 def _soft_clip(a: Tensor, bound: float) -> Tensor:
     """Map R smoothly to (-bound, bound), with slope 1 at zero: a / (1 + |a| / bound)."""
@@ -53,6 +57,13 @@ class Affine:
         """See `Univariate`."""
         shift, log_slope = phi[0], _soft_clip(phi[1], -math.log(MIN_SLOPE))
         return (y - shift) * (-log_slope).exp(), log_slope
+
+    @torch.no_grad()
+    def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Univariate`."""
+        shrink = 1 / (1 - phi[1].abs() / math.log(MIN_SLOPE))
+        slope = (phi[1] * shrink).exp()
+        return slope, torch.stack((torch.ones_like(x), x * slope * shrink.square()))
 
 
 class RationalQuadraticSpline:
@@ -102,6 +113,14 @@ class RationalQuadraticSpline:
         log_slope = self._log_slope(z, curve, ratio, slopes, denominator)
         x = self._from_unit(inside, left[0] + z * size[0], y)
         return x, torch.where(inside, log_slope, 0.0)
+
+    def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Univariate`."""
+        x, phi = x.detach().requires_grad_(), phi.detach().requires_grad_()
+        with torch.enable_grad():
+            y, _ = self.forward(x, phi)
+            slope, slope_phi = torch.autograd.grad(y.sum(), (x, phi))
+        return slope, slope_phi
 
     def _to_unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inside = x.abs() < self.bound
