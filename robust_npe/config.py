@@ -129,6 +129,7 @@ class SimulateConfig(CommonConfig):
     num_simulations: int = MISSING
     seed: int = 0
     split: str = "train"
+    shard: str | None = None
 
 
 @dataclass

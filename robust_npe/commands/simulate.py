@@ -1,4 +1,4 @@
-"""`robust-npe simulate`: make (or complete) a simulation set."""
+"""`robust-npe simulate`: make (or complete) a simulation set, or one shard of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.checks import require
 from robust_npe.config import build, plain
-from robust_npe.store import Store, simulations
+from robust_npe.store import Shard, Store, simulations
+from robust_npe.store.chunks import Plan
+from robust_npe.store.shards import make_shard
 
 __all__ = ["main"]
 
@@ -24,12 +26,34 @@ def main(config: DictConfig) -> str:
     missing = OmegaConf.missing_keys(config)
     require(not missing, "configuration", sorted(missing), "complete; set these keys")
     require(config.split in SPLITS, "split", config.split, f"one of {SPLITS}")
+    number = config.num_simulations
+    require(number > 0, "num_simulations", number, "a positive integer")
+    shard = None if config.shard is None else Shard.parse(config.shard)
     task = build(config.task, "task")
     store = Store(Path(config.output_dir) / "store")
-    pairs = simulations(
-        store, task, plain(config.task), config.split, config.num_simulations, config.seed
-    )
-    return (
+    plan = Plan(task, plain(config.task), config.split, number, config.seed)
+    return _whole(store, plan) if shard is None else _part(store, plan, shard)
+
+
+def _whole(store: Store, plan: Plan) -> str:
+    task, number = plan.task, plan.num_simulations
+    pairs = simulations(store, task, plan.task_config, plan.split, number, plan.seed)
+    text = (
         f"{task.name}: {len(pairs.x)} pairs, theta {tuple(pairs.theta.shape)}, "
         f"x {tuple(pairs.x.shape)}; {pairs.num_dropped} non-finite simulations left out"
     )
+    if plan.filters:
+        text += f"; {_acceptance(pairs.num_accepted, pairs.num_simulated)}"
+    return text
+
+
+def _part(store: Store, plan: Plan, shard: Shard) -> str:
+    artefact, counts = make_shard(store, plan, shard)
+    text = f"{plan.task.name}, shard {shard}: {counts.accepted} pairs in {artefact.path}"
+    if plan.filters:
+        text += f"; {_acceptance(counts.accepted, counts.simulated)}"
+    return text + "; the same command without shard merges all shards"
+
+
+def _acceptance(accepted: int, simulated: int) -> str:
+    return f"{accepted} of {simulated} simulations accepted ({accepted / simulated:.2%})"

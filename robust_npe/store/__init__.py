@@ -11,6 +11,7 @@ from robust_npe.store.results import (
     read_table,
     write_table,
 )
+from robust_npe.store.shards import Shard
 from robust_npe.store.simulations import SimulationSet, load_simulations, simulations
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Artefact",
     "CorruptArtefactError",
     "SchemaError",
+    "Shard",
     "SimulationSet",
     "Store",
     "collect",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,21 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
-from tqdm import tqdm
 
 from robust_npe.checks import require
-from robust_npe.random import stream
 from robust_npe.store.artefacts import Store
+from robust_npe.store.chunks import Plan
+from robust_npe.store.progress import Counts, progress_bar
+from robust_npe.store.shards import chunk_of, stored_chunks
 from robust_npe.tasks.base import Task
 
-__all__ = ["CHUNK", "SimulationSet", "load_simulations", "simulations"]
+__all__ = ["SimulationSet", "load_simulations", "simulations"]
 
 log = logging.getLogger(__name__)
 
-CHUNK = 10_000  # rows per chunk: part of what a set is, since each chunk has its own random stream
 IN_MEMORY_BYTES = 2**29  # smaller arrays are read whole, larger ones mapped
-PROGRESS = "progress.json"
+COPIED_ROWS = 10_000  # at once
+PROGRESS = "counts.json"
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,19 @@ class SimulationSet:
     Attributes:
         theta: Shape `(N, D)`.
         x: Shape `(N, Dx)`.
-        num_requested: Number of simulations that were run.
+        num_requested: Number of simulations that were asked for; of accepted pairs if the task
+            filters.
+        num_simulated: Number of simulations that were run.
+        num_accepted: How many of them were accepted; where the task filters, those that are too
+            many are left out.
         num_dropped: How many of them had non-finite values and were left out.
     """
 
     theta: Tensor
     x: Tensor
     num_requested: int
+    num_simulated: int
+    num_accepted: int
     num_dropped: int
 
 
@@ -57,32 +63,28 @@ def simulations(
 ) -> SimulationSet:
     """Return a simulation set from the store, simulating it (or what is missing of it) if needed.
 
-    The same arguments give the same bytes, whether or not the simulation was interrupted.
+    The same arguments give the same bytes, whether or not the simulation was interrupted, and
+    whether or not parts of it were simulated as shards before.
 
     Args:
         store: Where sets are kept.
         task: Prior and simulator.
         task_config: Everything that determines the task, part of the set's identity.
         split: What the set is for: `train`, `validation` or `test`. Splits are independent.
-        num_simulations: Number of simulations to run.
+        num_simulations: Number of simulations to run. A task that filters is simulated until
+            there are so many accepted pairs.
         seed: Seed of the set.
 
     Raises:
         ConfigError: `num_simulations` is not positive.
-        ValueError: Every simulation was non-finite.
+        ValueError: Every simulation was non-finite or rejected.
     """
     require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
-    description = {
-        "task": dict(task_config),
-        "split": split,
-        "num_simulations": num_simulations,
-        "seed": seed,
-        "chunk": CHUNK,
-    }
+    plan = Plan(task, task_config, split, num_simulations, seed)
     artefact = store.get(
         "simulations",
-        description,
-        lambda folder: _simulate(folder, task, split, num_simulations, seed),
+        plan.description,
+        lambda folder: _simulate(folder, plan, stored_chunks(store, plan)),
         resumable=True,
     )
     verb = "simulated" if artefact.created else "found"
@@ -93,6 +95,9 @@ def simulations(
 def load_simulations(folder: Path) -> SimulationSet:
     """Read a finished simulation set; large arrays are mapped, not read."""
     facts = json.loads((folder / "manifest.json").read_text())["facts"]
+    if "num_simulated" not in facts:  # sets from before tasks could filter
+        requested = facts["num_requested"]
+        facts |= {"num_simulated": requested, "num_accepted": requested - facts["num_dropped"]}
     return SimulationSet(theta=_load(folder / "theta.npy"), x=_load(folder / "x.npy"), **facts)
 
 
@@ -102,34 +107,35 @@ def _load(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c" if large else None, allow_pickle=False))
 
 
-def _simulate(
-    folder: Path, task: Task, split: str, num_simulations: int, seed: int
-) -> dict[str, int]:
+def _simulate(folder: Path, plan: Plan, stored: dict[int, Path]) -> dict[str, int]:
     """Write theta.npy and x.npy, continuing after the last complete chunk."""
-    done = _chunks_done(folder)
-    mode = "r+" if done else "w+"
-    theta = _array(folder / "theta.npy", (num_simulations, task.dim_theta), mode)
-    x = _array(folder / "x.npy", (num_simulations, task.dim_x), mode)
-    starts = range(0, num_simulations, CHUNK)
-    if done:
-        log.info("resuming an interrupted simulation after %d of %d chunks", done, len(starts))
-    hidden = not sys.stderr.isatty() or len(starts) == 1
-    progress = tqdm(total=num_simulations, desc=f"simulate {split}", unit="sim", disable=hidden)
-    for chunk, start in enumerate(starts):
-        stop = min(start + CHUNK, num_simulations)
-        if chunk >= done:
-            generator = stream(seed, "simulate", split, chunk)
-            theta_chunk = task.sample_prior(stop - start, generator)
-            theta[start:stop] = theta_chunk.numpy()
-            x[start:stop] = task.simulate(theta_chunk, generator).numpy()
+    counts, size = _counts_of(folder), plan.num_simulations
+    mode = "r+" if counts.chunks else "w+"
+    theta = _array(folder / "theta.npy", (size, plan.task.dim_theta), mode)
+    x = _array(folder / "x.npy", (size, plan.task.dim_x), mode)
+    if counts.chunks:
+        log.info("resuming an interrupted simulation after %d chunks", counts.chunks)
+    with progress_bar(plan, size) as bar:
+        while not _complete(counts, plan):
+            chunk, start = chunk_of(plan, counts.chunks, stored), counts.accepted
+            rows = min(len(chunk.x), size - start)
+            theta[start : start + rows] = chunk.theta[:rows].numpy()
+            x[start : start + rows] = chunk.x[:rows].numpy()
             theta.flush()
             x.flush()
-            _write_progress(folder, chunk + 1)
-        progress.update(stop - start)
-    progress.close()
+            counts.add(chunk)
+            counts.check(plan)
+            _save_counts(folder, counts)
+            bar(counts)
     del theta, x
     (folder / PROGRESS).unlink()
-    return _drop_non_finite(folder, task, num_simulations)
+    return _finish(folder, plan, counts)
+
+
+def _complete(counts: Counts, plan: Plan) -> bool:
+    if plan.num_chunks is None:
+        return counts.accepted >= plan.num_simulations
+    return counts.chunks == plan.num_chunks
 
 
 def _array(path: Path, shape: tuple[int, int], mode: Any) -> np.memmap:
@@ -138,41 +144,44 @@ def _array(path: Path, shape: tuple[int, int], mode: Any) -> np.memmap:
     return open_memmap(path, mode=mode, dtype=np.float32, shape=shape)
 
 
-def _chunks_done(folder: Path) -> int:
+def _counts_of(folder: Path) -> Counts:
     path = folder / PROGRESS
-    return json.loads(path.read_text())["chunks"] if path.exists() else 0
+    return Counts(**json.loads(path.read_text())) if path.exists() else Counts()
 
 
-def _write_progress(folder: Path, chunks: int) -> None:
+def _save_counts(folder: Path, counts: Counts) -> None:
     temporary = folder / (PROGRESS + ".new")
-    temporary.write_text(json.dumps({"chunks": chunks}))
+    temporary.write_text(json.dumps(asdict(counts)))
     temporary.replace(folder / PROGRESS)
 
 
-def _drop_non_finite(folder: Path, task: Task, num_simulations: int) -> dict[str, int]:
-    """Leave out pairs with non-finite values and report how many there were."""
-    theta = np.load(folder / "theta.npy", mmap_mode="r")
-    x = np.load(folder / "x.npy", mmap_mode="r")
-    starts = range(0, num_simulations, CHUNK)
-    good = np.concatenate([np.isfinite(x[s : s + CHUNK]).all(axis=1) for s in starts])
-    dropped = int((~good).sum())
-    if dropped == num_simulations:
-        raise ValueError(
-            f"All {num_simulations} simulations of task {task.name} are non-finite: check its "
-            "settings."
+def _finish(folder: Path, plan: Plan, counts: Counts) -> dict[str, int]:
+    """Cut the files off after the last pair, and report what became of the simulations."""
+    if counts.dropped:
+        log.warning(
+            "%d of %d simulations are non-finite: left out", counts.dropped, counts.simulated
         )
-    if dropped:
-        log.warning("%d of %d simulations are non-finite: left out", dropped, num_simulations)
-        for name, array in {"theta": theta, "x": x}.items():
-            _rewrite(folder / f"{name}.npy", array, good)
-    return {"num_requested": num_simulations, "num_dropped": dropped}
+    if plan.filters:
+        share = 100 * counts.accepted / counts.simulated
+        log.info(
+            "accepted %d of %d simulations (%.1f %%)", counts.accepted, counts.simulated, share
+        )
+    if counts.accepted < plan.num_simulations:
+        for name in ("theta.npy", "x.npy"):
+            _shorten(folder / name, counts.accepted)
+    return {
+        "num_requested": plan.num_simulations,
+        "num_simulated": counts.simulated,
+        "num_accepted": counts.accepted,
+        "num_dropped": counts.dropped,
+    }
 
 
-def _rewrite(path: Path, array: np.ndarray, keep: np.ndarray) -> None:
+def _shorten(path: Path, rows: int) -> None:
+    array = np.load(path, mmap_mode="r")
     temporary = path.with_name("kept_" + path.name)
-    kept = _array(temporary, (int(keep.sum()), array.shape[1]), "w+")
-    rows = np.flatnonzero(keep)
-    for start in range(0, len(rows), CHUNK):
-        kept[start : start + CHUNK] = array[rows[start : start + CHUNK]]
+    kept = _array(temporary, (rows, array.shape[1]), "w+")
+    for start in range(0, rows, COPIED_ROWS):
+        kept[start : start + COPIED_ROWS] = array[start : min(start + COPIED_ROWS, rows)]
     kept.flush()
     temporary.replace(path)

@@ -47,12 +47,14 @@ class Task(ABC):
         dim_x: Number of features of one (flattened) observation.
         num_references: How many observations with reference posterior samples there are,
             numbered from 1.
+        embedding: Name of the embedding that suits x, used where none is asked for.
     """
 
     name: str
     prior: Distribution
     dim_x: int
     num_references: int = 0
+    embedding: str = "identity"
 
     @property
     def dim_theta(self) -> int:
@@ -103,6 +105,22 @@ class Task(ABC):
             Observations of shape `(B, Dx)`, float32. A simulation that failed has non-finite
             entries; it is never repaired.
         """
+
+    def simulate_and_filter(self, theta: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Simulate, and tell which observations are of interest.
+
+        A task that implements this has an experiment in which other observations do not occur:
+        simulation sets then hold accepted pairs only, as many as were asked for.
+
+        Args:
+            theta: As for `simulate`.
+            generator: As for `simulate`.
+
+        Returns:
+            What `simulate` returns, and whether each row is accepted, bool `(B,)`.
+        """
+        x = self.simulate(theta, generator)
+        return x, torch.ones(len(x), dtype=torch.bool)
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return log p(x|theta) for `theta (*, D)` and `x (*, Dx)`, broadcast, shape `(*,)`."""

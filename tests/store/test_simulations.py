@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robust_npe.checks import ConfigError
-from robust_npe.store import Store, simulations
+from robust_npe.store import Store, chunks, simulations
 from robust_npe.tasks import GaussianLinear
 
 CONFIG = {"_target_": "robust_npe.tasks.GaussianLinear"}
@@ -18,7 +18,8 @@ module = importlib.import_module("robust_npe.store.simulations")  # its name is 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 40)
+    monkeypatch.setattr(chunks, "CHUNK", 40)
+    monkeypatch.setattr(chunks, "ATTEMPTS", 40)
 
 
 class Fragile(GaussianLinear):

@@ -32,6 +32,7 @@ from robust_npe.tasks.pyloric.summary import (
     spikes,
     summarize,
 )
+from robust_npe.tasks.pyloric.task import Pyloric
 from robust_npe.tasks.pyloric.temperature import Q10
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "STATISTICS",
     "SYNAPSES",
     "Exact",
+    "Pyloric",
     "Simulation",
     "Summary",
     "energies",
