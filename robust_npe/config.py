@@ -18,13 +18,16 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from robust_npe.checks import ConfigError, require
+from robust_npe.posteriors import ReferenceSettings
 from robust_npe.training import TrainingSettings
 
 __all__ = [
     "AttackConfig",
     "Evaluation",
+    "ReferenceConfig",
     "TrainConfig",
     "build",
+    "choice",
     "config_directory",
     "epsilons",
     "plain",
@@ -95,7 +98,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
 
     task: Any = MISSING
     estimator: Any = MISSING
-    embedding: Any = MISSING
+    embedding: Any = None
     defense: Any = MISSING
     attack: Any = MISSING
     objective: Any = MISSING
@@ -133,6 +136,17 @@ class SimulateConfig(CommonConfig):
 
 
 @dataclass
+class ReferenceConfig(TrainConfig):
+    """Keys of `robust-npe reference`: those of `train`, and what to compute."""
+
+    source: str = "test"
+    observations: int = 10
+    proposal: str = "estimator"
+    c2st: bool = False
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+
+
+@dataclass
 class CollectConfig(CommonConfig):
     """Keys of `robust-npe collect`."""
 
@@ -145,6 +159,7 @@ SCHEMAS: dict[str, type] = {
     "attack_schema": AttackConfig,
     "simulate_schema": SimulateConfig,
     "collect_schema": CollectConfig,
+    "reference_schema": ReferenceConfig,
 }
 
 
@@ -160,6 +175,11 @@ def config_directory() -> Path:
     package = Path(__file__).resolve().parent
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def choice(group: str, name: str) -> dict[str, Any]:
+    """Return what `group=name` stands for."""
+    return dict(plain(OmegaConf.load(config_directory() / group / f"{name}.yaml")))
 
 
 def plain(config: Any) -> Any:

@@ -40,6 +40,48 @@ def test_every_choice_composes_and_builds(override, tmp_path):
     assert not list(tmp_path.iterdir())  # building does no work
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("task=gaussian_linear", "Identity"),
+        ("task=vae", "MLP"),
+        ("task=spatial_sir", "MLP"),
+        ("task=hodgkin_huxley", "MLP"),
+        ("task=pyloric", "PyloricCNN"),
+        ("embedding=cnn1d", "CNN1d"),
+    ],
+)
+def test_tasks_choose_their_embedding_unless_one_is_asked_for(override, expected):
+    if override == "task=pyloric":
+        pytest.importorskip("numba")
+    target = Experiment(composed(override)).config["embedding"]["_target_"]
+    assert target.endswith(f".{expected}")
+    asked = Experiment(composed(override, "embedding=identity"))
+    assert asked.config["embedding"]["_target_"].endswith(".Identity")
+
+
+EXPERIMENTS = choices("experiment")
+
+
+@pytest.mark.parametrize("scale", choices("scale"))
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_builds_at_every_scale(name, scale, tmp_path):
+    pytest.importorskip("numba")
+    words = (f"experiment={name}", f"scale={scale}", f"output_dir={tmp_path}")
+    for defense in ("none", "fim"):
+        Experiment(composed(*words, f"defense={defense}"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_experiment_has_its_own_settings_of_scales_and_defenses():
+    config = composed("experiment=pyloric", "scale=paper", "defense=fim")
+    assert (config.num_simulations, config.num_validation) == (750_000, 4096)
+    assert (config.beta, config.defense.beta, config.defense.max_norm) == (100, 100, 1000)
+    assert config.training.weight_average is None  # of scale=paper
+    assert composed("experiment=pyloric", "defense=fim", "beta=80").defense.beta == 80
+    assert composed("scale=paper", "defense=fim").beta == 0.01
+
+
 def test_beta_reaches_the_defense():
     assert Experiment(composed("defense=fim", "beta=0.25")).defense.beta == 0.25
     assert Experiment(composed("defense=fim")).defense.beta > 0

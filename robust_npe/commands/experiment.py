@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robust_npe.attacks import ThreatModel
 from robust_npe.checks import ConfigError, require
-from robust_npe.config import Evaluation, TrainConfig, build, epsilons, plain
+from robust_npe.config import Evaluation, TrainConfig, build, choice, epsilons, plain
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Estimator
 from robust_npe.metrics import Metric
@@ -89,10 +89,15 @@ class Experiment:
         self.training = TrainingSettings(**self.config["training"])
         self.evaluation = Evaluation(**self.config["evaluation"])
         self.task: Task = build(config.task, "task")
+        self.config["embedding"] = self.config["embedding"] or choice(
+            "embedding", self.task.embedding
+        )
         self.threat.check(self.task)
         self.defense: Defense = build(config.defense, "defense")
         self.metrics: dict[str, Metric] = {
-            name: build(node, f"metrics.{name}") for name, node in config.metrics.items()
+            name: build(node, f"metrics.{name}")
+            for name, node in config.metrics.items()
+            if "_target_" in node  # a scale also sizes metrics that were not chosen
         }
         self.attack_factory = build(config.attack, "attack")
         self.attack_factory(ball=self.threat.ball(0.0, self.task, torch.zeros(2, 2)))

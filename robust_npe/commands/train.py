@@ -59,7 +59,9 @@ def main(config: DictConfig) -> Result:
 
 
 def _make(folder: Path, experiment: Experiment, config: DictConfig, run_id: str) -> dict[str, str]:
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    # with the embedding that the task chose, so that the run never comes to mean another one
+    chosen = OmegaConf.merge(config, {"embedding": experiment.config["embedding"]})
+    OmegaConf.save(chosen, folder / "config.yaml", resolve=True)
     trained = experiment.trained()
     evaluate(experiment, trained, run_id, folder)
     return {"estimator": trained.artefact.key}

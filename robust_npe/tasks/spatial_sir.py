@@ -45,6 +45,7 @@ class SpatialSIR(Task):
     """
 
     name = "spatial_sir"
+    embedding = "mlp"
 
     def __init__(
         self,
