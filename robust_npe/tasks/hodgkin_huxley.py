@@ -67,6 +67,7 @@ class HodgkinHuxley(Task):
     """
 
     name = "hodgkin_huxley"
+    embedding = "mlp"
 
     def __init__(
         self,
