@@ -81,7 +81,7 @@ class HodgkinHuxley(Task):
         g_leak: float = 0.1,
         noise_std: float = 0.5,
         divide_by_capacitance: bool = True,
-        tolerance: float = 2e-7,
+        tolerance: float = 3e-8,
     ) -> None:
         fixed = dict(fixed or {})
         given = sorted([*bounds, *fixed])
