@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,13 +78,6 @@ class SpatialSIR(Task):
     def domain(self) -> tuple[Tensor, Tensor]:
         """A test result lies between 0 and 1."""
         return torch.zeros(self.dim_x), torch.ones(self.dim_x)
-
-    @property
-    def noise_norm(self) -> float:
-        """Root mean square L2 norm of the test's noise; within 1 % of its mean for 900 cells."""
-        total = 1 + 2 * self.test_error
-        variance = self.test_error * (1 + self.test_error) / (total**2 * (total + 1))
-        return math.sqrt(self.dim_x * variance)
 
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
         """See `Task.simulate`."""
