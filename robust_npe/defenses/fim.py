@@ -42,7 +42,7 @@ class FIM(Penalized):
     name = "fim"
     estimators: ClassVar[dict[str, PenaltyGradient]] = {
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
-        "fast": PenaltyGradient(num_samples=1, rows=128, every=6, weight=1.0),
+        "fast": PenaltyGradient(num_samples=1, rows=256, every=8, weight=1.0),
     }
 
     def penalty(
@@ -75,7 +75,7 @@ class FIMEigenvalue(Penalized):
     name = "fim_eigenvalue"
     estimators: ClassVar[dict[str, PenaltyGradient]] = {
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
-        "fast": PenaltyGradient(num_samples=5, rows=32, every=6, weight=1.0),
+        "fast": PenaltyGradient(num_samples=5, rows=64, every=8, weight=1.0),
     }
 
     def __init__(
