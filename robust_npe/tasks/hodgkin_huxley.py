@@ -95,6 +95,8 @@ class HodgkinHuxley(Task):
         require(g_leak >= 0, "task.g_leak", g_leak, "zero or more")
         require(tolerance > 0, "task.tolerance", tolerance, "positive")
         self.free = [name for name in PARAMETERS if name in bounds]
+        if len(self.free) < len(PARAMETERS):  # a task of its own in tables and plots
+            self.name = f"hodgkin_huxley_{len(self.free)}d"
         self.fixed = {name: float(value) for name, value in fixed.items()}
         low, high = torch.tensor([list(bounds[name]) for name in self.free]).T
         self.prior = Independent(Uniform(low, high), 1)
