@@ -20,6 +20,7 @@ from robust_npe.plotting.tolerance import LABELS, draw_tolerance
 __all__ = ["Example", "Scene", "pyloric_figure", "stacked"]
 
 RANGE = (-80.0, 50.0)  # mV
+TRACE = 0.8  # height of the observed trace, in heights of the simulations below it
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def _draw_traces(figure: SubFigure, scene: Scene, examples: Sequence[Example]) -
         panels[-1, column].set_xlabel("time (ms)")
     for axes, cell in zip(panels[:, 0], scene.cells, strict=True):
         axes.set_ylabel(cell, fontweight="bold")
+    _draw_scale(panels[0, -1], len(examples[0].predictive[0]), float(scene.times[-1]))
     _letter(figure, "A")
 
 
@@ -119,7 +121,7 @@ def _draw_cell(axes: Axes, times: Tensor, trace: Tensor, simulations: Tensor, co
         extent=(0.0, end, count, 0.0),
         interpolation="nearest",
     )
-    height = 0.8 * count  # of the trace, in rows of the image
+    height = TRACE * count
     scaled = (trace - RANGE[0]) / (RANGE[1] - RANGE[0])
     axes.plot(times.numpy(), -1 - height * scaled.numpy(), color=COLORS["truth"], linewidth=0.7)
     axes.set_ylim(count, -1.2 - height)
@@ -128,6 +130,17 @@ def _draw_cell(axes: Axes, times: Tensor, trace: Tensor, simulations: Tensor, co
     axes.spines["left"].set_visible(False)
     axes.axhline(0, color="0.6", linewidth=0.5)
     axes.axhline(count, color="0.6", linewidth=0.5)
+
+
+def _draw_scale(axes: Axes, count: int, end: float) -> None:
+    """A bar of 50 mV beside the observed trace, and what the rows below it are."""
+    height = TRACE * count * 50 / (RANGE[1] - RANGE[0])
+    bottom = -1 - 0.4 * TRACE * count
+    bar = axes.vlines(1.03 * end, bottom - height, bottom, color=COLORS["truth"], linewidth=1.2)
+    bar.set_clip_on(False)
+    axes.text(1.05 * end, bottom - height / 2, "50 mV", va="center", fontsize=7)
+    text = f"{count} simulations"
+    axes.text(1.03 * end, count / 2, text, rotation=270, va="center", fontsize=7)
 
 
 def _draw_marginals(figure: SubFigure, scene: Scene, examples: Sequence[Example]) -> None:
@@ -150,10 +163,13 @@ def _draw_marginals(figure: SubFigure, scene: Scene, examples: Sequence[Example]
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlim(-0.7, len(position) - 0.3)
         axes.set_yticks([0, 0.5, 1])
-        axes.set_ylabel(f"{example.title}\nshare of prior range")
-        axes.set_title(f"KL of this observation: {example.divergence:.2g} nats", loc="right")
-    panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.1)
+        text = (
+            rf"$D_{{KL}}(q(\theta|x)\,\|\,q(\theta|\tilde x))$ = {example.divergence:.2g} nats here"
+        )
+        axes.set_title(f"{example.title}: {text}", loc="right")
+    panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     panels[-1].set_xticks(position, scene.theta_names, rotation=90)
+    figure.supylabel("share of the prior's range", fontsize=9)
     _letter(figure, "B")
 
 
