@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "simulate, train, attack, measure; write tidy tables and plots",
     "attack": "evaluate another attack on the estimator of an earlier run",
     "simulate": "make (or complete) a simulation set",
+    "reference": "compute samples of true posteriors from prior and likelihood",
     "collect": "gather the tables of all runs into one",
 }
 

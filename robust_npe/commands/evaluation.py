@@ -19,7 +19,7 @@ from robust_npe.metrics import Context, Measurement
 from robust_npe.random import stream
 from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, write_table
 
-__all__ = ["evaluate"]
+__all__ = ["attacked", "evaluate"]
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +85,8 @@ def _contexts(experiment: Experiment, trained: Trained) -> Iterator[tuple[dict[s
 
     count = experiment.evaluation.num_attacked
     unit = experiment.threat.unit(experiment.task, x)
-    domain = experiment.threat.box(experiment.task, x)
     for epsilon in experiment.epsilons:
-        ball = experiment.threat.ball(epsilon, experiment.task, x)
-        attack: Attack = experiment.attack_factory(ball=ball, domain=domain)
+        attack = _attack(experiment, epsilon)
         columns = {
             "attack": attack.name,
             "norm": experiment.threat.norm,
@@ -96,19 +94,36 @@ def _contexts(experiment: Experiment, trained: Trained) -> Iterator[tuple[dict[s
             "epsilon": epsilon,
             "epsilon_abs": epsilon * unit,
         }
-        x_adv = _attacked(experiment, trained, attack, theta[:count], x[:count], epsilon)
+        x_adv = attacked(experiment, trained, theta[:count], x[:count], epsilon)
         context = Context(*shared, theta[:count], x[:count], x_adv, True, experiment.seed, size)
         yield columns, context
 
 
-def _attacked(
-    experiment: Experiment,
-    trained: Trained,
-    attack: Attack,
-    theta: Tensor,
-    x: Tensor,
-    epsilon: float,
+def _attack(experiment: Experiment, epsilon: float) -> Attack:
+    """Build the attack of a radius; units and domain come from the test set."""
+    x = experiment.test_set[1]
+    ball = experiment.threat.ball(epsilon, experiment.task, x)
+    domain = experiment.threat.box(experiment.task, x)
+    attack: Attack = experiment.attack_factory(ball=ball, domain=domain)
+    return attack
+
+
+def attacked(
+    experiment: Experiment, trained: Trained, theta: Tensor, x: Tensor, epsilon: float
 ) -> Tensor:
+    """Attack observations.
+
+    Args:
+        experiment: What is evaluated.
+        trained: The estimator that is attacked.
+        theta: The parameters that generated x, shape `(B, D)`.
+        x: Clean observations, shape `(B, Dx)`. The same batch gives the same result.
+        epsilon: Radius in `epsilon_unit`.
+
+    Returns:
+        x~ of shape `(B, Dx)`.
+    """
+    attack = _attack(experiment, epsilon)
     generator = stream(experiment.seed, "attack", attack.name, str(epsilon))
     size = experiment.evaluation.batch_size
     batches = zip(theta.split(size), x.split(size), strict=True)

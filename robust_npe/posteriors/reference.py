@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 METHODS = ("auto", "exact", "importance", "mcmc")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReferenceSettings:
     """How true posteriors are computed.
 
@@ -185,11 +185,12 @@ def _importance(
     fractions = [settings.defensive / len(start)] * len(start)
     size = min(settings.batch, settings.max_evaluations)
     counts = shares(size, [*fractions, 1 - settings.defensive])
-    ess = 0.0
-    while ess < settings.num_samples and len(population.z) + size <= settings.max_evaluations:
+    ess, k = 0.0, math.inf
+    while ess < settings.num_samples or k > MAX_PARETO_K:
+        if len(population.z) + size > settings.max_evaluations:
+            break
         population.draw(counts, generator)
-        ess = effective_size(population.log_weights)
-    k = pareto_k(population.log_weights)
+        ess, k = effective_size(population.log_weights), pareto_k(population.log_weights)
     return _result(
         target,
         population.z,

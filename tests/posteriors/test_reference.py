@@ -218,6 +218,6 @@ def test_settings_are_checked(wrong):
 def test_stored_posteriors_of_sbibm(name):
     task = SBIBM(name)
     reference = task.reference(1)
-    result = compute(task, reference.x)
+    result = compute(task, reference.x, batch=4096)
     assert result.converged
-    assert c2st(reference.samples[:1000], result.samples) < 0.55
+    assert c2st(reference.samples[:700], result.samples[:700]) < 0.55

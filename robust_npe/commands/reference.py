@@ -1,0 +1,239 @@
+"""`robust-npe reference`: samples of true posteriors, from prior and likelihood."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from robust_npe.checks import ConfigError, require
+from robust_npe.commands.evaluation import attacked
+from robust_npe.commands.experiment import Experiment, Trained
+from robust_npe.config import TrainConfig, plain
+from robust_npe.metrics import c2st
+from robust_npe.posteriors import (
+    ImpossibleObservationError,
+    PosteriorSamples,
+    ReferenceSettings,
+    reference_posterior,
+)
+from robust_npe.posteriors.target import check_likelihood
+from robust_npe.random import stream
+
+__all__ = ["References", "main"]
+
+log = logging.getLogger(__name__)
+
+SOURCES = ("test", "stored")
+PROPOSALS = ("estimator", "prior")
+FORMAT = 1  # increase when the same settings come to mean other samples
+
+
+@dataclass(frozen=True)
+class References:
+    """What the command returns.
+
+    Attributes:
+        table: One row per observation and radius.
+        folders: Folder of each radius: `x.npy (n, Dx)`, `samples.npy (n, S, D)`, `table.csv`.
+        text: What to show at the end.
+    """
+
+    table: pd.DataFrame
+    folders: list[Path]
+    text: str
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Observations, clean and (at radius 0 the same) perturbed, with their numbers."""
+
+    numbers: list[int]
+    x: Tensor
+    x_adv: Tensor
+    epsilon: float
+
+
+def main(config: DictConfig) -> References:
+    """Compute, or find, the true posteriors of clean and attacked observations.
+
+    Args:
+        config: Composed configuration, see `conf/reference.yaml`.
+
+    Raises:
+        ConfigError: A setting is wrong or the task has no likelihood; raised before any work.
+    """
+    experiment = _checked(config)
+    settings = ReferenceSettings(**plain(config.reference))
+    attack = any(epsilon > 0 for epsilon in experiment.epsilons)
+    closed = settings.method in ("auto", "exact") and experiment.task.knows("true_posterior")
+    needs_estimator = attack or (config.proposal == "estimator" and not closed)
+    trained = experiment.trained() if needs_estimator else None
+    theta, x, numbers = _clean(experiment, config)
+    tables, folders = [], []
+    for epsilon in experiment.epsilons:
+        x_adv = x
+        if epsilon > 0 and trained is not None:
+            x_adv = attacked(experiment, trained, theta, x, epsilon)
+        count = len(numbers)
+        observations = Observations(numbers, x[:count].cpu(), x_adv[:count].cpu(), epsilon)
+        proposal = trained if config.proposal == "estimator" and not closed else None
+        job = _Job(experiment, settings, observations, proposal, config.c2st and epsilon == 0)
+        folder = job.run()
+        tables.append(pd.read_csv(folder / "table.csv"))
+        folders.append(folder)
+    table = pd.concat(tables, ignore_index=True)
+    return References(table, folders, _text(experiment.task.name, table, folders))
+
+
+def _checked(config: DictConfig) -> Experiment:
+    names = [f.name for f in fields(TrainConfig)]
+    kept = {name: plain(config[name]) for name in names if not OmegaConf.is_missing(config, name)}
+    kept["metrics"] = {}  # nothing is measured here, whatever a scale says about sizes
+    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), kept)
+    experiment = Experiment(cast(DictConfig, merged))
+    task, count = experiment.task, config.observations
+    require(config.source in SOURCES, "source", config.source, f"one of {SOURCES}")
+    require(config.proposal in PROPOSALS, "proposal", config.proposal, f"one of {PROPOSALS}")
+    if config.source == "stored" and task.num_references == 0:
+        raise ConfigError(
+            f"source=stored needs a task that stores reference observations; {task.name} has "
+            "none. Use source=test."
+        )
+    stored = config.source == "stored"
+    require(stored or not config.c2st, "c2st", True, "false, unless source=stored")
+    most = task.num_references if stored else experiment.evaluation.num_attacked
+    require(0 < count <= most, "observations", count, f"between 1 and {most}")
+    if not task.knows("true_posterior"):
+        check_likelihood(task)
+    return experiment
+
+
+def _clean(experiment: Experiment, config: DictConfig) -> tuple[Tensor, Tensor, list[int]]:
+    """Return theta, x and the numbers of those that are wanted, from the first.
+
+    From the test set come all that `train` attacks: an attack draws its random numbers for the
+    batch, and so x~ is the same as in `train`.
+    """
+    if config.source == "stored":
+        numbers = list(range(1, config.observations + 1))
+        found = [experiment.task.reference(i) for i in numbers]
+        theta, x = torch.stack([r.theta for r in found]), torch.stack([r.x for r in found])
+        return theta.to(experiment.device), x.to(experiment.device), numbers
+    theta, x = experiment.test_set
+    count = experiment.evaluation.num_attacked
+    return theta[:count], x[:count], list(range(config.observations))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The true posteriors of one set of observations."""
+
+    experiment: Experiment
+    settings: ReferenceSettings
+    observations: Observations
+    trained: Trained | None
+    compare: bool
+
+    def run(self) -> Path:
+        """Return the artefact's folder, computed if needed; an interrupted one continues."""
+        store = self.experiment.store
+        artefact = store.get("references", self.description, self._make, resumable=True)
+        verb = "computed" if artefact.created else "found"
+        log.info("%s true posteriors in %s", verb, artefact.path)
+        return artefact.verify().path
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything that determines the samples."""
+        o = self.observations
+        return {
+            "format": FORMAT,
+            "task": self.experiment.config["task"],
+            "numbers": o.numbers,
+            "epsilon": o.epsilon,
+            "x": _digest(o.x),
+            "x_adv": _digest(o.x_adv),
+            "settings": asdict(self.settings),
+            "proposal": self.trained and self.experiment.estimator_description,
+            "seed": self.experiment.seed,
+            "c2st": self.compare,
+        }
+
+    def _make(self, folder: Path) -> dict[str, Any]:
+        numbers = self.observations.numbers
+        for k in tqdm(range(len(numbers)), desc="references", disable=not sys.stderr.isatty()):
+            if not (folder / f"row_{k}.json").exists():
+                samples, row = self._one(k)
+                np.save(folder / f"samples_{k}.npy", samples.numpy())
+                partial = folder / f"row_{k}.json.new"
+                partial.write_text(json.dumps(row))
+                partial.replace(folder / f"row_{k}.json")
+        parts = [folder / f"samples_{k}.npy" for k in range(len(numbers))]
+        rows = [folder / f"row_{k}.json" for k in range(len(numbers))]
+        table = pd.DataFrame([json.loads(path.read_text()) for path in rows])
+        table.to_csv(folder / "table.csv", index=False, lineterminator="\n")
+        np.save(folder / "samples.npy", np.stack([np.load(path) for path in parts]))
+        np.save(folder / "x.npy", self.observations.x_adv.numpy())
+        for path in [*parts, *rows]:
+            path.unlink()
+        return {"converged": int(table.converged.sum()), "observations": len(table)}
+
+    def _one(self, k: int) -> tuple[Tensor, dict[str, Any]]:
+        task, o = self.experiment.task, self.observations
+        generator = stream(self.experiment.seed, "reference", o.numbers[k])
+        proposals = []
+        if self.trained is not None:
+            inputs = [o.x_adv[k : k + 1]] + ([o.x[k : k + 1]] if o.epsilon > 0 else [])
+            with torch.no_grad():
+                q = [self.trained.estimator(v.to(self.experiment.device)) for v in inputs]
+            proposals += q
+        row: dict[str, Any] = {"observation": o.numbers[k], "epsilon": o.epsilon}
+        try:
+            p = reference_posterior(task, o.x_adv[k], proposals, generator, self.settings)
+        except ImpossibleObservationError as error:
+            log.warning("observation %d: %s", o.numbers[k], error)
+            empty = torch.full((self.settings.num_samples, task.dim_theta), math.nan)
+            return empty, row | {"method": "none", "ess": 0.0, "converged": False}
+        row |= _verdict(p)
+        if self.compare:
+            stored = task.reference(o.numbers[k]).samples[: len(p.samples)]
+            row["c2st"] = c2st(stored, p.samples[: len(stored)])
+        return p.samples, row
+
+
+def _verdict(p: PosteriorSamples) -> dict[str, Any]:
+    return {
+        "method": p.method,
+        "ess": p.ess,
+        "diagnostic": p.diagnostic,
+        "diagnostic_value": p.diagnostic_value,
+        "converged": p.converged,
+        "log_evidence": p.log_evidence,
+        "evaluations": p.evaluations,
+    }
+
+
+def _digest(x: Tensor) -> str:
+    return hashlib.sha256(np.ascontiguousarray(x.numpy()).tobytes()).hexdigest()
+
+
+def _text(task: str, table: pd.DataFrame, folders: list[Path]) -> str:
+    body = table.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="-")
+    bad = int((~table.converged).sum())
+    head = f"true posteriors of {task}"
+    if bad:
+        head += f": {bad} of {len(table)} NOT CONVERGED, not to be used as references"
+    return "\n".join([head, body, "", *(f"  {folder}" for folder in folders)])
