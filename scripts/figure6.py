@@ -1,7 +1,7 @@
 """Draw Fig. 6, the pyloric network under attack, from the stored runs of its experiment.
 
     robust-npe train -m experiment=pyloric
-    python scripts/figure6.py [--epsilon 1.0]
+    python scripts/figure6.py [--epsilon 0.5]
 
 Takes the newest run of each defense in <output>/runs and its estimator from the store, attacks one
 test observation, simulates with parameters from both posteriors, and writes
@@ -93,7 +93,7 @@ def main() -> None:
     """Read the options, draw, write."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="output_dir of runs")
-    parser.add_argument("--epsilon", type=float, default=1.0, help="radius of the example")
+    parser.add_argument("--epsilon", type=float, default=0.5, help="radius of the example")
     parser.add_argument("--observation", type=int, help="number in the test set")
     parser.add_argument("--simulations", type=int, default=16, help="predictive simulations")
     options = parser.parse_args()

@@ -156,7 +156,8 @@ def _draw_marginals(figure: SubFigure, scene: Scene, examples: Sequence[Example]
             color, text = COLORS[name], rf"$q(\theta|{label})$"
             axes.vlines(where, q05, q95, color=color, linewidth=1)
             axes.vlines(where, q25, q75, color=color, linewidth=3.5, label=text)
-            axes.plot(where, q50, "o", color="white", markersize=1.8)
+            dots = {"markersize": 2.6, "markeredgewidth": 0.6, "markeredgecolor": color}
+            axes.plot(where, q50, "o", color="white", **dots)
         truth = ((scene.theta - scene.low) / width).numpy()
         marks = {"marker": "_", "markersize": 10, "markeredgewidth": 1.4, "linestyle": ""}
         axes.plot(position, truth, color=COLORS["truth"], label=r"true $\theta$", **marks)
