@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow lint format figures clean
+.PHONY: help install quickstart test test-slow lint format figures readme-figure clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,10 @@ format: install  ## rewrite the code in the house format
 
 figures: install  ## draw all figures from the stored runs
 	$(BIN)/python scripts/figures.py
+
+readme-figure: install  ## train what the figure of the README shows, and draw it (minutes)
+	$(BIN)/robust-npe train -m task=gaussian_linear,lotka_volterra,sir defense=none,fim output_dir=outputs/readme plots=false
+	$(BIN)/python scripts/readme_figure.py outputs/readme docs/tolerance.png
 
 clean:           ## remove .venv and caches, never outputs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_unknown_command(words[0]))
     try:
         _run_hydra(*words)
+    except BrokenPipeError:  # e.g. `... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return _fail("interrupted; finished artefacts are kept, the same command continues", 130)
     except MissingConfigException as error:

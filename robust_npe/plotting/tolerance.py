@@ -14,7 +14,6 @@ LABELS = {
     "kl_forward": r"$D_{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$",
     "kl_reverse": r"$D_{KL}(q(\theta|\tilde x)\,\|\,q(\theta|x))$",
 }
-LINES = {"attack": "attack", "defense": "defense"}
 
 
 def tolerance_plot(
