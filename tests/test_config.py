@@ -24,7 +24,7 @@ def choices(group):
     return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
 
 
-GROUPS = ("task", "estimator", "embedding", "defense", "attack", "objective", "scale")
+GROUPS = ("task", "estimator", "embedding", "defense", "attack", "objective", "scale", "experiment")
 
 
 # what x of the default task, which has 10 features, needs beside a choice
@@ -32,7 +32,9 @@ ALSO = {"embedding=cnn2d": "embedding.shape=[2,5]", "embedding=pyloric_cnn": "em
 
 
 @pytest.mark.parametrize(
-    "override", [f"{group}={choice}" for group in GROUPS for choice in choices(group)]
+    "override",
+    [f"{group}={choice}" for group in GROUPS for choice in choices(group)]
+    + [f"metric=[{choice}]" for choice in choices("metric")],
 )
 def test_every_choice_composes_and_builds(override, tmp_path):
     also = [ALSO[override]] if override in ALSO else []
