@@ -27,8 +27,12 @@ def choices(group):
 GROUPS = ("task", "estimator", "embedding", "defense", "attack", "objective", "scale", "experiment")
 
 
-# what x of the default task, which has 10 features, needs beside a choice
-ALSO = {"embedding=cnn2d": "embedding.shape=[2,5]", "embedding=pyloric_cnn": "embedding.cells=2"}
+# what some choices need beside them; x of the default task has 10 features, that of the toy one
+ALSO = {
+    "embedding=cnn2d": "embedding.shape=[2,5]",
+    "embedding=pyloric_cnn": "embedding.cells=2",
+    "task=toy": "epsilon_unit=feature",
+}
 
 
 @pytest.mark.parametrize(
@@ -152,6 +156,7 @@ def test_wrong_epsilons(value):
         ("evaluation.num_attacked=100000", "at most evaluation.num_test"),
         ("training.batch_size=0", "training.batch_size=0"),
         ("+nonsense=1", "nonsense"),
+        ("task=toy", "epsilon_unit=std is a spread over features"),
         ("task.noise_std=-1", "task.noise_std=-1"),
     ],
 )

@@ -21,13 +21,25 @@ def std_unit(x: Tensor) -> float:
     """Mean over observations of the standard deviation over the features of one observation.
 
     The unit of the published radii. x has shape `(N, Dx)`.
+
+    Raises:
+        ConfigError: There is one feature only, which has no spread over features.
     """
+    _require_features(x.shape[1])
     return float(x.double().std(dim=1).mean())
 
 
 def data_domain(x: Tensor) -> Domain:
     """Box of all observations `(N, Dx)`: one number below and one above, as published."""
     return x.amin().expand(x.shape[-1]), x.amax().expand(x.shape[-1])
+
+
+def _require_features(dim_x: int) -> None:
+    if dim_x < 2:
+        raise ConfigError(
+            "epsilon_unit=std is a spread over features and needs at least two of them; x has "
+            f"{dim_x}. Use epsilon_unit=feature or absolute."
+        )
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class ThreatModel:
 
     def check(self, task: Task) -> None:
         """Raise a `ConfigError` where the task does not know what the settings need."""
+        if self.epsilon_unit == "std":
+            _require_features(task.dim_x)
         if self.epsilon_unit == "noise" and task.noise_norm is None:
             raise ConfigError(
                 f"epsilon_unit=noise needs a task with known observation noise; {task.name} has "
@@ -73,8 +87,9 @@ class ThreatModel:
         self.check(task)
         if self.epsilon_unit == "noise":
             return float(task.noise_norm or 0.0)
-        units = {"std": std_unit(x), "absolute": 1.0, "feature": float("nan")}
-        return units[self.epsilon_unit]
+        if self.epsilon_unit == "std":
+            return std_unit(x)
+        return 1.0 if self.epsilon_unit == "absolute" else float("nan")
 
     def box(self, task: Task, x: Tensor) -> Domain | None:
         """Return the box that x~ must stay in, from the test set `x (N, Dx)` or the task."""
