@@ -1,6 +1,6 @@
 """Draw the figure of the README and print the numbers below it; `make readme-figure` calls it.
 
-    python scripts/readme_figure.py <output_dir> <file.png>
+python scripts/readme_figure.py <output_dir> <file.png>
 """
 
 from __future__ import annotations
