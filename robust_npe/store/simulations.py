@@ -95,9 +95,6 @@ def simulations(
 def load_simulations(folder: Path) -> SimulationSet:
     """Read a finished simulation set; large arrays are mapped, not read."""
     facts = json.loads((folder / "manifest.json").read_text())["facts"]
-    if "num_simulated" not in facts:  # sets from before tasks could filter
-        requested = facts["num_requested"]
-        facts |= {"num_simulated": requested, "num_accepted": requested - facts["num_dropped"]}
     return SimulationSet(theta=_load(folder / "theta.npy"), x=_load(folder / "x.npy"), **facts)
 
 
@@ -110,24 +107,21 @@ def _load(path: Path) -> Tensor:
 def _simulate(folder: Path, plan: Plan, stored: dict[int, Path]) -> dict[str, int]:
     """Write theta.npy and x.npy, continuing after the last complete chunk."""
     counts, size = _counts_of(folder), plan.num_simulations
-    mode = "r+" if counts.chunks else "w+"
-    theta = _array(folder / "theta.npy", (size, plan.task.dim_theta), mode)
-    x = _array(folder / "x.npy", (size, plan.task.dim_x), mode)
-    if counts.chunks:
+    if not counts.chunks:
+        _create(folder / "theta.npy", (size, plan.task.dim_theta))
+        _create(folder / "x.npy", (size, plan.task.dim_x))
+    else:
         log.info("resuming an interrupted simulation after %d chunks", counts.chunks)
     with progress_bar(plan, size) as bar:
         while not _complete(counts, plan):
             chunk, start = chunk_of(plan, counts.chunks, stored), counts.accepted
             rows = min(len(chunk.x), size - start)
-            theta[start : start + rows] = chunk.theta[:rows].numpy()
-            x[start : start + rows] = chunk.x[:rows].numpy()
-            theta.flush()
-            x.flush()
+            _put(folder / "theta.npy", start, chunk.theta[:rows])
+            _put(folder / "x.npy", start, chunk.x[:rows])
             counts.add(chunk)
             counts.check(plan)
             _save_counts(folder, counts)
             bar(counts)
-    del theta, x
     (folder / PROGRESS).unlink()
     return _finish(folder, plan, counts)
 
@@ -138,10 +132,15 @@ def _complete(counts: Counts, plan: Plan) -> bool:
     return counts.chunks == plan.num_chunks
 
 
-def _array(path: Path, shape: tuple[int, int], mode: Any) -> np.memmap:
-    if mode == "r+":
-        return open_memmap(path, mode=mode)
-    return open_memmap(path, mode=mode, dtype=np.float32, shape=shape)
+def _create(path: Path, shape: tuple[int, int]) -> None:
+    open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+
+
+def _put(path: Path, start: int, rows: Tensor) -> None:
+    """Write rows; the file is mapped for this only, so that memory does not grow with it."""
+    array = open_memmap(path, mode="r+")
+    array[start : start + len(rows)] = rows.numpy()
+    array.flush()
 
 
 def _counts_of(folder: Path) -> Counts:
@@ -178,10 +177,10 @@ def _finish(folder: Path, plan: Plan, counts: Counts) -> dict[str, int]:
 
 
 def _shorten(path: Path, rows: int) -> None:
-    array = np.load(path, mmap_mode="r")
+    """Keep the first rows of a file."""
     temporary = path.with_name("kept_" + path.name)
-    kept = _array(temporary, (rows, array.shape[1]), "w+")
+    _create(temporary, (rows, np.load(path, mmap_mode="r").shape[1]))
     for start in range(0, rows, COPIED_ROWS):
-        kept[start : start + COPIED_ROWS] = array[start : min(start + COPIED_ROWS, rows)]
-    kept.flush()
+        block = np.load(path, mmap_mode="r")[start : min(start + COPIED_ROWS, rows)]
+        _put(temporary, start, torch.from_numpy(block.copy()))
     temporary.replace(path)
