@@ -23,6 +23,7 @@ __all__ = [
     "fisher_trace",
     "largest_eigenvector",
     "power_iteration",
+    "rayleigh_quotient",
     "scores",
 ]
 
@@ -86,7 +87,7 @@ def fisher_eigenvalue(
     for `scores`.
     """
     score = scores(estimator, x, num_samples, generator, attached)
-    return _rayleigh_quotient(score, largest_eigenvector(score))
+    return rayleigh_quotient(score, largest_eigenvector(score))
 
 
 @torch.no_grad()
@@ -120,8 +121,11 @@ def power_iteration(score: Tensor, start: Tensor, iterations: int) -> Tensor:
     return vector
 
 
-def _rayleigh_quotient(score: Tensor, vector: Tensor) -> Tensor:
-    """v^T I v. At an eigenvector its derivative is that of the eigenvalue, with v held fixed."""
+def rayleigh_quotient(score: Tensor, vector: Tensor) -> Tensor:
+    """Return v^T I v for `score (S, B, Dx)` and `vector (B, Dx)`, shape `(B,)`.
+
+    At an eigenvector its derivative is that of the eigenvalue, with v held fixed.
+    """
     return torch.einsum("sbi,bi->sb", score, vector).square().mean(0)
 
 

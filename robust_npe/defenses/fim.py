@@ -10,7 +10,13 @@ from torch import Generator, Tensor
 from robust_npe.checks import require
 from robust_npe.defenses.penalty import Penalized, PenaltyGradient
 from robust_npe.estimators import Estimator
-from robust_npe.fisher import fisher_trace, largest_eigenvector, power_iteration, scores
+from robust_npe.fisher import (
+    fisher_trace,
+    largest_eigenvector,
+    power_iteration,
+    rayleigh_quotient,
+    scores,
+)
 
 __all__ = ["FIM", "FIMEigenvalue"]
 
@@ -107,8 +113,7 @@ class FIMEigenvalue(Penalized):
         """Return estimates of lambda_max(I_x), shape `(B,)`."""
         score = scores(estimator, x, self.settings.num_samples, generator, attached)
         vector = self._eigenvector(score.detach(), keep=attached)
-        # with the eigenvector held fixed, the derivative is that of the eigenvalue
-        return torch.einsum("sbi,bi->sb", score, vector).square().mean(0)
+        return rayleigh_quotient(score, vector)
 
     def _eigenvector(self, score: Tensor, keep: bool) -> Tensor:
         if self.method == "exact":
