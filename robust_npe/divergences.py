@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from robust_npe.estimators.antithetic import antithetic
 from robust_npe.random import draws_from
 
 __all__ = ["has_closed_form_kl", "kl"]
@@ -23,8 +24,9 @@ def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator)
     r"""Return KL(p || q) for each element of the batch.
 
     In closed form where one exists (Gaussians), else the Monte-Carlo estimate
-    mean_s log p(theta_s) - log q(theta_s), theta_s ~ p, which is unbiased and may come out
-    slightly negative. Gradients flow through both distributions.
+    mean_s log p(theta_s) - log q(theta_s), theta_s ~ p in antithetic pairs where p offers them,
+    which is unbiased and may come out slightly negative. Gradients flow through both
+    distributions.
 
     Args:
         p: Distribution with batch shape `(B,)`.
@@ -39,5 +41,6 @@ def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator)
         return kl_divergence(p, q)
     except NotImplementedError:
         with draws_from(generator):
-            theta = p.rsample((num_samples,)) if p.has_rsample else p.sample((num_samples,))
+            pairs = antithetic(p)
+            theta = (pairs.rsample if p.has_rsample else pairs.sample)((num_samples,))
         return (p.log_prob(theta) - q.log_prob(theta)).mean(0)

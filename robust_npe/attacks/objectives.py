@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle
 
 import torch
@@ -13,6 +14,7 @@ from torch.distributions import Distribution
 
 from robust_npe.checks import require
 from robust_npe.divergences import has_closed_form_kl, kl
+from robust_npe.estimators.antithetic import antithetic
 from robust_npe.random import child, draws_from
 
 __all__ = [
@@ -62,7 +64,6 @@ class Objective(ABC):
     """
 
     name: str
-    needs_theta = False
 
     @abstractmethod
     def __call__(
@@ -82,10 +83,11 @@ class _Divergence(Objective):
     """Common part of the divergences, which are in closed form where there is one.
 
     Args:
-        num_samples: Samples of each step. Scores have at least 100.
+        num_samples: Samples of each step, an antithetic pair by default. Scores have at least
+            100.
     """
 
-    def __init__(self, num_samples: int = 5) -> None:
+    def __init__(self, num_samples: int = 2) -> None:
         require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
         self.num_samples = num_samples
         self.num_score_samples = max(num_samples, 100)
@@ -115,13 +117,14 @@ class KLForward(_Divergence):
     The samples do not depend on x~: a pool of them is drawn once, and steps cycle through it.
 
     Args:
-        num_samples: Samples of each step. Scores have at least 100.
+        num_samples: Samples of each step, an antithetic pair by default. Scores have at least
+            100.
         pool: Number of samples in the pool, at least `num_samples`.
     """
 
     name = "kl_forward"
 
-    def __init__(self, num_samples: int = 5, pool: int = 500) -> None:
+    def __init__(self, num_samples: int = 2, pool: int = 200) -> None:
         require(pool > 0, "objective.pool", pool, "a positive integer")
         super().__init__(num_samples)
         self.pool = max(pool, num_samples)
@@ -129,20 +132,25 @@ class KLForward(_Divergence):
     def _direction(self, clean: Distribution, moved: Distribution, n: int, g: Generator) -> Tensor:
         return kl(clean, moved, n, g)
 
-    @torch.no_grad()
     def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
-        samples, log_prob = _draw(clean, self.pool, generator)
-        scored = self.num_score_samples
-        groups = cycle(
-            zip(samples.split(self.num_samples), log_prob.split(self.num_samples), strict=True)
-        )
+        scoring, stepping = child(generator), child(generator)
+
+        @cache  # drawn when first needed: an attack scores with one binding, climbs with another
+        def scored() -> tuple[Tensor, Tensor]:
+            return _draw(clean, self.num_score_samples, scoring)
+
+        @cache
+        def groups() -> Iterator[tuple[Tensor, Tensor]]:
+            samples, log_prob = _draw(clean, self.pool, stepping)
+            size = self.num_samples
+            return cycle(zip(samples.split(size), log_prob.split(size), strict=True))
 
         def value(x_adv: Tensor, samples: Tensor, log_prob: Tensor) -> Tensor:
             return (log_prob - posterior(x_adv).log_prob(samples)).mean(0)
 
         return Sampled(
-            score=lambda x_adv: value(x_adv, samples[:scored], log_prob[:scored]),
-            step=lambda x_adv: value(x_adv, *next(groups)),
+            score=lambda x_adv: value(x_adv, *scored()),
+            step=lambda x_adv: value(x_adv, *next(groups())),
         )
 
 
@@ -150,7 +158,8 @@ class KLReverse(_Divergence):
     """KL(q(.|x~) || q(.|x)), with reparameterised samples.
 
     Args:
-        num_samples: Samples of each step. Scores have at least 100.
+        num_samples: Samples of each step, an antithetic pair by default. Scores have at least
+            100.
     """
 
     name = "kl_reverse"
@@ -174,7 +183,6 @@ class NegativeLogLikelihood(Objective):
     """-log q(theta|x~) of the parameters that generated x: makes the truth improbable."""
 
     name = "nll"
-    needs_theta = True
 
     def __call__(
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
@@ -189,7 +197,9 @@ class NegativeLogLikelihood(Objective):
         return lambda x_adv: -posterior(x_adv).log_prob(theta)
 
 
+@torch.no_grad()
 def _draw(q: Distribution, num_samples: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    q = antithetic(q)
     with draws_from(generator):
         if hasattr(q, "sample_and_log_prob"):
             return q.sample_and_log_prob((num_samples,))

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 SOURCES = ("test", "stored")
 PROPOSALS = ("estimator", "prior")
-FORMAT = 1  # increase when the same settings come to mean other samples
+FORMAT = 2  # increase when the same settings come to mean other samples
 
 
 @dataclass(frozen=True)

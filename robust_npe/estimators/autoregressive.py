@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -12,6 +13,7 @@ from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
+from robust_npe.estimators.antithetic import normal_noise
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.univariate import Univariate
@@ -116,7 +118,14 @@ class AutoregressiveDistribution(Distribution):
     ) -> None:
         self._conditioners = conditioners
         self._univariate = univariate
+        self._pairs = False
         super().__init__(batch_shape, event_shape, validate_args=False)
+
+    def antithetic(self) -> AutoregressiveDistribution:
+        """See `estimators.antithetic`."""
+        other = copy.copy(self)
+        other._pairs = True
+        return other
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*sample_shape, *batch_shape, D)`, broadcast."""
@@ -145,7 +154,7 @@ class AutoregressiveDistribution(Distribution):
     def _noise(self, sample_shape: Any) -> Tensor:
         like = self._conditioners[0].context_term
         shape = Size(sample_shape) + self.batch_shape + self.event_shape
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
+        return normal_noise(shape, like, self._pairs and len(Size(sample_shape)) > 0)
 
     def _pieces(self, theta: Tensor) -> Iterator[Tensor]:
         """Cut `(*, *batch_shape, D)` into columns `(D, S * B)` of a few samples each."""

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, biject_to, constraints, kl_diverge
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
+from robust_npe.estimators.antithetic import antithetic
 
 __all__ = ["Bijection", "Estimator", "Head", "HeadFactory", "Pushforward", "Standardize"]
 
@@ -57,6 +58,10 @@ class Pushforward(Distribution):
     def support(self) -> Constraint:
         """The set of theta with positive density."""
         return self.bijection.support
+
+    def antithetic(self) -> Pushforward:
+        """See `estimators.antithetic`."""
+        return Pushforward(antithetic(self.base), self.bijection)
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return log q(theta) for `theta (*, B, D)`, shape `(*, B)`."""

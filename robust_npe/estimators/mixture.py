@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
+from robust_npe.estimators.antithetic import paired
 from robust_npe.estimators.embeddings import mlp
 
 __all__ = ["GaussianMixture", "MixtureDensityNetwork"]
@@ -41,8 +43,15 @@ class GaussianMixture(Distribution):
         self.log_weights = logits.log_softmax(-1)
         self.means = means
         self.stds = stds
+        self._pairs = False
         self._components = Normal(means, stds, validate_args=False)
         super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=False)
+
+    def antithetic(self) -> GaussianMixture:
+        """See `estimators.antithetic`; both samples of a pair come from the same component."""
+        other = copy.copy(self)
+        other._pairs = True
+        return other
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*, D)`."""
@@ -50,14 +59,18 @@ class GaussianMixture(Distribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw samples of shape `(*sample_shape, *batch_shape, D)`."""
+        count = Size(sample_shape)
+        pairs = self._pairs and len(count) > 0
+        drawn = Size([-(-count[0] // 2), *count[1:]]) if pairs else count
         with torch.no_grad():
-            shape = Size(sample_shape) + self.batch_shape
+            shape = drawn + self.batch_shape
             weights = self.log_weights.exp().expand(*shape, -1)
             k = torch.multinomial(weights.reshape(-1, weights.shape[-1]), 1).reshape(*shape, 1, 1)
             k = k.expand(*shape, 1, *self.event_shape)
             mean = self.means.expand(*shape, -1, -1).gather(-2, k).squeeze(-2)
             std = self.stds.expand(*shape, -1, -1).gather(-2, k).squeeze(-2)
-            return mean + std * torch.randn_like(mean)
+            shift = std * torch.randn_like(mean)
+        return paired(mean + shift, mean - shift, count[0]) if pairs else mean + shift
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw samples with exact first derivatives with respect to the mixture's parameters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
+from robust_npe.estimators.antithetic import normal_noise
 
 __all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF"]
 
@@ -36,7 +38,14 @@ class NflowsDistribution(Distribution):
     def __init__(self, transform: CompositeTransform, context: Tensor, dim_theta: int) -> None:
         self.transform = transform
         self.context = context
+        self._pairs = False
         super().__init__(context.shape[:-1], Size([dim_theta]), validate_args=False)
+
+    def antithetic(self) -> NflowsDistribution:
+        """See `estimators.antithetic`."""
+        other = copy.copy(self)
+        other._pairs = True
+        return other
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*, D)`."""
@@ -54,7 +63,7 @@ class NflowsDistribution(Distribution):
 
     def _draw(self, sample_shape: Any) -> tuple[Tensor, Tensor, Tensor]:
         shape = Size(sample_shape) + self.batch_shape + self.event_shape
-        z = torch.randn(shape, dtype=self.context.dtype, device=self.context.device)
+        z = normal_noise(shape, self.context, self._pairs and len(Size(sample_shape)) > 0)
         theta, log_det = self._apply(self.transform.inverse, z)
         return theta, z, log_det
 

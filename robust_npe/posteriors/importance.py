@@ -125,13 +125,14 @@ def adapt(
     population = Population(target, proposals)
     counts = shares(batch, [1 / len(proposals)] * len(proposals))
     previous = 0.0
-    wanted = max(200, 50 * target.dim)
+    wanted = batch / 4  # enough for a mixture of several components
     for rounds in range(1, max_rounds + 1):
         population.draw(counts, generator)
         latest = effective_size(population.weights_of(slice(-batch, None), counts)) / batch
         flat, power = _flattened(population.log_weights, wanted)
         z = population.z[resample(flat, FIT_SIZE, generator)]
-        mixture = StudentMixture.fit(z, generator)
+        worth = min(effective_size(flat), FIT_SIZE)
+        mixture = StudentMixture.fit(z, generator, worth)
         settled = latest > GOOD_ENOUGH or (rounds > 2 and latest < 1.1 * previous)
         if power == 1.0 and settled:
             break

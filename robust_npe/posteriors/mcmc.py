@@ -112,7 +112,7 @@ def _positions(target: Target, start: Tensor, walkers: int, generator: Generator
 
 
 def bridge_evidence(
-    target: Target, z: Tensor, log_target: Tensor, num_samples: int, generator: Generator
+    target: Target, chains: Chains, num_samples: int, generator: Generator
 ) -> float:
     """Estimate log p(x) from draws of the posterior by bridge sampling.
 
@@ -125,13 +125,14 @@ def bridge_evidence(
 
     Args:
         target: Unnormalised density.
-        z: Draws of the posterior, shape `(N, D)`.
-        log_target: Their log density, shape `(N,)`.
+        chains: Draws of the posterior.
         num_samples: Draws from each side.
         generator: Source of randomness.
     """
+    z, log_target = chains.z, chains.log_target
     half = len(z) // 2
-    mixture = StudentMixture.fit(z[:half][:6000], generator)
+    fitted = z[:half][:6000]
+    mixture = StudentMixture.fit(fitted, generator, min(chains.ess / 2, len(fitted)))
     count = min(num_samples, half)
     kept, drawn = z[half : half + count], mixture.sample(count, generator)
     at_kept = log_target[half : half + count] - mixture.log_prob(kept)

@@ -94,19 +94,27 @@ class StudentMixture(Proposal):
         self.inverses = torch.linalg.inv(self.factors)
 
     @classmethod
-    def fit(cls, z: Tensor, generator: Generator, inflation: float = 1.2) -> StudentMixture:
+    def fit(
+        cls, z: Tensor, generator: Generator, effective: float, inflation: float = 1.2
+    ) -> StudentMixture:
         """Fit to samples z `(N, D)`; the Bayesian information criterion sets the size.
 
         Args:
             z: Samples, possibly with repetitions.
             generator: Source of the starting values.
+            effective: How many independent samples z is worth: repetitions tell nothing new, and
+                a component that closes in on a point that was drawn many times covers nothing.
             inflation: Factor on the covariances, so that the fit is wider than the samples.
         """
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        # whitened, because posteriors are thin in some directions and the fit's floor is not
         mean, std = z.mean(0), z.std(0).clamp(min=1e-12)
-        model = _smallest_bic(((z - mean) / std).numpy(), seed)
-        covariances = torch.from_numpy(model.covariances_) * (std[:, None] * std)
-        means = mean + std * torch.from_numpy(model.means_)
+        ridge = 1e-10 * torch.eye(z.shape[1], dtype=z.dtype)
+        factor = std[:, None] * torch.linalg.cholesky(torch.cov(((z - mean) / std).T) + ridge)
+        white = torch.linalg.solve_triangular(factor, (z - mean).T, upper=False).T
+        model = _smallest_bic(white.numpy(), effective, seed)
+        covariances = factor @ torch.from_numpy(model.covariances_) @ factor.T
+        means = mean + torch.from_numpy(model.means_) @ factor.T
         return cls(torch.from_numpy(model.weights_), means, inflation * covariances)
 
     def sample(self, num_samples: int, generator: Generator) -> Tensor:
@@ -136,20 +144,21 @@ class StudentMixture(Proposal):
         )
 
 
-def _smallest_bic(data: np.ndarray, seed: int) -> GaussianMixture:
+def _smallest_bic(data: np.ndarray, effective: float, seed: int) -> GaussianMixture:
     """Fit mixtures of 1, 2, 4, ... Gaussians as long as the criterion falls."""
     best, lowest = None, math.inf
     parameters = data.shape[1] * (data.shape[1] + 3) // 2 + 1
     for exponent in range(6):
         size = 2**exponent
-        if size > 1 and size * parameters * 5 > len(data):
+        if size > 1 and size * parameters * 5 > effective:
             break
         model = GaussianMixture(size, reg_covar=1e-4, tol=1e-2, max_iter=20, random_state=seed)
         with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
             # a rough fit is enough: weights correct it
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(data)
-            criterion = model.bic(data)
+            fit = 2 * effective * model.score(data)
+        criterion = size * parameters * math.log(effective) - fit
         if criterion >= lowest:
             break
         best, lowest = model, criterion

@@ -208,9 +208,7 @@ def _mcmc(
     target: Target, adapted: Adapted, settings: ReferenceSettings, generator: Generator
 ) -> PosteriorSamples:
     chains = run_chains(target, adapted.z, settings.walkers, settings.steps, generator)
-    evidence = bridge_evidence(
-        target, chains.z, chains.log_target, settings.max_evaluations, generator
-    )
+    evidence = bridge_evidence(target, chains, settings.max_evaluations, generator)
     return _result(
         target,
         chains.z,

@@ -91,8 +91,6 @@ def test_nll_is_that_of_theta_under_the_attacked_posterior(x, x_adv):
     by_hand = 0.5 * (quadratic + torch.log(q.variance).sum(-1) + constant)
     values = NegativeLogLikelihood()(posterior, x, theta, stream(0))(x_adv)
     torch.testing.assert_close(values, by_hand)
-    assert NegativeLogLikelihood.needs_theta
-    assert not KLForward.needs_theta
 
 
 def test_nll_without_theta_is_refused(x):
@@ -128,12 +126,11 @@ def test_estimators_in_theta_space_with_bounds(name):
 
 @pytest.mark.parametrize("name", KLS)
 def test_steps_use_fresh_samples_of_the_same_quantity(name, x, x_adv):
-    objective = KLForward(5, pool=50) if name == "kl_forward" else KLReverse(5)
+    objective = KLForward(5, pool=2000) if name == "kl_forward" else KLReverse(5)
     climb = objective(hidden, x, None, stream(0))
     steps = torch.stack([climb.step(x_adv) for _ in range(400)])
     assert not torch.equal(steps[0], steps[1])
-    if name == "kl_forward":  # cycles through the pool that scores use
-        torch.testing.assert_close(steps[:10].mean(0), climb(x_adv))
-    else:
-        error = steps.std(0) / len(steps) ** 0.5
-        assert ((steps.mean(0) - expected(name, x, x_adv)).abs() < 4.5 * error).all()
+    error = steps.std(0) / len(steps) ** 0.5
+    assert ((steps.mean(0) - expected(name, x, x_adv)).abs() < 4.5 * error).all()
+    if name == "kl_forward":  # begins the pool again
+        assert torch.equal(climb.step(x_adv), steps[0])
