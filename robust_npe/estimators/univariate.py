@@ -91,10 +91,11 @@ class RationalQuadraticSpline:
         left, size, slopes = self._find_bin(u, phi, axis=0)
         ratio = size[1] / size[0]
         z = (u - left[0]) / size[0]
-        curve = z * (1 - z)
-        denominator = ratio + (slopes[0] + slopes[1] - 2 * ratio) * curve
-        y = left[1] + size[1] * (ratio * z.square() + slopes[0] * curve) / denominator
-        log_slope = self._log_slope(z, curve, ratio, slopes, denominator)
+        first, bend = ratio - slopes[0], slopes[0] + slopes[1] - 2 * ratio
+        denominator = _denominator(z, ratio, bend)
+        rise = z * torch.addcmul(slopes[0], z, first) / denominator
+        y = torch.addcmul(left[1], size[1], rise)
+        log_slope = _log_slope(z, ratio, slopes[0], first, bend, denominator)
         return self._from_unit(inside, y, x), torch.where(inside, log_slope, 0.0)
 
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,15 +103,14 @@ class RationalQuadraticSpline:
         inside, v = self._to_unit(y)
         left, size, slopes = self._find_bin(v, phi, axis=1)
         ratio = size[1] / size[0]
+        first, bend = ratio - slopes[0], slopes[0] + slopes[1] - 2 * ratio
         rise = v - left[1]
-        bend = rise * (slopes[0] + slopes[1] - 2 * ratio)
-        a = size[1] * (ratio - slopes[0]) + bend
-        b = size[1] * slopes[0] - bend
+        a = size[1] * first + rise * bend
+        b = size[1] * slopes[0] - rise * bend
         c = -ratio * rise
         z = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
-        curve = z * (1 - z)
-        denominator = ratio + (slopes[0] + slopes[1] - 2 * ratio) * curve
-        log_slope = self._log_slope(z, curve, ratio, slopes, denominator)
+        denominator = _denominator(z, ratio, bend)
+        log_slope = _log_slope(z, ratio, slopes[0], first, bend, denominator)
         x = self._from_unit(inside, left[0] + z * size[0], y)
         return x, torch.where(inside, log_slope, 0.0)
 
@@ -136,24 +136,31 @@ class RationalQuadraticSpline:
         """
         k = self.bins
         # no maximum has to be subtracted before exp: the clipped values are small
-        parts = _soft_clip(phi[: 2 * k], -math.log(MIN_SLOPE) / 2).exp().unflatten(0, (2, k))
-        total = parts.sum(1)
+        sizes, inner = phi.split([2 * k, k - 1])
+        parts = _soft_clip(sizes, -math.log(MIN_SLOPE) / 2).exp().unflatten(0, (2, k))
+        share = parts.sum(1).reciprocal()
         with torch.no_grad():
             edges = parts[axis, :-1].cumsum(0)
-            index = (edges < u * total[axis]).sum(0)
-            bins = torch.arange(k, device=u.device).view(-1, *[1] * u.ndim)
-            below = (bins < index).to(u.dtype)
-        left = (parts * below).sum(1) / total
-        size = parts.gather(1, index.expand(2, 1, *index.shape)).squeeze(1) / total
-        knots = torch.stack((index - 1, index))
-        inner = (knots >= 0) & (knots < k - 1)
-        raw = phi[2 * k :].gather(0, knots.clamp(0, k - 2))
-        slopes = torch.where(inner, _soft_clip(raw, -math.log(MIN_SLOPE)), 0.0).exp()
+            below = edges < u / share[axis]  # knots below u, and so are the bins left of them
+            index = below.sum(0)
+            below = below.to(u.dtype)
+        left = (parts[:, :-1] * below).sum(1) * share
+        size = parts.gather(1, index.expand(2, 1, *index.shape)).squeeze(1) * share
+        # the log slope at both ends of the interval is zero, as that of the identity outside
+        padded = torch.nn.functional.pad(inner, (0, 0) * u.ndim + (1, 1))
+        raw = padded.gather(0, torch.stack((index, index + 1)))
+        slopes = _soft_clip(raw, -math.log(MIN_SLOPE)).exp()
         return left, size, slopes
 
-    @staticmethod
-    def _log_slope(
-        z: Tensor, curve: Tensor, ratio: Tensor, slopes: Tensor, denominator: Tensor
-    ) -> Tensor:
-        numerator = 2 * ratio * curve + slopes[0] * (1 - z).square() + slopes[1] * z.square()
-        return (ratio / denominator).square().mul(numerator).log()
+
+def _denominator(z: Tensor, ratio: Tensor, bend: Tensor) -> Tensor:
+    """Denominator of the rational function in the bin's own coordinate z in [0, 1]."""
+    return torch.addcmul(ratio, bend, torch.addcmul(z, z, z, value=-1))
+
+
+def _log_slope(
+    z: Tensor, ratio: Tensor, start: Tensor, first: Tensor, bend: Tensor, denominator: Tensor
+) -> Tensor:
+    """Logarithm of the derivative, whose numerator is quadratic in z."""
+    numerator = torch.addcmul(start, z, torch.addcmul(2 * first, z, bend))
+    return (ratio / denominator).square().mul(numerator).log()

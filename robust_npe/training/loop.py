@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import statistics
@@ -111,14 +110,15 @@ def train(
     defense.setup(theta, x)
     optimizer = torch.optim.Adam(estimator.parameters(), lr=settings.learning_rate, fused=True)
     kept = WeightAverage(estimator, settings.weight_average)
-    history, best_weights = History(), copy.deepcopy(estimator.state_dict())
+    history, best_weights = History(), _copy(estimator)
     validation_state = child(generator).get_state()
 
     epochs = tqdm(range(settings.max_epochs), desc="train", disable=not sys.stderr.isatty())
     for epoch in epochs:
         losses = []
         for batch in torch.randperm(len(x), generator=generator).split(settings.batch_size):
-            loss = defense.loss(estimator, theta[batch], x[batch], generator)
+            rows = theta.index_select(0, batch), x.index_select(0, batch)
+            loss = defense.loss(estimator, *rows, generator)
             optimizer.zero_grad()
             loss.backward()
             norm = _clip_gradient(estimator, settings.clip_norm)
@@ -137,7 +137,7 @@ def train(
             break
         if history.validation_loss[-1] < min(history.validation_loss[:-1], default=math.inf):
             history.best_epoch = epoch
-            best_weights = copy.deepcopy(kept.estimator.state_dict())
+            best_weights = _copy(kept.estimator)
         idle = history.epochs_since_best
         if settings.decay_patience and idle and idle % settings.decay_patience == 0:
             for group in optimizer.param_groups:
@@ -150,6 +150,10 @@ def train(
     if history.diverged:
         _report_divergence(history, defense)
     return history
+
+
+def _copy(estimator: Estimator) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in estimator.state_dict().items()}
 
 
 def _clip_gradient(estimator: Estimator, max_norm: float) -> float:
