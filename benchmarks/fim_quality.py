@@ -68,7 +68,7 @@ def evaluate(estimator: Estimator, theta: Tensor, x: Tensor) -> dict[str, float]
         nll = float(-estimator(x).log_prob(theta).mean())
     ball = make_ball("l2", EPSILON * std_unit(x))
     clean = x[:NUM_ATTACKED]
-    attack = PGD(ball, KLForward(5), data_domain(x), steps=100)
+    attack = PGD(ball, KLForward(), data_domain(x), steps=100)
     moved = attack(estimator, clean, generator=stream(0, "attack"))
     with torch.no_grad():
         divergence = kl(estimator(clean), estimator(moved), 256, stream(0, "kl"))

@@ -65,13 +65,28 @@ class PGD(Attack):
         self.select = select
 
     def __call__(
-        self, posterior: Posterior, x: Tensor, theta: Tensor | None = None, *, generator: Generator
+        self,
+        posterior: Posterior,
+        x: Tensor,
+        theta: Tensor | None = None,
+        *,
+        generator: Generator,
+        initial: Tensor | None = None,
     ) -> Tensor:
-        """See `Attack`."""
+        """See `Attack`.
+
+        Args:
+            posterior: See `Attack`, and so are the next two.
+            x: Shape `(B, Dx)`.
+            theta: Shape `(B, D)`.
+            generator: Source of randomness.
+            initial: Where to start instead of at random, shape `(B, Dx)`; not at x itself.
+        """
         x = x.detach()
         with frozen(posterior):
             climb = self.objective(posterior, x, theta, child(generator))
-            start = self.feasible(x, x + self.start * self.ball.sample(x, generator))
+            random = x + self.start * self.ball.sample(x, generator)
+            start = self.feasible(x, random if initial is None else initial)
             best, last = self._climb(climb, x, start)
             if self.select == "last":
                 return last

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import TypeVar
+
+import torch
 from torch import Generator, Tensor
 
 from robust_npe.attacks import (
     PGD,
     Attack,
+    Ball,
     KLForward,
     KLReverse,
     NegativeLogLikelihood,
@@ -22,62 +27,47 @@ from robust_npe.divergences import kl
 from robust_npe.estimators import Estimator
 from robust_npe.random import child
 
+A = TypeVar("A", bound=Attack)
+
 __all__ = ["TRADES", "AdversarialTraining", "NoiseAugmentation"]
 
 
 class _PerturbedTraining(Defense):
-    """Common part: a ball in units of the training data, and PGD in it.
-
-    The inner attack freezes the network, so its gradients never reach the weights' `.grad`.
+    """Common part: a ball in units of the training data, and an attack in it.
 
     Args:
         epsilon: Training radius, in units of the mean standard deviation over features.
         norm: Norm of the ball.
-        steps: Steps of the inner PGD.
-        step_size: Length of one step, in the same units as epsilon.
     """
 
     epsilon: float
 
-    def __init__(self, epsilon: float, norm: str, steps: int = 1, step_size: float = 0.1) -> None:
+    def __init__(self, epsilon: float, norm: str) -> None:
         require(epsilon > 0, "defense.epsilon", epsilon, "a positive number")
-        require(steps > 0, "defense.steps", steps, "a positive integer")
-        require(step_size > 0, "defense.step_size", step_size, "a positive number")
         make_ball(norm, 0.0)
         self.epsilon = epsilon
         self.norm = norm
-        self.steps = steps
-        self.step_size = step_size
         self.attack: Attack | None = None
 
     def setup(self, theta: Tensor, x: Tensor) -> None:
         """Fix radius and domain from the training data."""
-        ball = make_ball(self.norm, self.epsilon * std_unit(x))
-        objective = self._objective()
-        if objective is None:
-            self.attack = Noise(ball)
-            return
-        self.attack = PGD(
-            ball,
-            objective,
-            domain=data_domain(x),
-            steps=self.steps,
-            step_size=min(1.0, self.step_size / self.epsilon),
-            schedule="constant",
-            select="last",
-        )
+        self.attack = self._attack(make_ball(self.norm, self.epsilon * std_unit(x)), x)
 
-    def _objective(self) -> Objective | None:
-        """What the inner attack climbs; None for random perturbations."""
-        return None
+    @abstractmethod
+    def _attack(self, ball: Ball, x: Tensor) -> Attack:
+        """Return the attack for training data `x (N, Dx)`."""
 
     def perturb(
         self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
     ) -> Tensor:
         """Return x~ of shape `(B, Dx)`."""
-        if self.attack is None:
+        return self._ready(self.attack)(estimator, x, theta, generator=generator)
+
+    @staticmethod
+    def _ready(attack: A | None) -> A:
+        if attack is None:
             raise RuntimeError("call setup(theta, x) with the training data before training.")
-        return self.attack(estimator, x, theta, generator=generator)
+        return attack
 
 
 class NoiseAugmentation(_PerturbedTraining):
@@ -93,13 +83,95 @@ class NoiseAugmentation(_PerturbedTraining):
     def __init__(self, epsilon: float = 1.0, norm: str = "l2") -> None:
         super().__init__(epsilon, norm)
 
+    def _attack(self, ball: Ball, x: Tensor) -> Attack:
+        return Noise(ball)
+
     def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
         """See `Defense.loss`."""
         x_noisy = self.perturb(estimator, theta, x, generator)
         return negative_log_likelihood(estimator, theta, x_noisy)
 
 
-class AdversarialTraining(_PerturbedTraining):
+class _AttackedTraining(_PerturbedTraining):
+    """Perturbations from PGD on the network in its present state.
+
+    The network is frozen meanwhile, so the attack's gradients never reach the weights' `.grad`.
+
+    Args:
+        epsilon: Training radius, in units of the mean standard deviation over features.
+        norm: Norm of the ball.
+        steps: Steps of PGD.
+        step_size: Length of one step, in the same units as epsilon.
+        warm_start: Start at the pair's perturbation of an earlier epoch instead of at random:
+            then fewer steps are enough. Keeps a copy of x in memory.
+        attack_every: Attack in every so many epochs, and use the last perturbations in between;
+            also keeps a copy of x.
+    """
+
+    def __init__(
+        self,
+        epsilon: float,
+        norm: str,
+        steps: int,
+        step_size: float,
+        warm_start: bool,
+        attack_every: int,
+    ) -> None:
+        super().__init__(epsilon, norm)
+        require(steps > 0, "defense.steps", steps, "a positive integer")
+        require(step_size > 0, "defense.step_size", step_size, "a positive number")
+        require(attack_every > 0, "defense.attack_every", attack_every, "a positive integer")
+        self.steps = steps
+        self.step_size = step_size
+        self.warm_start = warm_start
+        self.attack_every = attack_every
+        self.attack: PGD | None = None
+
+    def setup(self, theta: Tensor, x: Tensor) -> None:
+        """See `Defense.setup`; forgets the perturbations of an earlier training."""
+        super().setup(theta, x)
+        self._index: Tensor | None = None
+        if self.warm_start or self.attack_every > 1:
+            self._kept = x.clone()
+            self._visits = torch.zeros(len(x), dtype=torch.long, device=x.device)
+
+    @abstractmethod
+    def _objective(self) -> Objective:
+        """What the inner attack climbs."""
+
+    def _attack(self, ball: Ball, x: Tensor) -> PGD:
+        return PGD(
+            ball,
+            self._objective(),
+            domain=data_domain(x),
+            steps=self.steps,
+            step_size=min(1.0, self.step_size / self.epsilon),
+            schedule="constant",
+            select="last",
+        )
+
+    def select(self, index: Tensor) -> None:
+        """See `Defense.select`."""
+        self._index = index
+
+    def perturb(
+        self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
+    ) -> Tensor:
+        """Return x~ of shape `(B, Dx)`, for the pairs selected last or for any others."""
+        attack, index = self._ready(self.attack), self._index
+        self._index = None
+        if index is None or not (self.warm_start or self.attack_every > 1):
+            return attack(estimator, x, theta, generator=generator)
+        epoch = int(self._visits[index[0]])  # every pair is visited once per epoch
+        self._visits[index] += 1
+        if epoch % self.attack_every == 0:
+            initial = self._kept[index] if self.warm_start and epoch > 0 else None
+            x_adv = attack(estimator, x, theta, generator=generator, initial=initial)
+            self._kept[index] = x_adv
+        return self._kept[index]
+
+
+class AdversarialTraining(_AttackedTraining):
     """Mean of -log q(theta|x~), x~ from PGD that makes the true theta improbable.
 
     References:
@@ -111,14 +183,22 @@ class AdversarialTraining(_PerturbedTraining):
         norm: Norm of the ball.
         steps: Steps of the inner PGD.
         step_size: Length of one step, in the same units as epsilon.
+        warm_start: See `_AttackedTraining`.
+        attack_every: See `_AttackedTraining`.
     """
 
     name = "adversarial_training"
 
     def __init__(
-        self, epsilon: float = 1.0, norm: str = "l2", steps: int = 20, step_size: float = 0.1
+        self,
+        epsilon: float = 1.0,
+        norm: str = "l2",
+        steps: int = 20,
+        step_size: float = 0.1,
+        warm_start: bool = False,
+        attack_every: int = 1,
     ) -> None:
-        super().__init__(epsilon, norm, steps, step_size)
+        super().__init__(epsilon, norm, steps, step_size, warm_start, attack_every)
 
     def _objective(self) -> Objective:
         return NegativeLogLikelihood()
@@ -129,7 +209,7 @@ class AdversarialTraining(_PerturbedTraining):
         return negative_log_likelihood(estimator, theta, x_adv)
 
 
-class TRADES(_PerturbedTraining):
+class TRADES(_AttackedTraining):
     """Mean of -log q(theta|x) + beta KL(q(.|x) || q(.|x~)), x~ from PGD on the same divergence.
 
     References:
@@ -144,6 +224,8 @@ class TRADES(_PerturbedTraining):
         step_size: Length of one step, in the same units as epsilon.
         divergence: `kl_forward`, KL(q(.|x) || q(.|x~)), or `kl_reverse`.
         num_samples: Samples of the divergence, in the attack and in the loss.
+        warm_start: See `_AttackedTraining`.
+        attack_every: See `_AttackedTraining`.
     """
 
     name = "trades"
@@ -158,8 +240,10 @@ class TRADES(_PerturbedTraining):
         step_size: float = 0.1,
         divergence: str = "kl_forward",
         num_samples: int = 1,
+        warm_start: bool = False,
+        attack_every: int = 1,
     ) -> None:
-        super().__init__(epsilon, norm, steps, step_size)
+        super().__init__(epsilon, norm, steps, step_size, warm_start, attack_every)
         require(beta >= 0, "beta", beta, "a number that is not negative")
         require(
             divergence in ("kl_forward", "kl_reverse"),

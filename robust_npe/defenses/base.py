@@ -27,6 +27,14 @@ class Defense(ABC):
         """Called once before training with the training data `(N, D)` and `(N, Dx)`."""
         return
 
+    def select(self, index: Tensor) -> None:
+        """Called before each training batch with the positions of its pairs in the training data.
+
+        Args:
+            index: Shape `(B,)`. Only defenses that remember something about each pair need it.
+        """
+        return
+
     @abstractmethod
     def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
         """Return the scalar whose gradient is followed, for one batch.

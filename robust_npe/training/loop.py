@@ -118,6 +118,7 @@ def train(
         losses = []
         for batch in torch.randperm(len(x), generator=generator).split(settings.batch_size):
             rows = theta.index_select(0, batch), x.index_select(0, batch)
+            defense.select(batch)
             loss = defense.loss(estimator, *rows, generator)
             optimizer.zero_grad()
             loss.backward()

@@ -9,6 +9,7 @@ from robust_npe.attacks import PGD, data_domain, std_unit
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import TRADES, AdversarialTraining, NoiseAugmentation
 from robust_npe.estimators import MAF, DiagonalGaussian
+from robust_npe.estimators.antithetic import antithetic
 from robust_npe.random import child, draws_from, stream
 from tests.helpers import make_estimator, observations, prior_draws
 
@@ -115,7 +116,7 @@ def test_trades_of_a_flow_samples_the_divergence_with_attached_theta(data):
     generator = stream(0)
     x_adv = defense.perturb(estimator, theta, x, generator)
     with draws_from(child(generator)):
-        samples = estimator(x).rsample((4,))
+        samples = antithetic(estimator(x)).rsample((4,))
     divergence = estimator(x).log_prob(samples) - estimator(x_adv).log_prob(samples)
     expected = 0.7 * divergence.mean() - estimator(x).log_prob(theta).mean()
     torch.testing.assert_close(loss, expected)
@@ -181,6 +182,65 @@ def test_noise_augmentation_trains_on_noisy_observations(data):
     torch.testing.assert_close(loss, by_hand(estimator, theta, noisy, noisy))
 
 
+def visit(defense, estimator, data, seed):
+    """One epoch in random order; returns x~ of all pairs."""
+    theta, x = data
+    x_adv = torch.zeros_like(x)
+    for i, batch in enumerate(torch.randperm(40, generator=stream(seed)).split(20)):
+        defense.select(batch)
+        x_adv[batch] = defense.perturb(estimator, theta[batch], x[batch], stream(seed, i))
+    return x_adv
+
+
+@pytest.mark.parametrize("kind", [TRADES, AdversarialTraining])
+def test_attack_every_uses_the_last_perturbations_in_between(kind, data):
+    defense = set_up(kind(epsilon=0.5, steps=2, attack_every=3), data)
+    epochs = [visit(defense, gaussian(), data, seed) for seed in range(5)]
+    assert torch.equal(epochs[0], epochs[1])
+    assert torch.equal(epochs[0], epochs[2])
+    assert not torch.isclose(epochs[3], epochs[2]).all(-1).any()
+    assert torch.equal(epochs[3], epochs[4])
+
+
+@pytest.mark.parametrize("kind", [TRADES, AdversarialTraining])
+def test_a_warm_start_goes_on_where_the_last_epoch_ended(kind, data):
+    theta, x = data
+    estimator = gaussian()
+
+    def objective(x_adv):
+        if kind is AdversarialTraining:
+            return float(by_hand(estimator, theta, x_adv, x_adv))
+        moved = by_hand(estimator, theta, x, x_adv, 1.0) - by_hand(estimator, theta, x, x_adv)
+        return float(moved)
+
+    with torch.no_grad():
+        cold, warm = (
+            set_up(kind(epsilon=0.5, steps=2, step_size=0.05, warm_start=w), data)
+            for w in (False, True)
+        )
+        values = [[objective(visit(d, estimator, data, s)) for s in range(8)] for d in (cold, warm)]
+        longest = set_up(kind(epsilon=0.5, steps=100, step_size=0.05), data)
+        best = objective(visit(longest, estimator, data, 0))
+    assert values[0][0] == pytest.approx(values[1][0])  # nothing to start from yet
+    assert best - values[1][-1] < 0.3 * (best - max(values[0]))
+    radius = 0.5 * std_unit(x)
+    distances = torch.linalg.vector_norm(visit(warm, estimator, data, 9) - x, dim=-1)
+    assert float(distances.max()) <= radius * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("kind", [TRADES, AdversarialTraining])
+def test_only_selected_pairs_are_remembered(kind, data):
+    theta, x = data
+    defense = set_up(kind(epsilon=0.5, steps=2, warm_start=True, attack_every=2), data)
+    first = visit(defense, gaussian(), data, 0)
+    # a validation set in between neither sees nor changes what is remembered
+    others = defense.perturb(gaussian(), theta[:5], x[:5] + 1, stream(0))
+    assert (others - x[:5] - 1).norm(dim=-1).max() <= 0.5 * std_unit(x) * (1 + 1e-4)
+    assert torch.equal(visit(defense, gaussian(), data, 1), first)
+    defense.setup(*data)
+    assert not torch.equal(visit(defense, gaussian(), data, 2), first)
+
+
 @pytest.mark.parametrize("kind", [TRADES, AdversarialTraining, NoiseAugmentation])
 def test_setup_is_needed(kind, data):
     with pytest.raises(RuntimeError, match="setup"):
@@ -194,6 +254,7 @@ def test_setup_is_needed(kind, data):
         (NoiseAugmentation, {"norm": "l7"}),
         (AdversarialTraining, {"steps": 0}),
         (AdversarialTraining, {"step_size": 0.0}),
+        (AdversarialTraining, {"attack_every": 0}),
         (TRADES, {"beta": -0.1}),
         (TRADES, {"divergence": "kl"}),
         (TRADES, {"num_samples": 0}),
