@@ -132,6 +132,8 @@ def _unknown_command(word: str) -> str:
 
 def _missing_choice(error: MissingConfigException) -> str:
     """Name the choices of a group, those in subfolders included."""
+    if "hydra/launcher/joblib" in str(error.missing_cfg_file):
+        return "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
     group, _, choice = (error.missing_cfg_file or "").partition("/")
     folder = config_directory() / group
     if not choice or not folder.is_dir():
