@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.errors import MissingConfigException
 
 from robust_npe import cli
 
@@ -101,6 +102,21 @@ def test_sweep(capsys, elsewhere):
     assert cli.main(words) == 0
     assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
     assert capsys.readouterr().out.count("gaussian_linear, gaussian, defense none") == 2
+
+
+def test_sweep_on_all_cores(capsys, elsewhere):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["train", "-m", "hydra/launcher=cores", "scale=smoke", "num_simulations=64"]
+    words += ["training.max_epochs=1", "plots=false", "epsilon=1", "estimator=gaussian"]
+    assert cli.main([*words, "seed=0,1"]) == 0
+    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
+
+
+def test_launcher_that_is_not_installed():
+    error = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib")
+    assert cli._missing_choice(error) == (
+        "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
+    )
 
 
 def test_failed_job_of_a_sweep_is_logged_and_the_others_run(capsys, elsewhere):
