@@ -179,6 +179,7 @@ def _draw_summary(figure: SubFigure, table: pd.DataFrame, metric: str) -> None:
     names = list(dict.fromkeys(table.defense))
     panels = figure.subplots(1, 1 + len(names), squeeze=False)[0]
     draw_tolerance(panels[0], table[table.attack != "none"], metric, "defense")
+    panels[0].legend(loc="lower right")
     panels[0].set_ylabel(LABELS.get(metric, metric))
     curves = table[(table.metric == "coverage") & (table.statistic == "coverage")]
     for axes, name in zip(panels[1:], names, strict=True):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 __all__ = [
     "COLORS",
     "EPSILON_COLORS",
     "epsilon_color",
+    "line_colors",
     "new_figure",
     "require_one_setting",
     "save_figure",
@@ -85,6 +88,28 @@ def epsilon_color(epsilon: float, epsilons: list[float]) -> object:
     others = sorted(e for e in epsilons if e > 0)
     position = 0.4 + 0.6 * others.index(epsilon) / max(1, len(others) - 1)
     return mpl.colormaps["YlOrRd"](position)
+
+
+def line_colors(labels: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each line of a plot.
+
+    Lines of one attack or defense with different settings, such as "fim beta=0.01", are shades of
+    its colour; what has no colour in this style takes one that nothing else has.
+
+    Args:
+        labels: Names of lines: what is in `COLORS`, alone or followed by a space and settings.
+    """
+    families: dict[str, list[str]] = {}
+    for label in labels:
+        families.setdefault(label.split(" ")[0], []).append(label)
+    spare = cycle(mpl.color_sequences["Dark2"][2:])
+    colors = {}
+    for family, members in families.items():
+        base = to_rgb(COLORS.get(family) or next(spare))
+        for i, label in enumerate(members):
+            lightness = 0.6 * (1 - (i + 1) / len(members))  # the last one is the colour itself
+            colors[label] = to_hex([c + (1 - c) * lightness for c in base])
+    return colors
 
 
 @contextmanager

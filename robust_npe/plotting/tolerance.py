@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.style import COLORS, new_figure, require_one_setting, style
+from robust_npe.plotting.style import COLORS, line_colors, new_figure, require_one_setting, style
 
 __all__ = ["draw_tolerance", "tolerance_plot"]
 
@@ -38,11 +38,14 @@ def tolerance_plot(
     if not tasks:
         raise ValueError(f"The table has no rows with metric={metric!r} of an attack.")
     with style():
-        figure = new_figure(2.6 * len(tasks) + 0.6, 2.4)
+        figure = new_figure(2.6 * len(tasks) + 1.6, 2.4)
         panels = figure.subplots(1, len(tasks), squeeze=False)[0]
         for axes, task in zip(panels, tasks, strict=True):
             draw_tolerance(axes, attacked[attacked.task == task], metric, compare)
             axes.set_title(task)
+        # outside, where it covers no point
+        longest = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+        figure.legend(*longest.get_legend_handles_labels(), loc="outside right center")
         panels[0].set_ylabel(LABELS.get(metric, metric))
     return figure
 
@@ -53,6 +56,7 @@ def draw_tolerance(axes: Axes, table: pd.DataFrame, metric: str, compare: str) -
     position = {epsilon: i for i, epsilon in enumerate(epsilons)}
     wanted = table[table.metric.isin([metric, "legitimate_movement"])]
     groups = list(wanted.groupby(compare, dropna=False))
+    colors = line_colors(str(name) for name, _ in groups)
     for i, (name, group) in enumerate(groups):
         require_one_setting(group, f"{compare} {name}")
         lines = group[group.metric == metric]
@@ -68,7 +72,7 @@ def draw_tolerance(axes: Axes, table: pd.DataFrame, metric: str, compare: str) -
             markersize=3,
             linewidth=1.2,
             elinewidth=0.8,
-            color=COLORS.get(str(name)),
+            color=colors[str(name)],
             label=str(name),
         )
         moves = _by_epsilon(group[group.metric == "legitimate_movement"], "median")
@@ -80,7 +84,6 @@ def draw_tolerance(axes: Axes, table: pd.DataFrame, metric: str, compare: str) -
     axes.set_yscale("log")
     axes.set_xticks(range(len(epsilons)), [f"{e:g}" for e in epsilons])
     axes.set_xlabel(rf"$\epsilon$ ({table.epsilon_unit.iloc[0]}, {table.norm.iloc[0]})")
-    axes.legend(loc="lower right")
 
 
 def _by_epsilon(table: pd.DataFrame, statistic: str) -> pd.Series:

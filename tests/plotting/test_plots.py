@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 from robust_npe.plotting import (
     COLORS,
@@ -14,7 +15,7 @@ from robust_npe.plotting import (
     style,
     tolerance_plot,
 )
-from robust_npe.plotting.style import epsilon_color
+from robust_npe.plotting.style import epsilon_color, line_colors
 
 EPSILONS = [0.1, 0.5, 2.0]
 LEVELS = np.linspace(0, 1, 5)
@@ -150,7 +151,8 @@ def test_movement_of_the_true_posterior_belongs_to_each_attack():
     assert len(drawn) == 2
     assert drawn[0] == pytest.approx(0.05 * np.array(EPSILONS))
     assert drawn[1] == pytest.approx(np.array(EPSILONS))
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    (legend,) = axes.figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
     assert labels.count("true posterior") == 1
 
 
@@ -211,6 +213,18 @@ def test_coverage_averages_over_seeds_and_separates_defenses():
 def test_clean_runs_alone_have_a_coverage_plot():
     figure = coverage_plot(table(coverages(1.5, 0.0)))
     assert figure.axes[0].lines[1].get_ydata() == pytest.approx(LEVELS**1.5)
+
+
+def test_lines_of_one_defense_are_shades_of_its_colour():
+    labels = ["fim beta=0.001", "fim beta=0.01", "fim beta=0.1", "none", "mine a=1", "mine a=2"]
+    colors = line_colors(labels)
+    assert len(set(colors.values())) == len(labels)
+    assert colors["none"] == COLORS["none"]
+    assert colors["fim beta=0.1"] == COLORS["fim"]
+    brightness = [sum(to_rgb(colors[label])) for label in labels[:3]]
+    assert brightness == sorted(brightness, reverse=True)
+    assert brightness[0] < 2.8  # still visible on white
+    assert not {colors["mine a=1"], colors["mine a=2"]} & set(COLORS.values())
 
 
 def test_attacks_of_one_radius_are_never_pooled_under_a_defense():

@@ -31,5 +31,4 @@ def test_mean_absolute_coverage_error_on_clean_data(task, tmp_path, monkeypatch)
     table = pd.read_csv(path)
     chosen = (table.metric == "coverage") & (table.attack == "none")
     error = table[chosen & (table.statistic == "mean_absolute_error")].value.item()
-    print(f"{task}: coverage error {error:.3f}")
     assert error < 0.1
