@@ -108,7 +108,8 @@ def line_colors(labels: Iterable[str]) -> dict[str, str]:
         base = to_rgb(COLORS.get(family) or next(spare))
         for i, label in enumerate(members):
             lightness = 0.6 * (1 - (i + 1) / len(members))  # the last one is the colour itself
-            colors[label] = to_hex([c + (1 - c) * lightness for c in base])
+            red, green, blue = (c + (1 - c) * lightness for c in base)
+            colors[label] = to_hex((red, green, blue))
     return colors
 
 
