@@ -183,8 +183,8 @@ class AdversarialTraining(_AttackedTraining):
         norm: Norm of the ball.
         steps: Steps of the inner PGD.
         step_size: Length of one step, in the same units as epsilon.
-        warm_start: See `_AttackedTraining`.
-        attack_every: See `_AttackedTraining`.
+        warm_start: Start at the pair's perturbation of the epoch before: fewer steps suffice.
+        attack_every: Attack in every so many epochs; use the last perturbations in between.
     """
 
     name = "adversarial_training"
@@ -224,8 +224,8 @@ class TRADES(_AttackedTraining):
         step_size: Length of one step, in the same units as epsilon.
         divergence: `kl_forward`, KL(q(.|x) || q(.|x~)), or `kl_reverse`.
         num_samples: Samples of the divergence, in the attack and in the loss.
-        warm_start: See `_AttackedTraining`.
-        attack_every: See `_AttackedTraining`.
+        warm_start: Start at the pair's perturbation of the epoch before: fewer steps suffice.
+        attack_every: Attack in every so many epochs; use the last perturbations in between.
     """
 
     name = "trades"
