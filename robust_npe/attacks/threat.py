@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from robust_npe.attacks.balls import Ball, make_ball
@@ -26,7 +27,9 @@ def std_unit(x: Tensor) -> float:
         ConfigError: There is one feature only, which has no spread over features.
     """
     _require_features(x.shape[1])
-    return float(x.double().std(dim=1).mean())
+    # in parts: a copy of all data in float64 may not fit into memory
+    stds = [part.double().std(dim=1) for part in x.split(65_536)]
+    return float(torch.cat(stds).mean())
 
 
 def data_domain(x: Tensor) -> Domain:

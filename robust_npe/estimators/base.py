@@ -16,6 +16,7 @@ from robust_npe.estimators.antithetic import antithetic
 
 __all__ = ["Bijection", "Estimator", "Head", "HeadFactory", "Pushforward", "Standardize"]
 
+ROWS = 65_536  # that are converted to float64 at a time
 MIN_STD = 0.05  # features of x that hardly vary are not blown up (published setting)
 
 
@@ -121,9 +122,11 @@ class Standardize(nn.Module):
 
     def fit(self, x: Tensor, min_std: float) -> None:
         """Take mean and standard deviation from data `(N, dim)`, the latter at least `min_std`."""
-        x = x.double()
-        self.mean.copy_(x.mean(0))
-        self.std.copy_(x.std(0, correction=0).clamp(min=min_std))
+        parts = x.split(ROWS)  # a copy of all data in float64 may not fit into memory
+        mean = sum(part.double().sum(0) for part in parts) / len(x)
+        variance = sum((part.double() - mean).square().sum(0) for part in parts) / len(x)
+        self.mean.copy_(mean)
+        self.std.copy_(variance.sqrt().clamp(min=min_std))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardised data, same shape."""
