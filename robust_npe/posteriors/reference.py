@@ -141,7 +141,8 @@ def reference_posterior(
         if result.converged or settings.method == "importance":
             return result
         log.info(
-            "importance sampling failed (ESS %.0f, Pareto k %.2f): MCMC",
+            "importance sampling failed (ESS %.0f, Pareto k %.2f): MCMC, which takes its time "
+            "where a likelihood is costly (reference.method=importance does without)",
             result.ess,
             result.diagnostic_value,
         )

@@ -174,6 +174,18 @@ def test_weights_of_several_proposals_give_the_evidence():
     assert population.counts == [3000, 2000]
 
 
+def test_an_error_of_the_likelihood_ends_the_chains():
+    class Broken(TwoModes):
+        def log_likelihood(self, theta, x):
+            if len(theta) == 4 * 8:  # half of the walkers of all four ensembles
+                raise FloatingPointError("no number")
+            return super().log_likelihood(theta, x)
+
+    target = Target(Broken(), X)
+    with pytest.raises(FloatingPointError, match="no number"):
+        run_chains(target, Prior(target).sample(100, stream(0)), 16, 10, stream(1))
+
+
 def test_bridge_evidence_of_independent_draws():
     target = Target(TwoModes(), X)
     with draws_from(stream(0)):
