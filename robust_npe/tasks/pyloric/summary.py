@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,12 +103,22 @@ def spikes(
     return np.asarray(positions * dt), np.asarray(smoothed[positions + 1])
 
 
-def energies(
-    voltage: ArrayLike, power: ArrayLike, *, dt: float = 0.025
-) -> tuple[float, NDArray[np.float64]]:
-    """Return the energy one cell spends in all, and in each burst, in uJ/cm^2.
+class Energies(NamedTuple):
+    """What one cell spends, in uJ/cm^2.
 
-    A burst counts from 2 ms before its first to 12 ms after its last spike.
+    Attributes:
+        total: In all.
+        per_burst: In each burst (n,), from 2 ms before its first to 12 ms after its last spike.
+        per_spike: The same (n,), divided by the burst's number of spikes.
+    """
+
+    total: float
+    per_burst: NDArray[np.float64]
+    per_spike: NDArray[np.float64]
+
+
+def energies(voltage: ArrayLike, power: ArrayLike, *, dt: float = 0.025) -> Energies:
+    """Return the energy that one cell spends: in all, in its bursts, and for its spikes.
 
     Args:
         voltage: Membrane potential (n,) in mV.
@@ -117,11 +127,13 @@ def energies(
         dt: Distance of the samples in ms.
     """
     spent = np.asarray(power, np.float64) * dt / c.AREA / 1000.0
-    starts, ends = find_bursts(find_spikes(_smoothed(voltage, dt)), dt)
+    positions = find_spikes(_smoothed(voltage, dt))
+    starts, ends = find_bursts(positions, dt)
     before, after = round(2.0 / dt), round(12.0 / dt)
     pieces = zip(starts - before, ends + after, strict=True)
-    per_burst = [spent[max(0, start) : end].sum() for start, end in pieces]
-    return float(spent.sum()), np.array(per_burst, dtype=np.float64)
+    per_burst = np.array([spent[max(0, a) : b].sum() for a, b in pieces], dtype=np.float64)
+    counts = np.searchsorted(positions, ends, "right") - np.searchsorted(positions, starts)
+    return Energies(float(spent.sum()), per_burst, per_burst / counts)
 
 
 def _smoothed(voltage: ArrayLike, dt: float) -> NDArray[np.float64]:

@@ -127,10 +127,11 @@ def test_spikes_and_energies() -> None:
     times, heights = pyloric.spikes(trace)
     assert np.allclose(times[:3], [200, 220, 240], atol=2 * DT)
     assert np.allclose(heights, 30.0, atol=0.1)
-    total, per_burst = pyloric.energies(trace, np.ones_like(trace))
+    total, per_burst, per_spike = pyloric.energies(trace, np.ones_like(trace))
     unit = DT / 0.628e-3 / 1000
     assert total == pytest.approx(len(trace) * unit)
     assert per_burst == pytest.approx(np.full(4, (80 + 14) / DT * unit))
+    assert per_spike == pytest.approx(per_burst / 5)  # at 0, 20, 40, 60 and 80 ms
 
 
 @pytest.mark.parametrize(
