@@ -125,13 +125,14 @@ class _AttackedTraining(_PerturbedTraining):
         self.step_size = step_size
         self.warm_start = warm_start
         self.attack_every = attack_every
+        self.remembers = warm_start or attack_every > 1
         self.attack: PGD | None = None
 
     def setup(self, theta: Tensor, x: Tensor) -> None:
         """See `Defense.setup`; forgets the perturbations of an earlier training."""
         super().setup(theta, x)
         self._index: Tensor | None = None
-        if self.warm_start or self.attack_every > 1:
+        if self.remembers:
             self._kept = x.clone()
             self._visits = torch.zeros(len(x), dtype=torch.long, device=x.device)
 
@@ -160,7 +161,7 @@ class _AttackedTraining(_PerturbedTraining):
         """Return x~ of shape `(B, Dx)`, for the pairs selected last or for any others."""
         attack, index = self._ready(self.attack), self._index
         self._index = None
-        if index is None or not (self.warm_start or self.attack_every > 1):
+        if index is None or not self.remembers:
             return attack(estimator, x, theta, generator=generator)
         epoch = int(self._visits[index[0]])  # every pair is visited once per epoch
         self._visits[index] += 1

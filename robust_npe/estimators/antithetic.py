@@ -10,11 +10,14 @@ References:
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import Distribution
 
-__all__ = ["antithetic", "normal_noise", "paired"]
+__all__ = ["Antithetic", "antithetic", "half", "paired"]
 
 
 def antithetic(q: Distribution) -> Distribution:
@@ -26,12 +29,32 @@ def antithetic(q: Distribution) -> Distribution:
     return q.antithetic() if hasattr(q, "antithetic") else q
 
 
-def normal_noise(shape: torch.Size, like: Tensor, pairs: bool) -> Tensor:
-    """Draw standard normal noise of a shape, in antithetic pairs along the first axis or not."""
-    if not pairs:
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
-    half = torch.randn(-(-shape[0] // 2), *shape[1:], dtype=like.dtype, device=like.device)
-    return paired(half, -half, shape[0])
+class Antithetic:
+    """What a distribution inherits to offer its samples in pairs."""
+
+    _wants_pairs = False
+
+    def antithetic(self) -> Self:
+        """See the function of this name."""
+        other = copy.copy(self)
+        other._wants_pairs = True
+        return other
+
+    def _pairs(self, sample_shape: Size) -> bool:
+        """Tell whether samples of this shape come in pairs: a single one has no neighbour."""
+        return self._wants_pairs and len(sample_shape) > 0
+
+    def _normal_noise(self, sample_shape: Size, shape: Size, like: Tensor) -> Tensor:
+        """Draw standard normal noise `(*sample_shape, *shape)`, in pairs if these are wanted."""
+        pairs = self._pairs(sample_shape)
+        drawn = half(sample_shape) if pairs else sample_shape
+        z = torch.randn(drawn + shape, dtype=like.dtype, device=like.device)
+        return paired(z, -z, sample_shape[0]) if pairs else z
+
+
+def half(sample_shape: Size) -> Size:
+    """Return the shape of the pairs that samples of a shape are made of."""
+    return Size([-(-sample_shape[0] // 2), *sample_shape[1:]])
 
 
 def paired(first: Tensor, second: Tensor, count: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -13,7 +12,7 @@ from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
-from robust_npe.estimators.antithetic import normal_noise
+from robust_npe.estimators.antithetic import Antithetic
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.univariate import Univariate
@@ -94,7 +93,7 @@ def _groups(dim: int, passes: int | None) -> list[int]:
     return [min(size, dim - start) for start in range(0, dim, size)]
 
 
-class AutoregressiveDistribution(Distribution):
+class AutoregressiveDistribution(Antithetic, Distribution):
     """q(theta|x) of an `AutoregressiveFlow` at a batch of observations.
 
     What depends on the observations alone is computed once and shared by all samples.
@@ -118,14 +117,7 @@ class AutoregressiveDistribution(Distribution):
     ) -> None:
         self._conditioners = conditioners
         self._univariate = univariate
-        self._pairs = False
         super().__init__(batch_shape, event_shape, validate_args=False)
-
-    def antithetic(self) -> AutoregressiveDistribution:
-        """See `estimators.antithetic`."""
-        other = copy.copy(self)
-        other._pairs = True
-        return other
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*sample_shape, *batch_shape, D)`, broadcast."""
@@ -153,8 +145,7 @@ class AutoregressiveDistribution(Distribution):
 
     def _noise(self, sample_shape: Any) -> Tensor:
         like = self._conditioners[0].context_term
-        shape = Size(sample_shape) + self.batch_shape + self.event_shape
-        return normal_noise(shape, like, self._pairs and len(Size(sample_shape)) > 0)
+        return self._normal_noise(Size(sample_shape), self.batch_shape + self.event_shape, like)
 
     def _pieces(self, theta: Tensor) -> Iterator[Tensor]:
         """Cut `(*, *batch_shape, D)` into columns `(D, S * B)` of a few samples each."""

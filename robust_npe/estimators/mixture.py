@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +11,20 @@ from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
-from robust_npe.estimators.antithetic import paired
+from robust_npe.estimators.antithetic import Antithetic, half, paired
 from robust_npe.estimators.embeddings import mlp
 
 __all__ = ["GaussianMixture", "MixtureDensityNetwork"]
 
 
-class GaussianMixture(Distribution):
+class GaussianMixture(Antithetic, Distribution):
     r"""Mixture of K diagonal Gaussians whose samples carry gradients.
 
     Samples of a mixture are not a smooth function of noise (the component is discrete), but the
     map to uniforms u_d = F(theta_d | theta_{<d}) is smooth and monotone in theta_d. Implicit
     differentiation of u(theta(phi), phi) = const gives exact first derivatives
-    dtheta/dphi = -(du/dtheta)^{-1} du/dphi.
+    dtheta/dphi = -(du/dtheta)^{-1} du/dphi. Both samples of an antithetic pair come from the same
+    component.
 
     References:
         Figurnov, Mohamed & Mnih (2018), "Implicit reparameterization gradients",
@@ -43,15 +43,8 @@ class GaussianMixture(Distribution):
         self.log_weights = logits.log_softmax(-1)
         self.means = means
         self.stds = stds
-        self._pairs = False
         self._components = Normal(means, stds, validate_args=False)
         super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=False)
-
-    def antithetic(self) -> GaussianMixture:
-        """See `estimators.antithetic`; both samples of a pair come from the same component."""
-        other = copy.copy(self)
-        other._pairs = True
-        return other
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*, D)`."""
@@ -60,8 +53,8 @@ class GaussianMixture(Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw samples of shape `(*sample_shape, *batch_shape, D)`."""
         count = Size(sample_shape)
-        pairs = self._pairs and len(count) > 0
-        drawn = Size([-(-count[0] // 2), *count[1:]]) if pairs else count
+        pairs = self._pairs(count)
+        drawn = half(count) if pairs else count
         with torch.no_grad():
             shape = drawn + self.batch_shape
             weights = self.log_weights.exp().expand(*shape, -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,12 +17,12 @@ from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
-from robust_npe.estimators.antithetic import normal_noise
+from robust_npe.estimators.antithetic import Antithetic
 
 __all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF"]
 
 
-class NflowsDistribution(Distribution):
+class NflowsDistribution(Antithetic, Distribution):
     """An nflows transform with a standard normal base, conditioned on a batch of contexts.
 
     Args:
@@ -38,14 +37,7 @@ class NflowsDistribution(Distribution):
     def __init__(self, transform: CompositeTransform, context: Tensor, dim_theta: int) -> None:
         self.transform = transform
         self.context = context
-        self._pairs = False
         super().__init__(context.shape[:-1], Size([dim_theta]), validate_args=False)
-
-    def antithetic(self) -> NflowsDistribution:
-        """See `estimators.antithetic`."""
-        other = copy.copy(self)
-        other._pairs = True
-        return other
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*, D)`."""
@@ -62,8 +54,8 @@ class NflowsDistribution(Distribution):
         return theta, self._base_log_prob(z) - log_det
 
     def _draw(self, sample_shape: Any) -> tuple[Tensor, Tensor, Tensor]:
-        shape = Size(sample_shape) + self.batch_shape + self.event_shape
-        z = normal_noise(shape, self.context, self._pairs and len(Size(sample_shape)) > 0)
+        shape = self.batch_shape + self.event_shape
+        z = self._normal_noise(Size(sample_shape), shape, self.context)
         theta, log_det = self._apply(self.transform.inverse, z)
         return theta, z, log_det
 

@@ -131,8 +131,7 @@ def adapt(
         latest = effective_size(population.weights_of(slice(-batch, None), counts)) / batch
         flat, power = _flattened(population.log_weights, wanted)
         z = population.z[resample(flat, FIT_SIZE, generator)]
-        worth = min(effective_size(flat), FIT_SIZE)
-        mixture = StudentMixture.fit(z, generator, worth)
+        mixture = StudentMixture.fit(z, generator, effective_size(flat))
         settled = latest > GOOD_ENOUGH or (rounds > 2 and latest < 1.1 * previous)
         if power == 1.0 and settled:
             break

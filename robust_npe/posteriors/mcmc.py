@@ -184,8 +184,7 @@ def bridge_evidence(
     """
     z, log_target = chains.z, chains.log_target
     half = len(z) // 2
-    fitted = z[:half][:6000]
-    mixture = StudentMixture.fit(fitted, generator, min(chains.ess / 2, len(fitted)))
+    mixture = StudentMixture.fit(z[:half][:6000], generator, chains.ess / 2)
     count = min(num_samples, half)
     kept, drawn = z[half : half + count], mixture.sample(count, generator)
     at_kept = log_target[half : half + count] - mixture.log_prob(kept)

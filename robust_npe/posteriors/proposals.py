@@ -106,6 +106,7 @@ class StudentMixture(Proposal):
                 a component that closes in on a point that was drawn many times covers nothing.
             inflation: Factor on the covariances, so that the fit is wider than the samples.
         """
+        effective = min(effective, len(z))
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         # whitened, because posteriors are thin in some directions and the fit's floor is not
         mean, std = z.mean(0), z.std(0).clamp(min=1e-12)
