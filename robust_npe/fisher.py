@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.estimators.base import Estimator, Pushforward
 from robust_npe.random import draws_from
 
@@ -40,10 +41,16 @@ def scores(
         generator: Source of the samples.
         attached: See the module's docstring.
     """
-    with draws_from(generator), torch.set_grad_enabled(attached):
-        theta = _unconstrained(estimator(x.detach())).rsample((num_samples,))
     # one copy of x per sample, so that the gradient of the sum is the score of each sample
     copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
+    head = estimator.head
+    if isinstance(head, AutoregressiveFlow) and head.is_compiled:
+        with torch.enable_grad():
+            terms, gradient = head.sampled_score(estimator.context(copies), generator)
+            (score,) = torch.autograd.grad(terms, copies, gradient, create_graph=attached)
+        return score
+    with draws_from(generator), torch.set_grad_enabled(attached):
+        theta = _unconstrained(estimator(x.detach())).rsample((num_samples,))
     with torch.enable_grad():
         log_prob = _unconstrained(estimator(copies)).log_prob(theta).sum()
         (score,) = torch.autograd.grad(log_prob, copies, create_graph=attached)

@@ -152,9 +152,13 @@ class Penalized(Defense):
         """See `Defense.loss`; its gradient contains the averaged gradient of the penalty."""
         if self.beta == 0:
             return negative_log_likelihood(estimator, theta, x)
+        part = x[: self.settings.rows]  # batches come shuffled, so this is a random sub-batch
+        if self.settings.every == self.settings.weight == 1 and self.max_norm is None:
+            penalty = self.penalty(estimator, part, generator, attached=True).mean()
+            return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
         parameters = [p for p in estimator.parameters() if p.requires_grad]
         if self._step % self.settings.every == 0:
-            self._renew(estimator, parameters, x, generator)
+            self._renew(estimator, parameters, part, generator)
         self._step += 1
         penalty = with_gradient(self._last_penalty, parameters, self.average.value)
         return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
@@ -162,9 +166,7 @@ class Penalized(Defense):
     def _renew(
         self, estimator: Estimator, parameters: Sequence[Tensor], x: Tensor, generator: Generator
     ) -> None:
-        # batches come shuffled, so the first rows are a random sub-batch
-        part = x[: self.settings.rows]
-        penalty = self.penalty(estimator, part, generator, attached=True).mean()
+        penalty = self.penalty(estimator, x, generator, attached=True).mean()
         gradients = torch.autograd.grad(penalty, parameters, materialize_grads=True)
         if self.max_norm is not None:
             norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Generator, Size, Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
@@ -15,7 +15,7 @@ from robust_npe.checks import require
 from robust_npe.estimators.antithetic import Antithetic
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.inverse import invert, solve
-from robust_npe.estimators.univariate import Univariate
+from robust_npe.estimators.univariate import Affine, Univariate
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
@@ -75,8 +75,7 @@ class AutoregressiveFlow(nn.Module):
 
     def forward(self, context: Tensor) -> AutoregressiveDistribution:
         """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""
-        columns = context.reshape(-1, context.shape[-1]).T
-        terms = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
+        terms = self._terms(context)
         bound = [
             cast(Conditioner, conditioner).bind(term)
             for conditioner, term in zip(
@@ -85,6 +84,34 @@ class AutoregressiveFlow(nn.Module):
         ]
         event_shape = Size([self.dim_theta])
         return AutoregressiveDistribution(bound, self.univariate, context.shape[:-1], event_shape)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Tell whether `sampled_score` works here."""
+        return isinstance(self.univariate, Affine) and self.context.weight.device.type == "cpu"
+
+    def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draw one theta for each context, and return the gradient of its log density.
+
+        Args:
+            context: Shape `(*, C)`, N contexts.
+            generator: Source of the samples.
+
+        Returns:
+            The context's part of the first layers of all T conditioners, and the gradient of
+            log q(theta) with respect to it, both `(T * H, N)`. The gradient can be differentiated
+            once more; theta is reparameterised.
+        """
+        from robust_npe.estimators.sampled_score import sampled_score  # numba takes long to import
+
+        terms = self._terms(context)
+        z = torch.randn(terms.shape[1], self.dim_theta, generator=generator, dtype=terms.dtype)
+        conditioners = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
+        return terms, sampled_score(conditioners, terms, z.T)
+
+    def _terms(self, context: Tensor) -> Tensor:
+        columns = context.reshape(-1, context.shape[-1]).T
+        return torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
 
 
 def _groups(dim: int, passes: int | None) -> list[int]:

@@ -245,4 +245,8 @@ class Estimator(nn.Module):
             tuple(x.shape),
             f"(..., {self.dim_x})",
         )
-        return Pushforward(self.head(self.embedding(self.standardize(x))), self.bijection)
+        return Pushforward(self.head(self.context(x)), self.bijection)
+
+    def context(self, x: Tensor) -> Tensor:
+        """Return what the head sees of `x (*, Dx)`."""
+        return self.embedding(self.standardize(x))

@@ -50,6 +50,15 @@ class Conditioner(nn.Module):
         for i, mask in enumerate(masks):  # constants, so not part of the state
             self.register_buffer(f"mask_{i}", mask.to(torch.get_default_dtype()), persistent=False)
 
+    def weights(self) -> list[Tensor]:
+        """Return the weights of all layers without masks, the first layer's `(H, inputs)`."""
+        layers = [cast(nn.Linear, layer).weight for layer in self.layers]
+        return [*layers] if self.first is None else [self.first.weight, *layers]
+
+    def biases(self) -> list[Tensor]:
+        """Return the biases of all layers but the first."""
+        return [cast(nn.Linear, layer).bias for layer in self.layers]
+
     def bind(self, context_term: Tensor) -> BoundConditioner:
         """Return the network for given observations, with masks applied.
 
