@@ -19,6 +19,7 @@ from robust_npe.estimators.base import Estimator, Pushforward
 from robust_npe.random import draws_from
 
 __all__ = [
+    "compiled_head",
     "fisher_eigenvalue",
     "fisher_information",
     "fisher_trace",
@@ -43,8 +44,8 @@ def scores(
     """
     # one copy of x per sample, so that the gradient of the sum is the score of each sample
     copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
-    head = estimator.head
-    if isinstance(head, AutoregressiveFlow) and head.is_compiled:
+    head = compiled_head(estimator)
+    if head is not None:
         with torch.enable_grad():
             terms, gradient = head.sampled_score(estimator.context(copies), generator)
             (score,) = torch.autograd.grad(terms, copies, gradient, create_graph=attached)
@@ -55,6 +56,12 @@ def scores(
         log_prob = _unconstrained(estimator(copies)).log_prob(theta).sum()
         (score,) = torch.autograd.grad(log_prob, copies, create_graph=attached)
     return score
+
+
+def compiled_head(estimator: Estimator) -> AutoregressiveFlow | None:
+    """Return the head of an estimator whose scores are compiled, None for any other estimator."""
+    head = estimator.head
+    return head if isinstance(head, AutoregressiveFlow) and head.is_compiled else None
 
 
 def _unconstrained(q: Distribution) -> Distribution:

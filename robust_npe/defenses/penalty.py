@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from robust_npe.checks import require
 from robust_npe.defenses.base import Defense, negative_log_likelihood
 from robust_npe.estimators import Estimator
+from robust_npe.fisher import compiled_head
 
 __all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "with_gradient"]
 
@@ -103,7 +104,8 @@ class Penalized(Defense):
 
     Args:
         beta: Weight of the penalty, not negative, in units of x squared.
-        estimator: One of the names in `estimators`.
+        estimator: One of the names in `estimators`; `not_compiled` has what the name means for
+            amortized posteriors without compiled scores, where that is something else.
         num_samples: Overrides the estimator's, as do the next three; see `PenaltyGradient`.
         rows: See `PenaltyGradient`.
         every: See `PenaltyGradient`.
@@ -113,6 +115,7 @@ class Penalized(Defense):
 
     beta: float
     estimators: ClassVar[dict[str, PenaltyGradient]]
+    not_compiled: ClassVar[dict[str, PenaltyGradient]] = {}
 
     def __init__(
         self,
@@ -131,7 +134,10 @@ class Penalized(Defense):
         own = {"num_samples": num_samples, "rows": rows, "every": every, "weight": weight}
         given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         self.beta = beta
-        self.settings = replace(self.estimators[estimator], **given)
+        self._compiled = replace(self.estimators[estimator], **given)
+        otherwise = self.not_compiled.get(estimator, self.estimators[estimator])
+        self._not_compiled = replace(otherwise, **given)
+        self.settings = self._compiled
         self.max_norm = max_norm
         self.average = GradientAverage(self.settings.weight)
         self.setup(torch.empty(0), torch.empty(0))
@@ -152,6 +158,7 @@ class Penalized(Defense):
         """See `Defense.loss`; its gradient contains the averaged gradient of the penalty."""
         if self.beta == 0:
             return negative_log_likelihood(estimator, theta, x)
+        self._choose(estimator)
         part = x[: self.settings.rows]  # batches come shuffled, so this is a random sub-batch
         if self.settings.every == self.settings.weight == 1 and self.max_norm is None:
             penalty = self.penalty(estimator, part, generator, attached=True).mean()
@@ -162,6 +169,10 @@ class Penalized(Defense):
         self._step += 1
         penalty = with_gradient(self._last_penalty, parameters, self.average.value)
         return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
+
+    def _choose(self, estimator: Estimator) -> None:
+        compiled = compiled_head(estimator) is not None
+        self.settings = self._compiled if compiled else self._not_compiled
 
     def _renew(
         self, estimator: Estimator, parameters: Sequence[Tensor], x: Tensor, generator: Generator
@@ -182,5 +193,6 @@ class Penalized(Defense):
         loss = negative_log_likelihood(estimator, theta, x)
         if self.beta == 0:
             return loss
+        self._choose(estimator)
         part = x if self.settings.rows is None else x[:VALIDATION_ROWS]
         return loss + self.beta * self.penalty(estimator, part, generator, attached=False).mean()

@@ -16,6 +16,7 @@ from robust_npe.estimators.antithetic import Antithetic
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.univariate import Affine, Univariate
+from robust_npe.random import orthogonal_noise
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
@@ -95,7 +96,7 @@ class AutoregressiveFlow(nn.Module):
 
         Args:
             context: Shape `(*, C)`, N contexts.
-            generator: Source of the samples.
+            generator: Source of the samples, whose base noise is orthogonal.
 
         Returns:
             The context's part of the first layers of all T conditioners, and the gradient of
@@ -105,7 +106,7 @@ class AutoregressiveFlow(nn.Module):
         from robust_npe.estimators.sampled_score import sampled_score  # numba takes long to import
 
         terms = self._terms(context)
-        z = torch.randn(terms.shape[1], self.dim_theta, generator=generator, dtype=terms.dtype)
+        z = orthogonal_noise(terms.shape[1], self.dim_theta, generator, terms.dtype)
         conditioners = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
         return terms, sampled_score(conditioners, terms, z.T)
 

@@ -66,7 +66,9 @@ def _plan(net: Conditioner) -> Plan:
         shapes: Of the weights of each layer, `(L, 2)`.
         starts: Where they start among all weights, `(L + 1,)`.
     """
-    ends = np.array([[0, *(group[i].stop for group in net.groups)] for i in range(len(net.groups[0]))])
+    ends = np.array(
+        [[0, *(group[i].stop for group in net.groups)] for i in range(len(net.groups[0]))]
+    )
     shapes = np.stack([ends[1:, -1], [ends[0, -2], *ends[1:-1, -1]]], axis=1)
     rows = np.array([0, *shapes[:, 0].cumsum()])
     return ends, rows, shapes, np.array([0, *shapes.prod(axis=1).cumsum()])

@@ -1,0 +1,107 @@
+"""The compiled scores against automatic differentiation of the density and of the inverse."""
+
+import pytest
+import torch
+
+from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
+from robust_npe.estimators.sampled_score import TILE, sampled_score
+from robust_npe.fisher import compiled_head, fisher_trace, scores
+from robust_npe.random import draws_from, stream
+
+REALS = torch.distributions.constraints.real_vector
+SETTINGS = [  # dim_theta, dim_x, transforms, passes, hidden
+    (1, 3, 2, None, (8,)),
+    (2, 5, 3, None, (16, 13)),
+    (5, 2, 1, 2, (11, 7, 9)),
+    (7, 3, 4, 3, (16, 13)),
+    (10, 4, 3, None, (31, 23)),
+]
+
+
+def make(dim, dim_x, transforms, passes, hidden, embedding=Identity):
+    def head(dim_theta, dim_context):
+        return MAF(dim_theta, dim_context, transforms, hidden, passes)
+
+    with draws_from(stream(0, "weights")):
+        estimator = Estimator(head, embedding, dim, dim_x, REALS).double()
+        for parameter in estimator.parameters():  # far from the identity
+            torch.nn.init.normal_(parameter, std=0.4)
+    return estimator
+
+
+def by_differentiation(estimator, x, z):
+    """Scores with respect to x at the images of z, with graph."""
+    q = estimator(x).base
+    q._noise = lambda sample_shape: z
+    theta = q.rsample()
+    copies = x.clone().requires_grad_(True)
+    log_prob = estimator(copies).base.log_prob(theta).sum()
+    return torch.autograd.grad(log_prob, copies, create_graph=True)[0]
+
+
+def compiled(estimator, x, z):
+    copies = x.clone().requires_grad_(True)
+    head = estimator.head
+    terms = head._terms(estimator.context(copies))
+    score = sampled_score(list(head.conditioners), terms, z.T)
+    return torch.autograd.grad(terms, copies, score, create_graph=True)[0]
+
+
+@pytest.mark.parametrize("count", [5, TILE + 9])
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("embedding", [Identity, MLP])
+def test_scores_and_their_gradient_are_those_of_automatic_differentiation(
+    settings, count, embedding
+):
+    estimator = make(*settings, embedding=embedding)
+    x = torch.randn(count, settings[1], generator=stream(1)).double()
+    z = torch.randn(count, settings[0], generator=stream(2)).double()
+    weights = torch.randn(count, settings[1], generator=stream(3)).double()
+    parameters = list(estimator.parameters())
+    results = []
+    for function in (compiled, by_differentiation):
+        score = function(estimator, x, z)
+        value = (weights * score.square()).sum()
+        gradient = torch.autograd.grad(value, parameters, materialize_grads=True)
+        results.append((score.detach(), gradient))
+    (score, gradient), (expected_score, expected) = results
+    torch.testing.assert_close(score, expected_score)
+    largest = max(float(g.abs().max()) for g in expected)
+    for own, other in zip(gradient, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-9 * largest)
+
+
+def test_float32():
+    settings = SETTINGS[-1]
+    double, x = make(*settings), torch.randn(20, settings[1], generator=stream(1)).double()
+    z = torch.randn(20, settings[0], generator=stream(2)).double()
+    expected = compiled(double, x, z).detach()
+    score = compiled(double.float(), x.float(), z.float()).detach()
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score.double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_second_derivative_is_refused():
+    estimator = make(*SETTINGS[1])
+    x, z = torch.zeros(4, 5).double(), torch.ones(4, 2).double()
+    parameters = list(estimator.parameters())
+    value = compiled(estimator, x, z).square().sum()
+    gradient = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        sum(g.square().sum() for g in gradient).backward()
+
+
+def test_non_finite_weights_are_not_hidden():
+    estimator = make(*SETTINGS[1])
+    with torch.no_grad():
+        estimator.head.conditioners[0].layers[0].bias[0] = torch.nan
+    trace = fisher_trace(estimator, torch.zeros(3, 5).double(), 1, stream(0))
+    assert trace.isnan().all()
+
+
+def test_who_is_compiled():
+    maf = make(*SETTINGS[1])
+    assert compiled_head(maf) is maf.head
+    nsf = Estimator(NSF, Identity, 2, 5, REALS)
+    assert compiled_head(nsf) is None
+    assert scores(nsf, torch.zeros(3, 5), 2, stream(0), attached=True).shape == (2, 3, 5)
