@@ -58,8 +58,6 @@ def test_every_choice_composes_and_builds(override, tmp_path):
     ],
 )
 def test_tasks_choose_their_embedding_unless_one_is_asked_for(override, expected):
-    if override == "task=pyloric":
-        pytest.importorskip("numba")
     target = Experiment(composed(override)).config["embedding"]["_target_"]
     assert target.endswith(f".{expected}")
     asked = Experiment(composed(override, "embedding=identity"))
@@ -72,7 +70,6 @@ EXPERIMENTS = choices("experiment")
 @pytest.mark.parametrize("scale", choices("scale"))
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_builds_at_every_scale(name, scale, tmp_path):
-    pytest.importorskip("numba")
     words = (f"experiment={name}", f"scale={scale}", f"output_dir={tmp_path}")
     for defense in ("none", "fim"):
         Experiment(composed(*words, f"defense={defense}"))

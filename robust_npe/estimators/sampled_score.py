@@ -61,14 +61,14 @@ def _plan(net: Conditioner) -> Plan:
     """Return where the kernels find things.
 
     Returns:
-        ends: For the coordinates and each layer, where the rows of each group end, `(L + 1, G + 1)`.
+        ends: Where the rows of each group end, for the coordinates and each layer,
+            `(L + 1, G + 1)`.
         rows: Where each layer starts among the rows of all layers, `(L + 1,)`.
         shapes: Of the weights of each layer, `(L, 2)`.
         starts: Where they start among all weights, `(L + 1,)`.
     """
-    ends = np.array(
-        [[0, *(group[i].stop for group in net.groups)] for i in range(len(net.groups[0]))]
-    )
+    levels = range(len(net.groups[0]))
+    ends = np.array([[0, *(group[i].stop for group in net.groups)] for i in levels])
     shapes = np.stack([ends[1:, -1], [ends[0, -2], *ends[1:-1, -1]]], axis=1)
     rows = np.array([0, *shapes[:, 0].cumsum()])
     return ends, rows, shapes, np.array([0, *shapes.prod(axis=1).cumsum()])
@@ -79,14 +79,14 @@ class _SampledScore(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> Tensor:
         z, terms, *parameters = (tensor.detach().contiguous().numpy() for tensor in tensors)
         ctx.plan, ctx.weights = plan, parameters[0]
-        scores, *ctx.saved = _forward(z, terms, *parameters, plan)
+        scores, *ctx.saved = _forward(z, terms, *parameters, plan)  # type: ignore[call-arg]
         return torch.from_numpy(scores)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         v = cotangent.contiguous().numpy()
-        gradients = _backward(v, *ctx.saved, ctx.weights, ctx.plan)
+        gradients = _backward(v, *ctx.saved, ctx.weights, ctx.plan)  # type: ignore[call-arg]
         return None, None, *(torch.from_numpy(gradient) for gradient in gradients)
 
 

@@ -28,7 +28,6 @@ def test_shards_and_the_same_command_without_shard(tmp_path):
 
 
 def test_a_filter_is_reported(tmp_path):
-    pytest.importorskip("numba")
     text = simulated(tmp_path, "task=pyloric", "num_simulations=10")
     assert "pyloric: 10 pairs, theta (10, 31), x (10, 2400)" in text
     assert "of 1024 simulations accepted" in text

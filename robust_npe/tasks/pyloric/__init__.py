@@ -1,18 +1,10 @@
 """The pyloric network of the crab: simulator, summary statistics, validity filter.
 
-Needs numba, which is an optional extra. Nothing is compiled on import: the first call of a
-kernel compiles it (seconds), announces it through `logging` and keeps the result in a cache.
+Nothing is compiled on import: the first call of a kernel compiles it (seconds), announces it
+through `logging` and keeps the result in a cache.
 """
 
 from __future__ import annotations
-
-import importlib.util
-
-if importlib.util.find_spec("numba") is None:
-    raise ImportError(
-        "the pyloric simulator needs numba, which is not installed: "
-        "pip install 'robust-npe[pyloric]'"
-    )
 
 from robust_npe.tasks.pyloric.constants import (
     CELLS,

@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("numba")
-
 COMPARISON = """
 import numpy as np
 from robust_npe.tasks import pyloric

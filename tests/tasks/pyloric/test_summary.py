@@ -5,8 +5,6 @@ import pytest
 from scipy import stats
 from scipy.signal import savgol_filter
 
-pytest.importorskip("numba")
-
 from robust_npe.tasks import pyloric
 from robust_npe.tasks.pyloric.bursts import smooth, smoothing_matrix
 from tests.tasks.pyloric.slow_statistics import DT, slow_statistics

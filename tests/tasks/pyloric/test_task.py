@@ -6,13 +6,9 @@ import sys
 import pytest
 import torch
 
-from robust_npe import cli
 from robust_npe.checks import ConfigError
 from robust_npe.random import stream
 from robust_npe.store import Store, chunks, simulations
-
-pytest.importorskip("numba")
-
 from robust_npe.tasks.pyloric import CELLS, Pyloric, simulate
 
 
@@ -103,14 +99,3 @@ def test_wrong_settings_are_named(settings, message):
 def test_importing_the_package_does_not_import_numba():
     check = "import sys, robust_npe.tasks, robust_npe.cli; sys.exit('numba' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
-
-
-def test_without_numba_the_error_says_what_to_install(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["robust-npe"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    for name in [n for n in sys.modules if n.startswith("robust_npe.tasks.pyloric")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert cli.main(["simulate", "task=pyloric"]) == 2
-    assert "pip install 'robust-npe[pyloric]'" in capsys.readouterr().err
