@@ -5,7 +5,8 @@
 Everything runs on one thread, alternating; the medians of the repeats are reported, in CPU
 milliseconds. "none", "fim", ... are whole trainings by `robust_npe.training.train`, divided by
 their number of steps: data access, clipping, averaging and one validation included. "zuko" is a
-bare forward and backward pass with a fused Adam step on one fixed batch of 512.
+bare forward and backward pass with a fused Adam step on one fixed batch of 512. "autograd" is the
+same defense without the compiled scores.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from unittest import mock
 
 import torch
 import zuko
@@ -30,6 +32,7 @@ from robust_npe.defenses import (
     NoDefense,
 )
 from robust_npe.estimators import MAF, NSF, Estimator, Identity
+from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.estimators.base import HeadFactory
 from robust_npe.random import draws_from, stream
 from robust_npe.training import TrainingSettings, train
@@ -40,13 +43,14 @@ DEFENSES: dict[str, Callable[[], Defense]] = {
     "none": NoDefense,
     "fim fast": lambda: FIM(0.01),
     "fim exact": lambda: FIM(0.01, estimator="exact"),
+    "fim exact, autograd": lambda: FIM(0.01, estimator="exact"),
     "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
     "trades": lambda: TRADES(0.1),
     "adversarial_training": AdversarialTraining,
     "  5 steps, warm start": lambda: AdversarialTraining(steps=5, warm_start=True),
     "  in every 4th epoch": lambda: AdversarialTraining(attack_every=4),
 }
-SLOW = ("fim exact", "trades", "adversarial_training")
+SLOW = ("fim exact", "fim exact, autograd", "trades", "adversarial_training")
 PLAIN = ("none", "fim fast", "fim_eigenvalue fast")
 SPLINE = {
     "univariate": partial(zuko.transforms.MonotonicRQSTransform, bound=10.0),
@@ -98,7 +102,9 @@ def measure(head: HeadFactory, spline: bool, dims: tuple[int, int], repeats: int
         for name, defense in DEFENSES.items():
             # an epoch ends with a validation, which attacks as well: 20 steps are typical
             epochs = 1 if name in SLOW else 10 if name in PLAIN else 4
-            times[name].append(engine_step(head, defense(), dims, 20, epochs))
+            compiled = not spline and name != "fim exact, autograd"
+            with mock.patch.object(AutoregressiveFlow, "is_compiled", compiled):
+                times[name].append(engine_step(head, defense(), dims, 20, epochs))
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
         row = f"| {'nsf' if spline else 'maf'} | {dims[0]}, {dims[1]} | {name} | {value:.2f} "
