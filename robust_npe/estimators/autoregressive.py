@@ -21,6 +21,7 @@ from robust_npe.random import orthogonal_noise
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
 MAX_COLUMNS = 4096  # larger batches go in pieces whose activations fit into the cache
+COMPILED = [("cpu", torch.float32), ("cpu", torch.float64)]
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -89,7 +90,9 @@ class AutoregressiveFlow(nn.Module):
     @property
     def is_compiled(self) -> bool:
         """Tell whether `sampled_score` works here."""
-        return isinstance(self.univariate, Affine) and self.context.weight.device.type == "cpu"
+        weight = self.context.weight
+        kind = weight.device.type, weight.dtype
+        return isinstance(self.univariate, Affine) and kind in COMPILED
 
     def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw one theta for each context, and return the gradient of its log density.

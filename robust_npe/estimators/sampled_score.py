@@ -30,6 +30,7 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from robust_npe.compiling import announced
 from robust_npe.estimators.conditioner import Conditioner
 from robust_npe.estimators.univariate import MIN_SLOPE
 
@@ -79,14 +80,14 @@ class _SampledScore(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> Tensor:
         z, terms, *parameters = (tensor.detach().contiguous().numpy() for tensor in tensors)
         ctx.plan, ctx.weights = plan, parameters[0]
-        scores, *ctx.saved = _forward(z, terms, *parameters, plan)  # type: ignore[call-arg]
+        scores, *ctx.saved = _announced_forward(z, terms, *parameters, plan)
         return torch.from_numpy(scores)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         v = cotangent.contiguous().numpy()
-        gradients = _backward(v, *ctx.saved, ctx.weights, ctx.plan)  # type: ignore[call-arg]
+        gradients = _announced_backward(v, *ctx.saved, ctx.weights, ctx.plan)
         return None, None, *(torch.from_numpy(gradient) for gradient in gradients)
 
 
@@ -321,3 +322,7 @@ def _add_product(out, w, a, width):  # type: ignore[no-untyped-def]
                 out[r, c] += w00 * a[j, c]
             j += 1
         r += 1
+
+
+_announced_forward = announced(_forward, "the scores of samples")
+_announced_backward = announced(_backward, "the gradient of the scores of samples")

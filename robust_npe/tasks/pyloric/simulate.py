@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from robust_npe.compiling import announced
 from robust_npe.tasks.pyloric import constants as c
 from robust_npe.tasks.pyloric.exact import run_exact
 from robust_npe.tasks.pyloric.lanes import LANES, run_lanes
 from robust_npe.tasks.pyloric.prepare import conductances_of, num_steps, prepare
-from robust_npe.tasks.pyloric.running import announced, parallel
+from robust_npe.tasks.pyloric.running import parallel
 from robust_npe.tasks.pyloric.temperature import Q10
 
 __all__ = ["Exact", "Simulation", "simulate", "simulate_exact"]

@@ -8,10 +8,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from robust_npe.compiling import announced
 from robust_npe.tasks.pyloric import constants as c
 from robust_npe.tasks.pyloric.bursts import find_bursts, find_spikes, smooth, smoothing_matrix
 from robust_npe.tasks.pyloric.circuit import KERNELS, NUM_OPTIONAL, NUM_STATISTICS, analyse
-from robust_npe.tasks.pyloric.running import announced, parallel
+from robust_npe.tasks.pyloric.running import parallel
 
 __all__ = ["OPTIONAL_STATISTICS", "STATISTICS", "Summary", "energies", "spikes", "summarize"]
 

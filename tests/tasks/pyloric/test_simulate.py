@@ -187,7 +187,7 @@ def test_import_needs_numba_only_for_the_package_and_compiles_nothing() -> None:
 
 
 def test_first_call_is_announced(caplog: pytest.LogCaptureFixture) -> None:
-    from robust_npe.tasks.pyloric.running import announced
+    from robust_npe.compiling import announced
 
     class Kernel:
         def __init__(self) -> None:
