@@ -71,7 +71,7 @@ class Conditioner(nn.Module):
             context_term,
             None if self.first is None else self.first.weight * masks[0],
             [layer.weight * mask for layer, mask in zip(layers, masks[1:], strict=True)],
-            [layer.bias.unsqueeze(1) for layer in layers],
+            [bias.unsqueeze(1) for bias in self.biases()],
             self.groups,
             self.num_parameters,
         )
