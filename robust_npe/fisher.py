@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.estimators.base import Estimator, Pushforward
+from robust_npe.estimators.embeddings import Identity
 from robust_npe.random import draws_from
 
 __all__ = [
@@ -35,6 +36,9 @@ def scores(
 ) -> Tensor:
     """Return grad_x log q(theta_s|x) for theta_s ~ q(.|x), shape `(S, B, Dx)`.
 
+    Where samples come with weights (see `weighted_noise`), each score is multiplied by the root of
+    its weight, so that the mean of s s^T is an unbiased estimate of I_x in any case.
+
     Args:
         estimator: The amortized posterior.
         x: Observations of shape `(B, Dx)`.
@@ -42,20 +46,38 @@ def scores(
         generator: Source of the samples.
         attached: See the module's docstring.
     """
-    # one copy of x per sample, so that the gradient of the sum is the score of each sample
-    copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
     head = compiled_head(estimator)
     if head is not None:
-        with torch.enable_grad():
-            terms, gradient = head.sampled_score(estimator.context(copies), generator)
-            (score,) = torch.autograd.grad(terms, copies, gradient, create_graph=attached)
-        return score
+        return _compiled_scores(estimator, head, x, num_samples, generator, attached)
+    # one copy of x per sample, so that the gradient of the sum is the score of each sample
+    copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
     with draws_from(generator), torch.set_grad_enabled(attached):
         theta = _unconstrained(estimator(x.detach())).rsample((num_samples,))
     with torch.enable_grad():
         log_prob = _unconstrained(estimator(copies)).log_prob(theta).sum()
         (score,) = torch.autograd.grad(log_prob, copies, create_graph=attached)
     return score
+
+
+def _compiled_scores(
+    estimator: Estimator,
+    head: AutoregressiveFlow,
+    x: Tensor,
+    num_samples: int,
+    generator: Generator,
+    attached: bool,
+) -> Tensor:
+    copies = x.detach().repeat(num_samples, 1)
+    if isinstance(estimator.embedding, Identity):  # the common case needs no graph here
+        with torch.set_grad_enabled(attached):
+            gradient, weight = head.sampled_score(estimator.context(copies), generator)
+            score = gradient / estimator.standardize.std
+    else:
+        with torch.enable_grad():
+            context = estimator.context(copies.requires_grad_(True))
+            gradient, weight = head.sampled_score(context, generator)
+            (score,) = torch.autograd.grad(context, copies, gradient, create_graph=attached)
+    return (score * weight.sqrt().unsqueeze(1)).unflatten(0, (num_samples, -1))
 
 
 def compiled_head(estimator: Estimator) -> AutoregressiveFlow | None:

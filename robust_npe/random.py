@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
-__all__ = ["child", "draws_from", "orthogonal_noise", "stream"]
+__all__ = ["child", "draws_from", "stream"]
 
 
 def stream(seed: int, *purpose: str | int) -> Generator:
@@ -30,22 +30,6 @@ def child(generator: Generator) -> Generator:
     """Draw a new independent generator from `generator`, which advances by one number."""
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     return Generator().manual_seed(int(seed))
-
-
-def orthogonal_noise(count: int, dim: int, generator: Generator, dtype: torch.dtype) -> Tensor:
-    """Draw standard normal vectors `(count, dim)` in blocks of `dim` orthogonal ones.
-
-    Each vector alone is standard normal. Means of functions that are nearly quadratic in them, such
-    as a squared score, have less error than with independent vectors.
-
-    References:
-        Yu et al. (2016), "Orthogonal random features", https://arxiv.org/abs/1610.09072
-    """
-    shape = -(-count // dim), dim, dim
-    q, r = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=dtype))
-    q = q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)  # uniform over all rotations
-    norms = torch.randn(shape, generator=generator, dtype=dtype).norm(dim=-1, keepdim=True)
-    return (q * norms).flatten(0, 1)[:count]
 
 
 @contextmanager

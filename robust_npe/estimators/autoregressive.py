@@ -16,7 +16,6 @@ from robust_npe.estimators.antithetic import Antithetic
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.univariate import Affine, Univariate
-from robust_npe.random import orthogonal_noise
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
@@ -77,7 +76,8 @@ class AutoregressiveFlow(nn.Module):
 
     def forward(self, context: Tensor) -> AutoregressiveDistribution:
         """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""
-        terms = self._terms(context)
+        columns = context.reshape(-1, context.shape[-1]).T
+        terms = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
         bound = [
             cast(Conditioner, conditioner).bind(term)
             for conditioner, term in zip(
@@ -98,24 +98,20 @@ class AutoregressiveFlow(nn.Module):
         """Draw one theta for each context, and return the gradient of its log density.
 
         Args:
-            context: Shape `(*, C)`, N contexts.
-            generator: Source of the samples, whose base noise is orthogonal.
+            context: Shape `(N, C)`.
+            generator: Source of the samples, which are those of `weighted_noise`.
 
         Returns:
-            The context's part of the first layers of all T conditioners, and the gradient of
-            log q(theta) with respect to it, both `(T * H, N)`. The gradient can be differentiated
-            once more; theta is reparameterised.
+            The gradient of log q(theta) with respect to the context, `(N, C)`, which can be
+            differentiated once more, theta being reparameterised; and the weights of theta, `(N,)`.
         """
-        from robust_npe.estimators.sampled_score import sampled_score  # numba takes long to import
+        # numba takes long to import
+        from robust_npe.estimators.sampled_score import sampled_score
+        from robust_npe.estimators.weighted_noise import weighted_noise
 
-        terms = self._terms(context)
-        z = orthogonal_noise(terms.shape[1], self.dim_theta, generator, terms.dtype)
+        z, weight = weighted_noise(len(context), self.dim_theta, generator, context.dtype)
         conditioners = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
-        return terms, sampled_score(conditioners, terms, z.T)
-
-    def _terms(self, context: Tensor) -> Tensor:
-        columns = context.reshape(-1, context.shape[-1]).T
-        return torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
+        return sampled_score(self.context, conditioners, context, z), weight
 
 
 def _groups(dim: int, passes: int | None) -> list[int]:

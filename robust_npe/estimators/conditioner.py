@@ -8,13 +8,15 @@ are block-triangular and the inverse works on contiguous blocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BoundConditioner", "Conditioner"]
+__all__ = ["BoundConditioner", "Conditioner", "Plan"]
 
 
 class Conditioner(nn.Module):
@@ -59,18 +61,28 @@ class Conditioner(nn.Module):
         """Return the biases of all layers but the first."""
         return [cast(nn.Linear, layer).bias for layer in self.layers]
 
+    def masks(self) -> list[Tensor]:
+        """Return what is kept of the weights of all layers: ones and zeros."""
+        first = 0 if self.first is not None else 1
+        return [getattr(self, f"mask_{i}") for i in range(first, len(self.layers) + 1)]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Where compiled code finds things."""
+        ends = [[0, *(group[i].stop for group in self.groups)] for i in range(len(self.groups[0]))]
+        return Plan.make(np.array(ends))
+
     def bind(self, context_term: Tensor) -> BoundConditioner:
         """Return the network for given observations, with masks applied.
 
         Args:
             context_term: The context's part of the first layer, with bias, `(H, B)`.
         """
-        masks = [getattr(self, f"mask_{i}") for i in range(len(self.layers) + 1)]
-        layers = [cast(nn.Linear, layer) for layer in self.layers]
+        weights = [w * mask for w, mask in zip(self.weights(), self.masks(), strict=True)]
         return BoundConditioner(
             context_term,
-            None if self.first is None else self.first.weight * masks[0],
-            [layer.weight * mask for layer, mask in zip(layers, masks[1:], strict=True)],
+            None if self.first is None else weights[0],
+            weights if self.first is None else weights[1:],
             [bias.unsqueeze(1) for bias in self.biases()],
             self.groups,
             self.num_parameters,
@@ -84,6 +96,34 @@ def _groups(levels: Sequence[Tensor], groups: int) -> list[list[slice]]:
         [slice(end[g - 1] if g else 0, end[g]) for end in ends]  # sorted, so they are contiguous
         for g in range(groups)
     ]
+
+
+class Plan(NamedTuple):
+    """Where things are in a conditioner of G groups and L layers with M rows in total.
+
+    Attributes:
+        ends: Where the rows of each group end, for the coordinates and each layer, `(L + 1, G + 1)`.
+        rows: Where each layer starts among the rows of all layers, `(L + 1,)`.
+        shapes: Of the weights of each layer, `(L, 2)`.
+        starts: Where they start among all weights, `(L + 1,)`.
+        seen: How many rows below each of all rows sees, `(M,)`.
+    """
+
+    ends: np.ndarray
+    rows: np.ndarray
+    shapes: np.ndarray
+    starts: np.ndarray
+    seen: np.ndarray
+
+    @staticmethod
+    def make(ends: np.ndarray) -> Plan:
+        """Derive the rest from the ends."""
+        shapes = np.stack([ends[1:, -1], [ends[0, -2], *ends[1:-1, -1]]], axis=1)
+        rows = np.array([0, *shapes[:, 0].cumsum()])
+        starts = np.array([0, *shapes.prod(axis=1).cumsum()])
+        inputs = [ends[0, :-1], *ends[1:-1, 1:]]  # that each group sees
+        seen = [np.repeat(i, np.diff(end)) for i, end in zip(inputs, ends[1:], strict=True)]
+        return Plan(ends, rows, shapes, starts, np.concatenate(seen))
 
 
 class BoundConditioner(NamedTuple):

@@ -27,96 +27,103 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robust_npe.compiling import announced
-from robust_npe.estimators.conditioner import Conditioner
+from robust_npe.estimators.conditioner import Conditioner, Plan
 from robust_npe.estimators.univariate import MIN_SLOPE
 
 __all__ = ["sampled_score"]
 
-TILE = 64  # columns
+TILE = 128  # columns at most
 LIMIT = -math.log(MIN_SLOPE)  # of the log slope, as in `Affine`
-Plan = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
 
-def sampled_score(conditioners: Sequence[Conditioner], terms: Tensor, z: Tensor) -> Tensor:
-    """Return the gradient of log q(theta) with respect to the context terms, at theta = f^-1(z).
+def sampled_score(
+    first: nn.Linear, conditioners: Sequence[Conditioner], context: Tensor, z: Tensor
+) -> Tensor:
+    """Return the gradient of log q(theta) with respect to the context, at theta = f^-1(z).
 
     Args:
-        conditioners: The T conditioners of an affine flow, in the order from theta to z.
-        terms: Context terms of all of them, `(T * H, N)`.
+        first: The context's part of the first layers of all T conditioners of an affine flow.
+        conditioners: In the order from theta to z.
+        context: Shape `(N, C)`.
         z: Base noise of shape `(D, N)`.
 
     Returns:
-        Shape `(T * H, N)`, differentiable once with respect to the weights and the context terms.
+        Shape `(N, C)`, differentiable once with respect to all weights and the context.
     """
-    weights = torch.cat([w.reshape(-1) for net in conditioners for w in net.weights()])
-    biases = torch.cat([b for net in conditioners for b in net.biases()])
-    return _SampledScore.apply(_plan(conditioners[0]), z, terms, weights, biases)
-
-
-def _plan(net: Conditioner) -> Plan:
-    """Return where the kernels find things.
-
-    Returns:
-        ends: Where the rows of each group end, for the coordinates and each layer,
-            `(L + 1, G + 1)`.
-        rows: Where each layer starts among the rows of all layers, `(L + 1,)`.
-        shapes: Of the weights of each layer, `(L, 2)`.
-        starts: Where they start among all weights, `(L + 1,)`.
-    """
-    levels = range(len(net.groups[0]))
-    ends = np.array([[0, *(group[i].stop for group in net.groups)] for i in levels])
-    shapes = np.stack([ends[1:, -1], [ends[0, -2], *ends[1:-1, -1]]], axis=1)
-    rows = np.array([0, *shapes[:, 0].cumsum()])
-    return ends, rows, shapes, np.array([0, *shapes.prod(axis=1).cumsum()])
+    weights = [w for net in conditioners for w in net.weights()]
+    biases = [b for net in conditioners for b in net.biases()]
+    inputs = z, context, first.weight, first.bias, *weights, *biases
+    return _SampledScore.apply(conditioners[0].plan, len(weights), *inputs)
 
 
 class _SampledScore(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> Tensor:
-        z, terms, *parameters = (tensor.detach().contiguous().numpy() for tensor in tensors)
-        ctx.plan, ctx.weights = plan, parameters[0]
-        scores, *ctx.saved = _announced_forward(z, terms, *parameters, plan)
-        return torch.from_numpy(scores)
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        num_weights: int,
+        z: Tensor,
+        context: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.plan, ctx.shapes = plan, [p.shape for p in parameters]
+        ctx.sizes = [p.numel() for p in parameters]
+        split = sum(ctx.sizes[:num_weights])
+        flat = torch.cat([p.flatten() for p in parameters]).numpy()
+        terms = torch.addmm(bias.unsqueeze(1), weight, context.T)
+        weights, biases = flat[:split], flat[split:]
+        score, *saved = _announced_forward(z.numpy(), terms.numpy(), weights, biases, plan)
+        ctx.saved, ctx.outer = (*saved, weights), (context, weight, torch.from_numpy(score))
+        return ctx.outer[-1].T @ weight
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        v = cotangent.contiguous().numpy()
-        gradients = _announced_backward(v, *ctx.saved, ctx.weights, ctx.plan)
-        return None, None, *(torch.from_numpy(gradient) for gradient in gradients)
+        context, weight, score = ctx.outer
+        v = weight @ cotangent.T
+        grad_terms, flat = map(torch.from_numpy, _announced_backward(v.numpy(), *ctx.saved, ctx.plan))
+        grad_context = grad_terms.T @ weight if ctx.needs_input_grad[3] else None
+        grad_weight = torch.addmm(score @ cotangent, grad_terms, context)
+        parts = zip(flat.split(ctx.sizes), ctx.shapes, strict=True)
+        gradients = (part.view(shape) for part, shape in parts)
+        return None, None, None, grad_context, grad_weight, grad_terms.sum(1), *gradients
 
 
 @njit(cache=True, fastmath=FLAGS)
 def _forward(z, terms, weights, biases, plan):  # type: ignore[no-untyped-def]
-    """Return the scores, and what is needed again, tile by tile.
+    """Return the scores, and what is needed again, in tiles of n columns.
 
     Returns:
         scores: `(T * H, N)`.
         theta: What goes into each transform, `(N / n, T, D, n)`.
+        slope: Its derivative, same shape.
         adjoint: Gradient of log q with respect to what comes out of it, same shape.
         layers: Activations of its conditioner, those of the last layer being the outputs,
             `(N / n, T, M, n)`.
         score: Gradients with respect to all layers before their nonlinearity, same shape.
     """
     one, limit = z.dtype.type(1), z.dtype.type(LIMIT)
-    ends, rows, _, starts = plan
+    ends, rows, _, starts, _ = plan
     dim, columns = z.shape
-    width = min(TILE, columns)
-    tiles, hidden, last = (columns + width - 1) // width, rows[1], rows[-2]
+    tiles, hidden, last = (columns + TILE - 1) // TILE, rows[1], rows[-2]
+    width = (columns + tiles - 1) // tiles
     transforms = len(terms) // hidden
     scores = np.empty_like(terms)
     theta = np.empty((tiles, transforms, dim, width), z.dtype)
-    adjoint = np.zeros_like(theta)
+    slope, adjoint = np.empty_like(theta), np.zeros_like(theta)
     layers = np.empty((tiles, transforms, rows[-1], width), z.dtype)
     score = np.empty_like(layers)
     value, below = np.zeros((dim, width), z.dtype), np.empty((dim, width), z.dtype)
     for t in range(tiles):
-        begin, end = t * width, min((t + 1) * width, columns)
+        begin, end = min(t * width, columns), min((t + 1) * width, columns)
+        value[:] = 0
         value[:, : end - begin] = z[:, begin:end]
         adjoint[t, -1] = -value
         for i in range(transforms - 1, -1, -1):
@@ -130,15 +137,19 @@ def _forward(z, terms, weights, biases, plan):  # type: ignore[no-untyped-def]
                 _advance(g, x, own, own, flat, plan)
                 for d in range(ends[0, g], ends[0, g + 1]):
                     shift, log_slope = own[last + 2 * d], own[last + 2 * d + 1]
+                    out, before, steep = x[d], value[d], slope[t, i, d]
                     for c in range(width):
-                        rate = log_slope[c] / (one + abs(log_slope[c]) / limit)
-                        x[d, c] = (value[d, c] - shift[c]) * math.exp(-rate)
+                        steep[c] = log_slope[c] / (one + abs(log_slope[c]) / limit)
+                    for c in range(width):  # on its own: a call keeps loops from being vectorised
+                        steep[c] = math.exp(steep[c])
+                    for c in range(width):
+                        out[c] = (before[c] - shift[c]) / steep[c]
             for g in range(ends.shape[1] - 2, -1, -1):
                 for d in range(ends[0, g], ends[0, g + 1]):
                     shift, log_slope = last + 2 * d, last + 2 * d + 1
                     for c in range(width):
                         shrink = one / (one + abs(own[log_slope, c]) / limit)
-                        pull = above[d, c] * math.exp(own[log_slope, c] * shrink)
+                        pull = above[d, c] * slope[t, i, d, c]
                         below[d, c] = pull
                         gradient[shift, c] = above[d, c]
                         gradient[log_slope, c] = (pull * x[d, c] + one) * shrink * shrink
@@ -148,28 +159,29 @@ def _forward(z, terms, weights, biases, plan):  # type: ignore[no-untyped-def]
             if i:
                 value[:] = x[::-1]
                 adjoint[t, i - 1] = below[::-1]
-    return scores, theta, adjoint, layers, score
+    return scores, theta, slope, adjoint, layers, score
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _backward(v, theta, adjoint, layers, score, weights, plan):  # type: ignore[no-untyped-def]
-    """Return the gradients of <v, s> with respect to context terms, weights and biases."""
+def _backward(v, theta, slope, adjoint, layers, score, weights, plan):  # type: ignore[no-untyped-def]
+    """Return the gradients of <v, s> with respect to context terms, and to weights and biases."""
     one, two, limit = v.dtype.type(1), v.dtype.type(2), v.dtype.type(LIMIT)
-    ends, rows, _, starts = plan
+    ends, rows, _, starts, _ = plan
     tiles, transforms, dim, width = theta.shape
     hidden, last = rows[1], rows[-2]
-    grad_terms, grad_weights = np.empty_like(v), np.zeros_like(weights)
-    grad_biases = np.zeros(transforms * (rows[-1] - hidden), v.dtype)
+    grad_terms = np.empty_like(v)
+    gradient_of_all = np.zeros(len(weights) + transforms * (rows[-1] - hidden), v.dtype)
+    grad_weights, grad_biases = gradient_of_all[: len(weights)], gradient_of_all[len(weights) :]
     # of what goes into a transform and of what comes out of it
     tangent, after = np.zeros((dim, width), v.dtype), np.empty((dim, width), v.dtype)
     gradient, before = np.zeros((dim, width), v.dtype), np.empty((dim, width), v.dtype)
     tangents, gradients = np.empty_like(layers[0, 0]), np.empty_like(layers[0, 0])
     for t in range(tiles):
-        begin, end = t * width, min((t + 1) * width, v.shape[1])
+        begin, end = min(t * width, v.shape[1]), min((t + 1) * width, v.shape[1])
         tangent[:] = 0
         gradient[:] = 0
         for i in range(transforms):
-            x, above, own = theta[t, i], adjoint[t, i], layers[t, i]
+            x, steep, above, own = theta[t, i], slope[t, i], adjoint[t, i], layers[t, i]
             flat = weights[i * starts[-1] : (i + 1) * starts[-1]]
             tangents[:] = 0
             tangents[:hidden, : end - begin] = v[i * hidden : (i + 1) * hidden, begin:end]
@@ -184,18 +196,17 @@ def _backward(v, theta, adjoint, layers, score, weights, plan):  # type: ignore[
                         shrink = one / (one + abs(raw) / limit)
                         first = shrink * shrink  # derivatives of the log slope
                         second = -two / limit * first * shrink * (one if raw > 0 else -one)
-                        slope = math.exp(raw * shrink)
                         turn = first * tangents[log_slope, c]
                         moved = tangent[d, c] + x[d, c] * turn
-                        after[d, c] = slope * moved + tangents[shift, c]
-                        pull = above[d, c] * slope
-                        back = gradient[d, c] / slope + above[d, c] * turn
+                        after[d, c] = steep[d, c] * moved + tangents[shift, c]
+                        pull = above[d, c] * steep[d, c]
+                        back = gradient[d, c] / steep[d, c] + above[d, c] * turn
                         before[d, c] = back
                         gradients[shift, c] = -back
                         gradients[log_slope, c] = (
                             pull * moved * first
                             + (pull * x[d, c] + one) * second * tangents[log_slope, c]
-                            - back * x[d, c] * slope * first
+                            - back * x[d, c] * steep[d, c] * first
                         )
                 _retreat(g, own, gradients, flat, plan)
             grad_terms[i * hidden : (i + 1) * hidden, begin:end] = gradients[:hidden, : end - begin]
@@ -205,58 +216,57 @@ def _backward(v, theta, adjoint, layers, score, weights, plan):  # type: ignore[
                 grad_biases[i * (rows[-1] - hidden) + r - hidden] += gradients[r].sum()
             tangent[:] = after[::-1]
             gradient[:] = before[::-1]
-    return grad_terms, grad_weights, grad_biases
+    return grad_terms, gradient_of_all
 
 
 @njit(cache=True, fastmath=FLAGS)
 def _advance(g, theta, layers, gate, flat, plan):  # type: ignore[no-untyped-def]
     """Compute the rows of group g in all layers, which hold what is to be added."""
-    ends, rows, shapes, starts = plan
+    ends, rows, shapes, starts, _ = plan
     below, seen = theta, ends[0, g]
     for i in range(len(shapes)):
         start, stop = ends[i + 1, g], ends[i + 1, g + 1]
         weight = flat[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
         layer = layers[rows[i] : rows[i + 1]]
-        _add_product(layer[start:stop], weight[start:stop, :seen], below[:seen], layer.shape[1])
+        _add_product(layer[start:stop], weight[start:stop, :seen], below)
         if i + 1 < len(shapes):
-            _close(layer, gate[rows[i] : rows[i + 1]], start, stop)
+            _close(layer[start:stop], gate[rows[i] + start : rows[i] + stop])
         below, seen = layer, stop
 
 
 @njit(cache=True, fastmath=FLAGS)
 def _retreat(g, layers, gradients, flat, plan):  # type: ignore[no-untyped-def]
     """Compute the rows of group g in the gradients of all layers but the last."""
-    ends, rows, shapes, starts = plan
+    ends, rows, shapes, starts, _ = plan
     for i in range(len(shapes) - 1, 0, -1):
         start, stop = ends[i, g], ends[i, g + 1]
         weight = flat[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
         seeing = ends[i + 1, g]  # and all rows after it
         above = gradients[rows[i] + seeing : rows[i + 1]]
-        layer = gradients[rows[i - 1] : rows[i]]
-        layer[start:stop] = 0
-        _add_product(layer[start:stop], weight[seeing:, start:stop].T, above, layer.shape[1])
-        _close(layer, layers[rows[i - 1] : rows[i]], start, stop)
+        layer = gradients[rows[i - 1] + start : rows[i - 1] + stop]
+        layer[:] = 0
+        _add_product(layer, weight[seeing:, start:stop].T, above)
+        _close(layer, layers[rows[i - 1] + start : rows[i - 1] + stop])
 
 
 @njit(cache=True, fastmath=FLAGS)
 def _to_coordinates(g, theta, gradients, flat, plan):  # type: ignore[no-untyped-def]
     """Add what comes from the first layer to the gradients of the coordinates of group g."""
-    ends, rows, shapes, starts = plan
+    ends, rows, shapes, starts, _ = plan
     if g + 2 < ends.shape[1]:  # nobody sees the last group
         weight = flat[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
         start, stop, seeing = ends[0, g], ends[0, g + 1], ends[1, g + 1]
         above = gradients[seeing : rows[1]]
-        _add_product(theta[start:stop], weight[seeing:, start:stop].T, above, theta.shape[1])
+        _add_product(theta[start:stop], weight[seeing:, start:stop].T, above)
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _close(layer, gate, start, stop):  # type: ignore[no-untyped-def]
+def _close(layer, gate):  # type: ignore[no-untyped-def]
     """Set to zero where a nonlinearity is closed."""
-    zero = layer.dtype.type(0)
-    for r in range(start, stop):
-        for c in range(layer.shape[1]):
-            value = layer[r, c]  # read in any case, so that no branch is needed
-            layer[r, c] = zero if gate[r, c] <= zero else value
+    zero, values, gates = layer.dtype.type(0), layer.reshape(-1), gate.reshape(-1)
+    for c in range(len(values)):
+        value = values[c]  # read in any case, so that no branch is needed
+        values[c] = zero if gates[c] <= zero else value
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -264,23 +274,61 @@ def _add_weights(  # type: ignore[no-untyped-def]
     theta, tangent, layers, tangents, score, gradients, grad_flat, plan
 ):
     """Add the gradients of all weights: of values times gradients, and of tangents times scores."""
-    ends, rows, shapes, starts = plan
+    _, rows, shapes, starts, seen = plan
     below, moved = theta, tangent
     for i in range(len(shapes)):
         grad = grad_flat[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        values, changes = below.T.copy(), moved.T.copy()
-        for g in range(ends.shape[1] - 1):
-            start, stop = ends[i + 1, g], ends[i + 1, g + 1]
-            seen = ends[i, g + 1] if i else ends[0, g]
-            block = slice(rows[i] + start, rows[i] + stop)
-            _add_product(grad[start:stop], gradients[block], values, seen)
-            _add_product(grad[start:stop], score[block], changes, seen)
+        above, scores = gradients[rows[i] : rows[i + 1]], score[rows[i] : rows[i + 1]]
+        kept = seen[rows[i] : rows[i + 1]]
+        for r in range(0, len(grad), 4):
+            for j in range(0, kept[min(r + 3, len(grad) - 1)], 4):
+                _add_correlations(grad, kept, above, below, scores, moved, r, j)
         below, moved = layers[rows[i] : rows[i + 1]], tangents[rows[i] : rows[i + 1]]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _add_product(out, w, a, width):  # type: ignore[no-untyped-def]
-    """out[:, :width] += w @ a[:, :width], in blocks of four by four."""
+def _add_correlations(out, kept, a, b, c, d, r, j):  # type: ignore[no-untyped-def]
+    """out += a @ b.T + c @ d.T for the rows r ... r + 3 and columns j ... j + 3 that are kept."""
+    m, n = min(4, len(out) - r), min(4, out.shape[1] - j)
+    r1, r2, r3 = r + min(1, m - 1), r + min(2, m - 1), r + min(3, m - 1)  # repeated and not used
+    j1, j2, j3 = j + min(1, n - 1), j + min(2, n - 1), j + min(3, n - 1)
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = out.dtype.type(0)
+    s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = out.dtype.type(0)
+    for k in range(a.shape[1]):
+        a0, a1, a2, a3, c0, c1, c2, c3 = (
+            a[r, k], a[r1, k], a[r2, k], a[r3, k], c[r, k], c[r1, k], c[r2, k], c[r3, k]
+        )
+        b0, d0 = b[j, k], d[j, k]
+        s00 += a0 * b0 + c0 * d0
+        s10 += a1 * b0 + c1 * d0
+        s20 += a2 * b0 + c2 * d0
+        s30 += a3 * b0 + c3 * d0
+        b1, d1 = b[j1, k], d[j1, k]
+        s01 += a0 * b1 + c0 * d1
+        s11 += a1 * b1 + c1 * d1
+        s21 += a2 * b1 + c2 * d1
+        s31 += a3 * b1 + c3 * d1
+        b2, d2 = b[j2, k], d[j2, k]
+        s02 += a0 * b2 + c0 * d2
+        s12 += a1 * b2 + c1 * d2
+        s22 += a2 * b2 + c2 * d2
+        s32 += a3 * b2 + c3 * d2
+        b3, d3 = b[j3, k], d[j3, k]
+        s03 += a0 * b3 + c0 * d3
+        s13 += a1 * b3 + c1 * d3
+        s23 += a2 * b3 + c2 * d3
+        s33 += a3 * b3 + c3 * d3
+    sums = (
+        (s00, s01, s02, s03), (s10, s11, s12, s13), (s20, s21, s22, s23), (s30, s31, s32, s33)
+    )
+    for p in range(m):
+        for q in range(min(n, kept[r + p] - j)):
+            out[r + p, j + q] += sums[p][q]
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _add_product(out, w, a):  # type: ignore[no-untyped-def]
+    """out += w @ a[: w.shape[1]], in blocks of four by four."""
     height, depth = w.shape
     r = 0
     while r + 4 <= height:
@@ -290,7 +338,7 @@ def _add_product(out, w, a, width):  # type: ignore[no-untyped-def]
             w10, w11, w12, w13 = w[r + 1, j], w[r + 1, j + 1], w[r + 1, j + 2], w[r + 1, j + 3]
             w20, w21, w22, w23 = w[r + 2, j], w[r + 2, j + 1], w[r + 2, j + 2], w[r + 2, j + 3]
             w30, w31, w32, w33 = w[r + 3, j], w[r + 3, j + 1], w[r + 3, j + 2], w[r + 3, j + 3]
-            for c in range(width):
+            for c in range(out.shape[1]):
                 a0, a1, a2, a3 = a[j, c], a[j + 1, c], a[j + 2, c], a[j + 3, c]
                 out[r, c] += w00 * a0 + w01 * a1 + w02 * a2 + w03 * a3
                 out[r + 1, c] += w10 * a0 + w11 * a1 + w12 * a2 + w13 * a3
@@ -299,7 +347,7 @@ def _add_product(out, w, a, width):  # type: ignore[no-untyped-def]
             j += 4
         while j < depth:
             w00, w10, w20, w30 = w[r, j], w[r + 1, j], w[r + 2, j], w[r + 3, j]
-            for c in range(width):
+            for c in range(out.shape[1]):
                 a0 = a[j, c]
                 out[r, c] += w00 * a0
                 out[r + 1, c] += w10 * a0
@@ -307,21 +355,37 @@ def _add_product(out, w, a, width):  # type: ignore[no-untyped-def]
                 out[r + 3, c] += w30 * a0
             j += 1
         r += 4
-    while r < height:
+    while r + 2 <= height:
         j = 0
         while j + 4 <= depth:
             w00, w01, w02, w03 = w[r, j], w[r, j + 1], w[r, j + 2], w[r, j + 3]
-            for c in range(width):
+            w10, w11, w12, w13 = w[r + 1, j], w[r + 1, j + 1], w[r + 1, j + 2], w[r + 1, j + 3]
+            for c in range(out.shape[1]):
+                a0, a1, a2, a3 = a[j, c], a[j + 1, c], a[j + 2, c], a[j + 3, c]
+                out[r, c] += w00 * a0 + w01 * a1 + w02 * a2 + w03 * a3
+                out[r + 1, c] += w10 * a0 + w11 * a1 + w12 * a2 + w13 * a3
+            j += 4
+        while j < depth:
+            w00, w10 = w[r, j], w[r + 1, j]
+            for c in range(out.shape[1]):
+                out[r, c] += w00 * a[j, c]
+                out[r + 1, c] += w10 * a[j, c]
+            j += 1
+        r += 2
+    if r < height:
+        j = 0
+        while j + 4 <= depth:
+            w00, w01, w02, w03 = w[r, j], w[r, j + 1], w[r, j + 2], w[r, j + 3]
+            for c in range(out.shape[1]):
                 out[r, c] += (
                     w00 * a[j, c] + w01 * a[j + 1, c] + w02 * a[j + 2, c] + w03 * a[j + 3, c]
                 )
             j += 4
         while j < depth:
             w00 = w[r, j]
-            for c in range(width):
+            for c in range(out.shape[1]):
                 out[r, c] += w00 * a[j, c]
             j += 1
-        r += 1
 
 
 _announced_forward = announced(_forward, "the scores of samples")

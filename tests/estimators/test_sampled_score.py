@@ -42,10 +42,9 @@ def by_differentiation(estimator, x, z):
 
 def compiled(estimator, x, z):
     copies = x.clone().requires_grad_(True)
-    head = estimator.head
-    terms = head._terms(estimator.context(copies))
-    score = sampled_score(list(head.conditioners), terms, z.T)
-    return torch.autograd.grad(terms, copies, score, create_graph=True)[0]
+    head, context = estimator.head, estimator.context(copies)
+    score = sampled_score(head.context, list(head.conditioners), context, z.T.contiguous())
+    return torch.autograd.grad(context, copies, score, create_graph=True)[0]
 
 
 @pytest.mark.parametrize("count", [5, TILE + 9])
