@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import scipy.stats
 import torch
 from torch import nn
 
-from robust_npe.random import child, draws_from, orthogonal_noise, stream
+from robust_npe.random import child, draws_from, stream
 
 
 def numbers(generator, n=4):
@@ -86,23 +85,3 @@ def test_draws_from_nests():
         with draws_from(stream(2)):
             torch.rand(7)
         assert torch.equal(torch.cat([first, torch.rand(2)]), expected)
-
-
-def test_orthogonal_noise_is_orthogonal_within_blocks():
-    noise = orthogonal_noise(10, 4, stream(0), torch.float64)
-    assert noise.shape == (10, 4)
-    block = noise[4:8]
-    products = block @ block.T
-    off_diagonal = products - products.diag().diag()
-    torch.testing.assert_close(off_diagonal, torch.zeros(4, 4, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("dim", [1, 3])
-def test_each_vector_of_orthogonal_noise_is_standard_normal(dim):
-    blocks = orthogonal_noise(20_000 * dim, dim, stream(0), torch.float64).view(-1, dim, dim)
-    for position in range(dim):
-        for coordinate in range(dim):
-            sample = blocks[:, position, coordinate].numpy()
-            assert scipy.stats.kstest(sample, "norm").pvalue > 1e-3
-        norms = blocks[:, position].square().sum(-1).numpy()
-        assert scipy.stats.kstest(norms, scipy.stats.chi2(dim).cdf).pvalue > 1e-3

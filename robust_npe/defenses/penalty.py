@@ -96,7 +96,7 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(grad * gradient for gradient in ctx.gradients)
+        return None, None, *torch._foreach_mul(ctx.gradients, grad)
 
 
 class Penalized(Defense):
@@ -161,7 +161,7 @@ class Penalized(Defense):
         self._choose(estimator)
         part = x[: self.settings.rows]  # batches come shuffled, so this is a random sub-batch
         if self.settings.every == self.settings.weight == 1 and self.max_norm is None:
-            penalty = self.penalty(estimator, part, generator, attached=True).mean()
+            penalty = self._mean_penalty(estimator, part, generator)
             return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
         parameters = [p for p in estimator.parameters() if p.requires_grad]
         if self._step % self.settings.every == 0:
@@ -173,11 +173,15 @@ class Penalized(Defense):
     def _choose(self, estimator: Estimator) -> None:
         compiled = compiled_head(estimator) is not None
         self.settings = self._compiled if compiled else self._not_compiled
+        self.average.weight = self.settings.weight
+
+    def _mean_penalty(self, estimator: Estimator, x: Tensor, generator: Generator) -> Tensor:
+        return self.penalty(estimator, x, generator, attached=True).mean()
 
     def _renew(
         self, estimator: Estimator, parameters: Sequence[Tensor], x: Tensor, generator: Generator
     ) -> None:
-        penalty = self.penalty(estimator, x, generator, attached=True).mean()
+        penalty = self._mean_penalty(estimator, x, generator)
         gradients = torch.autograd.grad(penalty, parameters, materialize_grads=True)
         if self.max_norm is not None:
             norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))

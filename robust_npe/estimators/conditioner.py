@@ -102,7 +102,7 @@ class Plan(NamedTuple):
     """Where things are in a conditioner of G groups and L layers with M rows in total.
 
     Attributes:
-        ends: Where the rows of each group end, for the coordinates and each layer, `(L + 1, G + 1)`.
+        ends: Where the rows of each group end in the coordinates and each layer, `(L + 1, G + 1)`.
         rows: Where each layer starts among the rows of all layers, `(L + 1,)`.
         shapes: Of the weights of each layer, `(L, 2)`.
         starts: Where they start among all weights, `(L + 1,)`.

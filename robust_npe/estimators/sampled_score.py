@@ -88,7 +88,9 @@ class _SampledScore(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         context, weight, score = ctx.outer
         v = weight @ cotangent.T
-        grad_terms, flat = map(torch.from_numpy, _announced_backward(v.numpy(), *ctx.saved, ctx.plan))
+        grad_terms, flat = map(
+            torch.from_numpy, _announced_backward(v.numpy(), *ctx.saved, ctx.plan)
+        )
         grad_context = grad_terms.T @ weight if ctx.needs_input_grad[3] else None
         grad_weight = torch.addmm(score @ cotangent, grad_terms, context)
         parts = zip(flat.split(ctx.sizes), ctx.shapes, strict=True)
@@ -296,7 +298,14 @@ def _add_correlations(out, kept, a, b, c, d, r, j):  # type: ignore[no-untyped-d
     s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = out.dtype.type(0)
     for k in range(a.shape[1]):
         a0, a1, a2, a3, c0, c1, c2, c3 = (
-            a[r, k], a[r1, k], a[r2, k], a[r3, k], c[r, k], c[r1, k], c[r2, k], c[r3, k]
+            a[r, k],
+            a[r1, k],
+            a[r2, k],
+            a[r3, k],
+            c[r, k],
+            c[r1, k],
+            c[r2, k],
+            c[r3, k],
         )
         b0, d0 = b[j, k], d[j, k]
         s00 += a0 * b0 + c0 * d0
@@ -318,9 +327,7 @@ def _add_correlations(out, kept, a, b, c, d, r, j):  # type: ignore[no-untyped-d
         s13 += a1 * b3 + c1 * d3
         s23 += a2 * b3 + c2 * d3
         s33 += a3 * b3 + c3 * d3
-    sums = (
-        (s00, s01, s02, s03), (s10, s11, s12, s13), (s20, s21, s22, s23), (s30, s31, s32, s33)
-    )
+    sums = ((s00, s01, s02, s03), (s10, s11, s12, s13), (s20, s21, s22, s23), (s30, s31, s32, s33))
     for p in range(m):
         for q in range(min(n, kept[r + p] - j)):
             out[r + p, j + q] += sums[p][q]

@@ -11,7 +11,9 @@ from robust_npe.compiling import announced
 
 __all__ = ["weighted_noise"]
 
-FAR = 0.8  # of the norms are drawn from chi(dim + 2), whose density is chi(dim)'s times norm^2 / dim
+FAR = (
+    0.8  # of the norms are drawn from chi(dim + 2), whose density is chi(dim)'s times norm^2 / dim
+)
 
 
 def weighted_noise(
@@ -20,9 +22,9 @@ def weighted_noise(
     """Draw standard normal vectors with weights.
 
     Each vector z alone has the right distribution: E[w f(z)] is the mean of f under the standard
-    normal, for any f. Together they have less error than independent ones: directions are orthogonal
-    within blocks of `dim` vectors, each z comes with -z, and large norms, where most of the mean of
-    a quadratic function comes from, are drawn more often and weighted less.
+    normal, for any f. Together they have less error than independent ones: directions are
+    orthogonal within blocks of `dim` vectors, each z comes with -z, and large norms, where most of
+    the mean of a quadratic function comes from, are drawn more often and weighted less.
 
     References:
         Yu et al. (2016), "Orthogonal random features", https://arxiv.org/abs/1610.09072;

@@ -24,7 +24,7 @@ __all__ = ["Artefact", "CorruptArtefactError", "Store", "content_key"]
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-PACKAGES = ("robust-npe", "torch", "numpy", "nflows", "sbibm")
+PACKAGES = ("robust-npe", "torch", "numpy", "numba", "nflows", "sbibm")
 
 
 class CorruptArtefactError(RuntimeError):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 
@@ -184,24 +183,3 @@ def test_import_needs_numba_only_for_the_package_and_compiles_nothing() -> None:
         "assert not lanes.run_lanes.signatures and not exact.run_exact.signatures\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_first_call_is_announced(caplog: pytest.LogCaptureFixture) -> None:
-    from robust_npe.compiling import announced
-
-    class Kernel:
-        def __init__(self) -> None:
-            self.signatures: list[str] = []
-
-        def __call__(self, x: int) -> int:
-            self.signatures.append("int")
-            return x + 1
-
-    function = announced(Kernel(), "the kernel")
-    with caplog.at_level(logging.INFO, logger="robust_npe"):
-        assert function(1) == 2
-        assert "preparing the kernel" in caplog.text
-        assert "the kernel is ready" in caplog.text
-        caplog.clear()
-        assert function(2) == 3
-        assert not caplog.text

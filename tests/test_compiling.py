@@ -1,0 +1,67 @@
+"""Messages about kernels that have to be compiled."""
+
+import logging
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from robust_npe import compiling
+from robust_npe.compiling import announced
+
+
+class Kernel:
+    """Behaves like a numba kernel that has to be compiled, or is loaded from the cache."""
+
+    def __init__(self, cached):
+        self.cached = cached
+        self.signatures = []
+        self.stats = SimpleNamespace(cache_misses=Counter())
+
+    def __call__(self, x):
+        if not self.signatures and not self.cached:
+            self.stats.cache_misses["int"] += 1
+        time.sleep(0.05)
+        self.signatures.append("int")
+        return x + 1
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch, caplog):
+    monkeypatch.setattr(compiling, "PATIENCE", 0.01)
+    caplog.set_level(logging.INFO, logger="robust_npe")
+
+
+def test_compilation_is_announced_once(caplog):
+    function = announced(Kernel(cached=False), "the kernel")
+    assert function(1) == 2
+    assert [r.getMessage()[:20] for r in caplog.records] == [
+        "preparing the kernel",
+        "the kernel is ready ",
+    ]
+    caplog.clear()
+    assert function(2) == 3
+    assert not caplog.text
+
+
+def test_a_kernel_from_the_cache_is_not_announced(caplog):
+    assert announced(Kernel(cached=True), "the kernel")(1) == 2
+    assert not caplog.text
+
+
+def test_kernels_that_a_function_calls_are_watched(caplog):
+    kernel = Kernel(cached=False)
+    assert announced(lambda x: 2 * kernel(x), "the result", kernel)(1) == 4
+    assert "preparing the result" in caplog.text
+
+
+def test_an_error_leaves_no_message_behind(caplog):
+    class Broken(Kernel):
+        def __call__(self, x):
+            raise ValueError(x)
+
+    with pytest.raises(ValueError, match="3"):
+        announced(Broken(cached=True), "the kernel")(3)
+    time.sleep(0.03)
+    assert not caplog.text
