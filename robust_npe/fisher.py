@@ -48,7 +48,8 @@ def scores(
     """
     head = compiled_head(estimator)
     if head is not None:
-        return _compiled_scores(estimator, head, x, num_samples, generator, attached)
+        with torch.set_grad_enabled(attached):
+            return _compiled_scores(estimator, head, x, num_samples, generator)
     # one copy of x per sample, so that the gradient of the sum is the score of each sample
     copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
     with draws_from(generator), torch.set_grad_enabled(attached):
@@ -65,19 +66,20 @@ def _compiled_scores(
     x: Tensor,
     num_samples: int,
     generator: Generator,
-    attached: bool,
 ) -> Tensor:
-    copies = x.detach().repeat(num_samples, 1)
+    copies = x.detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
     if isinstance(estimator.embedding, Identity):  # the common case needs no graph here
-        with torch.set_grad_enabled(attached):
-            gradient, weight = head.sampled_score(estimator.context(copies), generator)
-            score = gradient / estimator.standardize.std
+        gradient, weight = head.sampled_score(estimator.context(copies), generator)
+        factor = weight.sqrt().unsqueeze(1) / estimator.standardize.std
+        score = gradient * factor
     else:
+        attached = torch.is_grad_enabled()
         with torch.enable_grad():
             context = estimator.context(copies.requires_grad_(True))
             gradient, weight = head.sampled_score(context, generator)
             (score,) = torch.autograd.grad(context, copies, gradient, create_graph=attached)
-    return (score * weight.sqrt().unsqueeze(1)).unflatten(0, (num_samples, -1))
+        score = score * weight.sqrt().unsqueeze(1)
+    return score.unflatten(0, (num_samples, -1))
 
 
 def compiled_head(estimator: Estimator) -> AutoregressiveFlow | None:

@@ -27,7 +27,7 @@ class FIM(Penalized):
     The gradient of the penalty is the exact one of a Monte-Carlo estimate of the trace: samples of
     theta are reparameterised, not detached. `estimator=exact` is the published one: 5 samples on
     the whole batch at every step, smoothed by a moving average. `estimator=fast` takes one sample
-    on a quarter of the usual batch at every step (see benchmarks/README.md for what that costs).
+    on a third of the usual batch at every step (see benchmarks/README.md for what that costs).
     It counts on compiled scores, which MAF offers on a CPU; for other estimators, whose gradient
     costs several times as much, it takes more observations at every eighth step, and holds the
     gradient in between.
@@ -49,7 +49,7 @@ class FIM(Penalized):
     name = "fim"
     estimators: ClassVar[dict[str, PenaltyGradient]] = {
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
-        "fast": PenaltyGradient(num_samples=1, rows=128, every=1, weight=1.0),
+        "fast": PenaltyGradient(num_samples=1, rows=160, every=1, weight=1.0),
     }
     not_compiled: ClassVar[dict[str, PenaltyGradient]] = {
         "fast": PenaltyGradient(num_samples=1, rows=256, every=8, weight=1.0),

@@ -32,11 +32,12 @@ from torch.autograd.function import once_differentiable
 
 from robust_npe.compiling import announced
 from robust_npe.estimators.conditioner import Conditioner, Plan
+from robust_npe.estimators.products import LANES, add_outer_products, add_product, close
 from robust_npe.estimators.univariate import MIN_SLOPE
 
 __all__ = ["sampled_score"]
 
-TILE = 128  # columns at most
+TILE = 256  # columns at most
 LIMIT = -math.log(MIN_SLOPE)  # of the log slope, as in `Affine`
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
@@ -115,7 +116,7 @@ def _forward(z, terms, weights, biases, plan):  # type: ignore[no-untyped-def]
     ends, rows, _, starts, _ = plan
     dim, columns = z.shape
     tiles, hidden, last = (columns + TILE - 1) // TILE, rows[1], rows[-2]
-    width = (columns + tiles - 1) // tiles
+    width = (columns + tiles * LANES - 1) // (tiles * LANES) * LANES
     transforms = len(terms) // hidden
     scores = np.empty_like(terms)
     theta = np.empty((tiles, transforms, dim, width), z.dtype)
@@ -230,9 +231,9 @@ def _advance(g, theta, layers, gate, flat, plan):  # type: ignore[no-untyped-def
         start, stop = ends[i + 1, g], ends[i + 1, g + 1]
         weight = flat[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
         layer = layers[rows[i] : rows[i + 1]]
-        _add_product(layer[start:stop], weight[start:stop, :seen], below)
+        add_product(layer[start:stop], weight[start:stop, :seen], below)
         if i + 1 < len(shapes):
-            _close(layer[start:stop], gate[rows[i] + start : rows[i] + stop])
+            close(layer[start:stop], gate[rows[i] + start : rows[i] + stop])
         below, seen = layer, stop
 
 
@@ -247,8 +248,8 @@ def _retreat(g, layers, gradients, flat, plan):  # type: ignore[no-untyped-def]
         above = gradients[rows[i] + seeing : rows[i + 1]]
         layer = gradients[rows[i - 1] + start : rows[i - 1] + stop]
         layer[:] = 0
-        _add_product(layer, weight[seeing:, start:stop].T, above)
-        _close(layer, layers[rows[i - 1] + start : rows[i - 1] + stop])
+        add_product(layer, weight[seeing:, start:stop].T, above)
+        close(layer, layers[rows[i - 1] + start : rows[i - 1] + stop])
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -259,16 +260,7 @@ def _to_coordinates(g, theta, gradients, flat, plan):  # type: ignore[no-untyped
         weight = flat[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
         start, stop, seeing = ends[0, g], ends[0, g + 1], ends[1, g + 1]
         above = gradients[seeing : rows[1]]
-        _add_product(theta[start:stop], weight[seeing:, start:stop].T, above)
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _close(layer, gate):  # type: ignore[no-untyped-def]
-    """Set to zero where a nonlinearity is closed."""
-    zero, values, gates = layer.dtype.type(0), layer.reshape(-1), gate.reshape(-1)
-    for c in range(len(values)):
-        value = values[c]  # read in any case, so that no branch is needed
-        values[c] = zero if gates[c] <= zero else value
+        add_product(theta[start:stop], weight[seeing:, start:stop].T, above)
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -281,118 +273,8 @@ def _add_weights(  # type: ignore[no-untyped-def]
     for i in range(len(shapes)):
         grad = grad_flat[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
         above, scores = gradients[rows[i] : rows[i + 1]], score[rows[i] : rows[i + 1]]
-        kept = seen[rows[i] : rows[i + 1]]
-        for r in range(0, len(grad), 4):
-            for j in range(0, kept[min(r + 3, len(grad) - 1)], 4):
-                _add_correlations(grad, kept, above, below, scores, moved, r, j)
+        add_outer_products(grad, seen[rows[i] : rows[i + 1]], above, below, scores, moved)
         below, moved = layers[rows[i] : rows[i + 1]], tangents[rows[i] : rows[i + 1]]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_correlations(out, kept, a, b, c, d, r, j):  # type: ignore[no-untyped-def]
-    """out += a @ b.T + c @ d.T for the rows r ... r + 3 and columns j ... j + 3 that are kept."""
-    m, n = min(4, len(out) - r), min(4, out.shape[1] - j)
-    r1, r2, r3 = r + min(1, m - 1), r + min(2, m - 1), r + min(3, m - 1)  # repeated and not used
-    j1, j2, j3 = j + min(1, n - 1), j + min(2, n - 1), j + min(3, n - 1)
-    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = out.dtype.type(0)
-    s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = out.dtype.type(0)
-    for k in range(a.shape[1]):
-        a0, a1, a2, a3, c0, c1, c2, c3 = (
-            a[r, k],
-            a[r1, k],
-            a[r2, k],
-            a[r3, k],
-            c[r, k],
-            c[r1, k],
-            c[r2, k],
-            c[r3, k],
-        )
-        b0, d0 = b[j, k], d[j, k]
-        s00 += a0 * b0 + c0 * d0
-        s10 += a1 * b0 + c1 * d0
-        s20 += a2 * b0 + c2 * d0
-        s30 += a3 * b0 + c3 * d0
-        b1, d1 = b[j1, k], d[j1, k]
-        s01 += a0 * b1 + c0 * d1
-        s11 += a1 * b1 + c1 * d1
-        s21 += a2 * b1 + c2 * d1
-        s31 += a3 * b1 + c3 * d1
-        b2, d2 = b[j2, k], d[j2, k]
-        s02 += a0 * b2 + c0 * d2
-        s12 += a1 * b2 + c1 * d2
-        s22 += a2 * b2 + c2 * d2
-        s32 += a3 * b2 + c3 * d2
-        b3, d3 = b[j3, k], d[j3, k]
-        s03 += a0 * b3 + c0 * d3
-        s13 += a1 * b3 + c1 * d3
-        s23 += a2 * b3 + c2 * d3
-        s33 += a3 * b3 + c3 * d3
-    sums = ((s00, s01, s02, s03), (s10, s11, s12, s13), (s20, s21, s22, s23), (s30, s31, s32, s33))
-    for p in range(m):
-        for q in range(min(n, kept[r + p] - j)):
-            out[r + p, j + q] += sums[p][q]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_product(out, w, a):  # type: ignore[no-untyped-def]
-    """out += w @ a[: w.shape[1]], in blocks of four by four."""
-    height, depth = w.shape
-    r = 0
-    while r + 4 <= height:
-        j = 0
-        while j + 4 <= depth:
-            w00, w01, w02, w03 = w[r, j], w[r, j + 1], w[r, j + 2], w[r, j + 3]
-            w10, w11, w12, w13 = w[r + 1, j], w[r + 1, j + 1], w[r + 1, j + 2], w[r + 1, j + 3]
-            w20, w21, w22, w23 = w[r + 2, j], w[r + 2, j + 1], w[r + 2, j + 2], w[r + 2, j + 3]
-            w30, w31, w32, w33 = w[r + 3, j], w[r + 3, j + 1], w[r + 3, j + 2], w[r + 3, j + 3]
-            for c in range(out.shape[1]):
-                a0, a1, a2, a3 = a[j, c], a[j + 1, c], a[j + 2, c], a[j + 3, c]
-                out[r, c] += w00 * a0 + w01 * a1 + w02 * a2 + w03 * a3
-                out[r + 1, c] += w10 * a0 + w11 * a1 + w12 * a2 + w13 * a3
-                out[r + 2, c] += w20 * a0 + w21 * a1 + w22 * a2 + w23 * a3
-                out[r + 3, c] += w30 * a0 + w31 * a1 + w32 * a2 + w33 * a3
-            j += 4
-        while j < depth:
-            w00, w10, w20, w30 = w[r, j], w[r + 1, j], w[r + 2, j], w[r + 3, j]
-            for c in range(out.shape[1]):
-                a0 = a[j, c]
-                out[r, c] += w00 * a0
-                out[r + 1, c] += w10 * a0
-                out[r + 2, c] += w20 * a0
-                out[r + 3, c] += w30 * a0
-            j += 1
-        r += 4
-    while r + 2 <= height:
-        j = 0
-        while j + 4 <= depth:
-            w00, w01, w02, w03 = w[r, j], w[r, j + 1], w[r, j + 2], w[r, j + 3]
-            w10, w11, w12, w13 = w[r + 1, j], w[r + 1, j + 1], w[r + 1, j + 2], w[r + 1, j + 3]
-            for c in range(out.shape[1]):
-                a0, a1, a2, a3 = a[j, c], a[j + 1, c], a[j + 2, c], a[j + 3, c]
-                out[r, c] += w00 * a0 + w01 * a1 + w02 * a2 + w03 * a3
-                out[r + 1, c] += w10 * a0 + w11 * a1 + w12 * a2 + w13 * a3
-            j += 4
-        while j < depth:
-            w00, w10 = w[r, j], w[r + 1, j]
-            for c in range(out.shape[1]):
-                out[r, c] += w00 * a[j, c]
-                out[r + 1, c] += w10 * a[j, c]
-            j += 1
-        r += 2
-    if r < height:
-        j = 0
-        while j + 4 <= depth:
-            w00, w01, w02, w03 = w[r, j], w[r, j + 1], w[r, j + 2], w[r, j + 3]
-            for c in range(out.shape[1]):
-                out[r, c] += (
-                    w00 * a[j, c] + w01 * a[j + 1, c] + w02 * a[j + 2, c] + w03 * a[j + 3, c]
-                )
-            j += 4
-        while j < depth:
-            w00 = w[r, j]
-            for c in range(out.shape[1]):
-                out[r, c] += w00 * a[j, c]
-            j += 1
 
 
 _announced_forward = announced(_forward, "the scores of samples")

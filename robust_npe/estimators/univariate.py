@@ -84,9 +84,19 @@ class RationalQuadraticSpline:
         self.bins = bins
         self.bound = bound
         self.num_parameters = 3 * bins - 1
+        self.slope_limit = -math.log(MIN_SLOPE)  # of the logarithms
+        self.size_limit = self.slope_limit / 2
 
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
+        if _is_compiled(x):
+            from robust_npe.estimators import compiled_spline  # numba takes long to import
+
+            return compiled_spline.forward(self, x, phi)
+        return self.forward_by_torch(x, phi)
+
+    def forward_by_torch(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Univariate`; differentiable any number of times."""
         inside, u = self._to_unit(x)
         left, size, slopes = self._find_bin(u, phi, axis=0)
         ratio = size[1] / size[0]
@@ -100,6 +110,10 @@ class RationalQuadraticSpline:
 
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
+        if _is_compiled(y) and not torch.is_grad_enabled():
+            from robust_npe.estimators import compiled_spline  # numba takes long to import
+
+            return compiled_spline.inverse(self, y, phi)
         inside, v = self._to_unit(y)
         left, size, slopes = self._find_bin(v, phi, axis=1)
         ratio = size[1] / size[0]
@@ -122,6 +136,12 @@ class RationalQuadraticSpline:
             slope, slope_phi = torch.autograd.grad(y.sum(), (x, phi))
         return slope, slope_phi
 
+    def relative_sizes(self, phi: Tensor) -> Tensor:
+        """Return widths and heights of all bins, `(2, K, *)`, up to factors."""
+        # no maximum has to be subtracted before exp: the clipped values are small
+        sizes = _soft_clip(phi[: 2 * self.bins], self.size_limit).exp()
+        return sizes.unflatten(0, (2, self.bins))
+
     def _to_unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inside = x.abs() < self.bound
         return inside, torch.where(inside, x, 0.0) / (2 * self.bound) + 0.5
@@ -134,10 +154,7 @@ class RationalQuadraticSpline:
 
         The axis tells whether u is an x (0) or a y (1).
         """
-        k = self.bins
-        # no maximum has to be subtracted before exp: the clipped values are small
-        sizes, inner = phi.split([2 * k, k - 1])
-        parts = _soft_clip(sizes, -math.log(MIN_SLOPE) / 2).exp().unflatten(0, (2, k))
+        parts, inner = self.relative_sizes(phi), phi[2 * self.bins :]
         share = parts.sum(1).reciprocal()
         with torch.no_grad():
             edges = parts[axis, :-1].cumsum(0)
@@ -149,8 +166,13 @@ class RationalQuadraticSpline:
         # the log slope at both ends of the interval is zero, as that of the identity outside
         padded = torch.nn.functional.pad(inner, (0, 0) * u.ndim + (1, 1))
         raw = padded.gather(0, torch.stack((index, index + 1)))
-        slopes = _soft_clip(raw, -math.log(MIN_SLOPE)).exp()
+        slopes = _soft_clip(raw, self.slope_limit).exp()
         return left, size, slopes
+
+
+def _is_compiled(x: Tensor) -> bool:
+    """Tell whether there is compiled code for x."""
+    return x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def _denominator(z: Tensor, ratio: Tensor, bend: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from robust_npe.compiling import announced
 __all__ = ["weighted_noise"]
 
 FAR = (
-    0.8  # of the norms are drawn from chi(dim + 2), whose density is chi(dim)'s times norm^2 / dim
+    0.8  # of the norms are from chi(dim + 2), whose density is that of chi(dim) times norm^2 / dim
 )
+QUANTILE = 0.8416212335729143  # of the standard normal, at FAR
 
 
 def weighted_noise(
@@ -34,17 +35,15 @@ def weighted_noise(
     Returns:
         Vectors as columns `(dim, count)`, and their weights `(count,)`.
     """
-    half = -(-count // 2)
-    normal = torch.randn(half, 2 * dim + 2, generator=generator, dtype=dtype)
-    far = torch.rand(half, generator=generator, dtype=dtype) < FAR
-    z, weight = _announced_place(normal.numpy(), far.numpy(), count)
+    normal = torch.randn(-(-count // 2), 2 * dim + 3, generator=generator, dtype=dtype)
+    z, weight = _announced_place(normal.numpy(), count)
     return torch.from_numpy(z), torch.from_numpy(weight)
 
 
 @njit(cache=True)
-def _place(normal, far, count):  # type: ignore[no-untyped-def]
-    """Make vectors from standard normal rows: `dim` numbers for directions, `dim + 2` for norms."""
-    one, half, dim = normal.dtype.type(1), len(normal), normal.shape[1] // 2 - 1
+def _place(normal, count):  # type: ignore[no-untyped-def]
+    """Make vectors from rows of normal numbers: `dim` for the direction, `dim + 3` for the norm."""
+    one, half, dim = normal.dtype.type(1), len(normal), (normal.shape[1] - 3) // 2
     share = normal.dtype.type(FAR)
     z, weight = np.empty((dim, count), normal.dtype), np.empty(count, normal.dtype)
     directions = normal[:, :dim].copy()
@@ -53,7 +52,8 @@ def _place(normal, far, count):  # type: ignore[no-untyped-def]
         for m in range(n - n % dim, n):  # Gram-Schmidt makes the rotation a uniform one
             direction -= (direction * directions[m]).sum() * directions[m]
         direction /= np.sqrt((direction * direction).sum())
-        numbers = normal[n, dim:] if far[n] else normal[n, dim:-2]
+        far = normal[n, -1] < QUANTILE
+        numbers = normal[n, dim:-1] if far else normal[n, dim:-3]
         square = (numbers * numbers).sum()
         z[:, n] = direction * np.sqrt(square)
         weight[n] = one / (one - share + share * square / dim)
