@@ -29,7 +29,7 @@ __all__ = ["Experiment", "Trained", "checked_device"]
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # increase when the same configuration comes to mean other weights or results
+FORMAT = 4  # increase when the same configuration comes to mean other weights or results
 
 
 def checked_device(name: str) -> torch.device:

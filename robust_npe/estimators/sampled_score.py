@@ -16,6 +16,9 @@ coordinate (see `inverse`). Every weight stands twice in <v, s>: in values and i
 
 For the CPU. Columns, one for each sample, go in tiles that fit into the cache, and only those
 weights are touched that the masks keep.
+
+For developers: numba's cache of a kernel notices changes of the kernel's own file only. After an
+edit of `products`, delete the `__pycache__` beside it.
 """
 
 from __future__ import annotations
