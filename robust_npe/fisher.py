@@ -10,6 +10,8 @@ is drawn from moves with the weights too, and leaving that path out gives a bias
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
@@ -20,15 +22,18 @@ from robust_npe.estimators.embeddings import Identity
 from robust_npe.random import draws_from
 
 __all__ = [
-    "compiled_head",
+    "ScoreMethod",
     "fisher_eigenvalue",
     "fisher_information",
     "fisher_trace",
     "largest_eigenvector",
     "power_iteration",
     "rayleigh_quotient",
+    "score_method",
     "scores",
 ]
+
+ScoreMethod = Literal["compiled", "embedded", "differentiated"]
 
 
 def scores(
@@ -46,10 +51,11 @@ def scores(
         generator: Source of the samples.
         attached: See the module's docstring.
     """
-    head = compiled_head(estimator)
-    if head is not None:
+    method = score_method(estimator)
+    if method != "differentiated":
+        embedded = method == "embedded"
         with torch.set_grad_enabled(attached):
-            return _compiled_scores(estimator, head, x, num_samples, generator)
+            return _compiled_scores(estimator, embedded, x, num_samples, generator)
     # one copy of x per sample, so that the gradient of the sum is the score of each sample
     copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
     with draws_from(generator), torch.set_grad_enabled(attached):
@@ -61,31 +67,34 @@ def scores(
 
 
 def _compiled_scores(
-    estimator: Estimator,
-    head: AutoregressiveFlow,
-    x: Tensor,
-    num_samples: int,
-    generator: Generator,
+    estimator: Estimator, embedded: bool, x: Tensor, num_samples: int, generator: Generator
 ) -> Tensor:
+    head = cast(AutoregressiveFlow, estimator.head)
     copies = x.detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
-    if isinstance(estimator.embedding, Identity):  # the common case needs no graph here
-        gradient, weight = head.sampled_score(estimator.context(copies), generator)
-        factor = weight.sqrt().unsqueeze(1) / estimator.standardize.std
-        score = gradient * factor
-    else:
+    if embedded:
         attached = torch.is_grad_enabled()
         with torch.enable_grad():
             context = estimator.context(copies.requires_grad_(True))
             gradient, weight = head.sampled_score(context, generator)
             (score,) = torch.autograd.grad(context, copies, gradient, create_graph=attached)
         score = score * weight.sqrt().unsqueeze(1)
+    else:  # the common case needs no graph between x and its context
+        gradient, weight = head.sampled_score(estimator.context(copies), generator)
+        score = gradient * (weight.sqrt().unsqueeze(1) / estimator.standardize.std)
     return score.unflatten(0, (num_samples, -1))
 
 
-def compiled_head(estimator: Estimator) -> AutoregressiveFlow | None:
-    """Return the head of an estimator whose scores are compiled, None for any other estimator."""
+def score_method(estimator: Estimator) -> ScoreMethod:
+    """Tell how `scores` works for an estimator, which decides what it costs.
+
+    Returns:
+        `compiled`; `embedded` if the head's part is compiled, and the embedding net is left to
+        automatic differentiation; `differentiated` if all of it is.
+    """
     head = estimator.head
-    return head if isinstance(head, AutoregressiveFlow) and head.is_compiled else None
+    if not (isinstance(head, AutoregressiveFlow) and head.is_compiled):
+        return "differentiated"
+    return "compiled" if isinstance(estimator.embedding, Identity) else "embedded"
 
 
 def _unconstrained(q: Distribution) -> Distribution:

@@ -11,6 +11,7 @@ from robust_npe.checks import require
 from robust_npe.defenses.penalty import Penalized, PenaltyGradient
 from robust_npe.estimators import Estimator
 from robust_npe.fisher import (
+    ScoreMethod,
     fisher_trace,
     largest_eigenvector,
     power_iteration,
@@ -28,9 +29,9 @@ class FIM(Penalized):
     theta are reparameterised, not detached. `estimator=exact` is the published one: 5 samples on
     the whole batch at every step, smoothed by a moving average. `estimator=fast` takes one sample
     on a third of the usual batch at every step (see benchmarks/README.md for what that costs).
-    It counts on compiled scores, which MAF offers on a CPU; for other estimators, whose gradient
-    costs several times as much, it takes more observations at every eighth step, and holds the
-    gradient in between.
+    It counts on compiled scores, which MAF offers on a CPU. With an embedding net, which makes each
+    observation dearer, it takes fewer of them; for other estimators, whose gradient costs several
+    times as much, it takes more, at every eighth step, and holds the gradient in between.
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
@@ -51,8 +52,9 @@ class FIM(Penalized):
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
         "fast": PenaltyGradient(num_samples=1, rows=160, every=1, weight=1.0),
     }
-    not_compiled: ClassVar[dict[str, PenaltyGradient]] = {
-        "fast": PenaltyGradient(num_samples=1, rows=256, every=8, weight=1.0),
+    exceptions: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {
+        ("fast", "embedded"): PenaltyGradient(num_samples=1, rows=96, every=1, weight=1.0),
+        ("fast", "differentiated"): PenaltyGradient(num_samples=1, rows=256, every=8, weight=1.0),
     }
 
     def penalty(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from robust_npe.checks import require
 from robust_npe.defenses.base import Defense, negative_log_likelihood
 from robust_npe.estimators import Estimator
-from robust_npe.fisher import compiled_head
+from robust_npe.fisher import ScoreMethod, score_method
 
 __all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "with_gradient"]
 
@@ -104,8 +104,8 @@ class Penalized(Defense):
 
     Args:
         beta: Weight of the penalty, not negative, in units of x squared.
-        estimator: One of the names in `estimators`; `not_compiled` has what the name means for
-            amortized posteriors without compiled scores, where that is something else.
+        estimator: One of the names in `estimators`; `exceptions` has what the name means for
+            amortized posteriors whose scores are not wholly compiled, where that is something else.
         num_samples: Overrides the estimator's, as do the next three; see `PenaltyGradient`.
         rows: See `PenaltyGradient`.
         every: See `PenaltyGradient`.
@@ -115,7 +115,7 @@ class Penalized(Defense):
 
     beta: float
     estimators: ClassVar[dict[str, PenaltyGradient]]
-    not_compiled: ClassVar[dict[str, PenaltyGradient]] = {}
+    exceptions: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {}
 
     def __init__(
         self,
@@ -134,10 +134,13 @@ class Penalized(Defense):
         own = {"num_samples": num_samples, "rows": rows, "every": every, "weight": weight}
         given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         self.beta = beta
-        self._compiled = replace(self.estimators[estimator], **given)
-        otherwise = self.not_compiled.get(estimator, self.estimators[estimator])
-        self._not_compiled = replace(otherwise, **given)
-        self.settings = self._compiled
+        self._settings: dict[ScoreMethod, PenaltyGradient] = {
+            method: replace(
+                self.exceptions.get((estimator, method), self.estimators[estimator]), **given
+            )
+            for method in get_args(ScoreMethod)
+        }
+        self.settings = self._settings["compiled"]
         self.max_norm = max_norm
         self.average = GradientAverage(self.settings.weight)
         self.setup(torch.empty(0), torch.empty(0))
@@ -171,8 +174,7 @@ class Penalized(Defense):
         return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
 
     def _choose(self, estimator: Estimator) -> None:
-        compiled = compiled_head(estimator) is not None
-        self.settings = self._compiled if compiled else self._not_compiled
+        self.settings = self._settings[score_method(estimator)]
         self.average.weight = self.settings.weight
 
     def _mean_penalty(self, estimator: Estimator, x: Tensor, generator: Generator) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numba import njit
@@ -40,27 +42,38 @@ def weighted_noise(
     return torch.from_numpy(z), torch.from_numpy(weight)
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract", "reassoc"})
 def _place(normal, count):  # type: ignore[no-untyped-def]
     """Make vectors from rows of normal numbers: `dim` for the direction, `dim + 3` for the norm."""
-    one, half, dim = normal.dtype.type(1), len(normal), (normal.shape[1] - 3) // 2
-    share = normal.dtype.type(FAR)
+    half, dim = len(normal), (normal.shape[1] - 3) // 2
     z, weight = np.empty((dim, count), normal.dtype), np.empty(count, normal.dtype)
     directions = normal[:, :dim].copy()
     for n in range(half):
         direction = directions[n]
         for m in range(n - n % dim, n):  # Gram-Schmidt makes the rotation a uniform one
-            direction -= (direction * directions[m]).sum() * directions[m]
-        direction /= np.sqrt((direction * direction).sum())
+            overlap = _dot(direction, directions[m])
+            for i in range(dim):
+                direction[i] -= overlap * directions[m, i]
         far = normal[n, -1] < QUANTILE
         numbers = normal[n, dim:-1] if far else normal[n, dim:-3]
-        square = (numbers * numbers).sum()
-        z[:, n] = direction * np.sqrt(square)
-        weight[n] = one / (one - share + share * square / dim)
+        square, length = _dot(numbers, numbers), math.sqrt(_dot(direction, direction))
+        weight[n] = 1 / (1 - FAR + FAR * square / dim)
+        for i in range(dim):
+            direction[i] /= length
+            z[i, n] = direction[i] * math.sqrt(square)
     for n in range(half, count):
-        z[:, n] = -z[:, n - half]
         weight[n] = weight[n - half]
+        for i in range(dim):
+            z[i, n] = -z[i, n - half]
     return z, weight
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})
+def _dot(a, b):  # type: ignore[no-untyped-def]
+    total = a.dtype.type(0)
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
 
 
 _announced_place = announced(_place, "the noise of samples")

@@ -5,7 +5,7 @@ import torch
 
 from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
 from robust_npe.estimators.sampled_score import TILE, sampled_score
-from robust_npe.fisher import compiled_head, fisher_trace, scores
+from robust_npe.fisher import fisher_trace, score_method, scores
 from robust_npe.random import draws_from, stream
 
 REALS = torch.distributions.constraints.real_vector
@@ -101,8 +101,9 @@ def test_non_finite_weights_are_not_hidden():
 
 def test_who_is_compiled():
     maf = make(*SETTINGS[1])
-    assert compiled_head(maf) is maf.head
+    assert score_method(maf) == "compiled"
+    assert score_method(make(*SETTINGS[1], embedding=MLP)) == "embedded"
     with draws_from(stream(0, "weights")):
         nsf = Estimator(NSF, Identity, 2, 5, REALS)
-    assert compiled_head(nsf) is None
+    assert score_method(nsf) == "differentiated"
     assert scores(nsf, torch.zeros(3, 5), 2, stream(0), attached=True).shape == (2, 3, 5)
