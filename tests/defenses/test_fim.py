@@ -8,7 +8,7 @@ from robust_npe.checks import ConfigError
 from robust_npe.defenses import FIM, FIMEigenvalue
 from robust_npe.defenses.base import negative_log_likelihood
 from robust_npe.defenses.penalty import GradientAverage, PenaltyGradient, with_gradient
-from robust_npe.estimators import MAF, Estimator, Identity
+from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
 from robust_npe.fisher import fisher_eigenvalue, fisher_trace
 from robust_npe.random import draws_from, stream
 
@@ -130,6 +130,33 @@ def test_with_gradient():
 def test_published_settings():
     assert FIM(estimator="exact").settings == PenaltyGradient(5, None, 1, 0.85)
     assert FIM(estimator="exact", num_samples=1).settings == PenaltyGradient(1, None, 1, 0.85)
+
+
+@pytest.mark.parametrize(
+    ("head", "embedding", "rows", "every"),
+    [(MAF, Identity, 160, 1), (MAF, MLP, 96, 1), (NSF, Identity, 256, 8), (NSF, MLP, 256, 8)],
+)
+def test_fast_depends_on_how_scores_are_made(head, embedding, rows, every):
+    with draws_from(stream(0, "weights")):
+        estimator = Estimator(head, embedding, 2, 3, real_vector)
+    theta, x = torch.zeros(300, 2), torch.randn(300, 3, generator=stream(0, "x"))
+    used = []
+
+    class Watched(FIM):
+        def penalty(self, estimator, x, generator, attached):
+            used.append(len(x))
+            return super().penalty(estimator, x, generator, attached)
+
+    def train(steps, **settings):
+        used.clear()
+        defense, generator = Watched(0.1, **settings), stream(0)
+        for _ in range(steps):
+            defense.loss(estimator, theta, x, generator)
+        return used
+
+    assert train(9) == [rows] * (9 if every == 1 else 2)
+    assert train(4, rows=7, every=2) == [7, 7]
+    assert train(2, estimator="exact") == [300, 300]
 
 
 @pytest.mark.parametrize("defense", [FIM, FIMEigenvalue])
