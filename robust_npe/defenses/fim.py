@@ -28,10 +28,11 @@ class FIM(Penalized):
     The gradient of the penalty is the exact one of a Monte-Carlo estimate of the trace: samples of
     theta are reparameterised, not detached. `estimator=exact` is the published one: 5 samples on
     the whole batch at every step, smoothed by a moving average. `estimator=fast` takes one sample
-    on a third of the usual batch at every step (see benchmarks/README.md for what that costs).
-    It counts on compiled scores, which MAF offers on a CPU. With an embedding net, which makes each
-    observation dearer, it takes fewer of them; for other estimators, whose gradient costs several
-    times as much, it takes more, at every eighth step, and holds the gradient in between.
+    on most of the usual batch at every other step, and holds the gradient in between; it counts on
+    compiled scores, which MAF offers on a CPU. With an embedding net, which makes each observation
+    dearer, it takes fewer of them, at every step; for other estimators, whose gradient costs
+    several times as much, it is renewed at every eighth step only. See benchmarks/README.md for
+    what that costs in likelihood.
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
@@ -50,7 +51,7 @@ class FIM(Penalized):
     name = "fim"
     estimators: ClassVar[dict[str, PenaltyGradient]] = {
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
-        "fast": PenaltyGradient(num_samples=1, rows=160, every=1, weight=1.0),
+        "fast": PenaltyGradient(num_samples=1, rows=320, every=2, weight=1.0),
     }
     exceptions: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {
         ("fast", "embedded"): PenaltyGradient(num_samples=1, rows=96, every=1, weight=1.0),
