@@ -5,8 +5,9 @@
 
 Each training takes the same number of epochs, on one thread. `run` appends one row per training to
 fim_quality.csv and skips what is there; `report` prints the tables and draws fim_quality.png.
-Times are CPU seconds of the whole training, validation included. `--estimators published` is the
-exact gradient by automatic differentiation throughout: the same front, more slowly.
+Times are CPU seconds of the whole training, validation included. Among the estimators, `published`
+is the exact gradient by automatic differentiation throughout (the same front, more slowly), and two
+numbers such as `96,1` are rows and interval of another fast one.
 
 The excess of the fast gradient is how much its test NLL lies above the front of the exact one, at
 equal median kl_forward: the exact front is interpolated linearly in log KL between the means over
@@ -51,6 +52,7 @@ TASKS: dict[str, tuple[type[Task], Any, tuple[float, ...]]] = {
 }
 SIZES = {"train": 10_000, "validation": 512, "test": 4000}
 EPSILON, NUM_ATTACKED = 0.5, 512
+FRONT = ("exact", "published", "none")
 
 
 def simulate(name: str, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
@@ -102,14 +104,21 @@ def run(names: list[str], seeds: list[int], estimators: list[str], epochs: int) 
                 key = {"task": name, "seed": seed, "estimator": kind, "beta": beta}
                 if is_known(key):
                     continue
-                fim = "exact" if kind == "published" else kind
-                defense = NoDefense() if kind == "none" else FIM(beta, estimator=fim)
-                compiled = kind != "published"
-                with mock.patch.object(AutoregressiveFlow, "is_compiled", compiled):
-                    row = key | run_one(name, seed, defense, data, epochs)
+                with mock.patch.object(AutoregressiveFlow, "is_compiled", kind != "published"):
+                    row = key | run_one(name, seed, make_defense(kind, beta), data, epochs)
                 print(row, flush=True)
                 header = not TABLE.exists()
                 pd.DataFrame([row]).to_csv(TABLE, mode="a", header=header, index=False)
+
+
+def make_defense(kind: str, beta: float) -> Defense:
+    """Build what is compared."""
+    if kind == "none":
+        return NoDefense()
+    if "," in kind:
+        rows, every = map(int, kind.split(","))
+        return FIM(beta, rows=rows, every=every)
+    return FIM(beta, estimator="exact" if kind == "published" else kind)
 
 
 def is_known(key: dict[str, Any]) -> bool:
@@ -132,7 +141,7 @@ def report() -> None:
             ratios = [ratio(table, row, other) for other in ("none", "exact", "published")]
             cost = " | ".join([f"{row.seconds:.1f}", *ratios])
             quality = f"{row.nll:.2f} | {row.kl_forward:.3g}"
-            excess = f"{excess_nll(rows, row):+.2f}" if row.estimator == "fast" else ""
+            excess = f"{excess_nll(rows, row):+.2f}" if row.estimator not in FRONT else ""
             print(f"| {name} | {row.beta:g} | {row.estimator} | {cost} | {quality} | {excess} |")
     draw(table, means)
 
