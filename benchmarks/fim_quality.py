@@ -172,13 +172,13 @@ def draw(table: pd.DataFrame, means: pd.DataFrame) -> None:
     """Test NLL against KL for each task, exact and fast."""
     names = [name for name in TASKS if name in set(table.task)]
     figure = Figure(figsize=(2.8 * len(names), 2.6), layout="constrained")
-    colours = {"exact": "black", "fast": "#8856a7"}
+    styles = {"exact": ("0.7", 3.5), "fast": ("#8856a7", 1.2)}  # the wide one lies below
     for name, axes in zip(names, np.atleast_1d(figure.subplots(1, len(names))), strict=True):
-        for kind, colour in colours.items():
+        for kind, (colour, width) in styles.items():
             chosen = partial(_choose, name, kind)
             points, front = chosen(table), chosen(means).sort_values("kl_forward")
-            axes.plot(points.kl_forward, points.nll, ".", color=colour, alpha=0.5)
-            axes.plot(front.kl_forward, front.nll, color=colour, label=kind)
+            axes.plot(points.kl_forward, points.nll, ".", color=colour, ms=2 * width + 3)
+            axes.plot(front.kl_forward, front.nll, color=colour, lw=width, label=kind)
         axes.set(title=name.upper(), xscale="log", xlabel=f"median KL at epsilon {EPSILON}")
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("test NLL (nats)")
