@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = [
     "read_table",
     "write_table",
 ]
+
+log = logging.getLogger(__name__)
 
 KEYS: dict[str, tuple[str, str]] = {
     "run_id": ("string", "hash of the run's whole configuration; names the run's folder"),
@@ -92,6 +95,10 @@ def read_table(path: Path, columns: Mapping[str, tuple[str, str]] = RESULT_COLUM
 def collect(runs: Path, table: str = "results") -> pd.DataFrame:
     """Gather the tables of all runs below a folder into one, newest runs last.
 
+    Runs in an older format than the newest one there were made by another version, where the same
+    settings meant other numbers: they are left out, with a warning, instead of being averaged with
+    the others.
+
     Args:
         runs: Folder with one folder per run.
         table: `results` or `observations`.
@@ -100,11 +107,18 @@ def collect(runs: Path, table: str = "results") -> pd.DataFrame:
         FileNotFoundError: There is no finished run.
     """
     columns = RESULT_COLUMNS if table == "results" else OBSERVATION_COLUMNS
-    manifests = list(runs.glob("*/manifest.json"))
+    manifests = {p: json.loads(p.read_text()) for p in runs.glob("*/manifest.json")}
     if not manifests:
         raise FileNotFoundError(f"No finished runs in {runs}: run `robust-npe train` first.")
-    created = {p: json.loads(p.read_text())["created"] for p in manifests}
-    order = sorted(manifests, key=lambda p: (created[p], p.parent.name))
+    formats = {p: m.get("description", {}).get("format", 0) for p, m in manifests.items()}
+    current = [p for p in manifests if formats[p] == max(formats.values())]
+    if len(current) < len(manifests):
+        log.warning(
+            "left out %d runs in %s made by an older version: repeat them, or use another output_dir",
+            len(manifests) - len(current),
+            runs,
+        )
+    order = sorted(current, key=lambda p: (manifests[p]["created"], p.parent.name))
     tables = [read_table(p.with_name(f"{table}.csv"), columns) for p in order]
     return pd.concat(tables, ignore_index=True)
 

@@ -79,6 +79,16 @@ def test_collect_gathers_finished_runs_only(tmp_path):
     assert list(collect(tmp_path).run_id) == ["b", "a"]  # newest last
 
 
+def test_collect_leaves_out_runs_of_older_versions(tmp_path, caplog):
+    for name, version in {"a": 3, "b": 4, "c": 4, "d": None}.items():
+        (tmp_path / name).mkdir()
+        write_table([{**ROW, "run_id": name}], tmp_path / name / "results.csv", RESULT_COLUMNS)
+        manifest = {"created": name, "description": {"format": version} if version else {}}
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    assert list(collect(tmp_path).run_id) == ["b", "c"]
+    assert "left out 2 runs" in caplog.text
+
+
 def test_collect_without_runs_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="run `robust-npe train` first"):
         collect(tmp_path / "runs")
