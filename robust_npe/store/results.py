@@ -114,7 +114,7 @@ def collect(runs: Path, table: str = "results") -> pd.DataFrame:
     current = [p for p in manifests if formats[p] == max(formats.values())]
     if len(current) < len(manifests):
         log.warning(
-            "left out %d runs in %s made by an older version: repeat them, or use another output_dir",
+            "left out %d runs in %s that an older version made: repeat them, or use another folder",
             len(manifests) - len(current),
             runs,
         )
