@@ -13,7 +13,7 @@ __all__ = ["announced"]
 _logger = logging.getLogger(__name__)
 
 
-PATIENCE = 0.3  # seconds after which it is known whether the cache has a kernel
+PATIENCE = 0.3  # seconds between two looks at whether the cache had the kernel
 
 
 def announced(function: Callable[..., Any], what: str, *kernels: Any) -> Callable[..., Any]:
@@ -27,24 +27,25 @@ def announced(function: Callable[..., Any], what: str, *kernels: Any) -> Callabl
     kernels = kernels or (function,)
     lock = threading.Lock()
 
-    def compiles() -> bool:
-        return any(kernel.stats.cache_misses for kernel in kernels)
-
-    def announce() -> None:
-        if compiles():
-            _logger.info("preparing %s: compiled once per machine, then kept in a cache", what)
+    def watch(done: threading.Event) -> None:
+        start, announced = time.perf_counter(), False
+        while not done.wait(PATIENCE) and not announced:
+            announced = any(kernel.stats.cache_misses for kernel in kernels)
+            if announced:
+                _logger.info("preparing %s: compiled once per machine, then kept in a cache", what)
+        done.wait()
+        if announced:
+            _logger.info("%s is ready after %.1f s", what, time.perf_counter() - start)
 
     def first_call(arguments: tuple[Any, ...]) -> Any:
-        timer = threading.Timer(PATIENCE, announce)
-        timer.start()
-        start = time.perf_counter()
+        done = threading.Event()
+        watcher = threading.Thread(target=watch, args=(done,), daemon=True)
+        watcher.start()
         try:
-            result = function(*arguments)
+            return function(*arguments)
         finally:
-            timer.cancel()
-        if compiles():
-            _logger.info("%s is ready after %.1f s", what, time.perf_counter() - start)
-        return result
+            done.set()
+            watcher.join()
 
     def ready() -> bool:
         return all(kernel.signatures for kernel in kernels)

@@ -81,7 +81,7 @@ def _compiled_scores(
     else:  # the common case needs no graph between x and its context
         gradient, weight = head.sampled_score(estimator.context(copies), generator)
         score = gradient * (weight.sqrt().unsqueeze(1) / estimator.standardize.std)
-    return score.unflatten(0, (num_samples, -1))
+    return score.reshape(num_samples, *x.shape)
 
 
 def score_method(estimator: Estimator) -> ScoreMethod:

@@ -20,16 +20,18 @@ class Kernel:
         self.stats = SimpleNamespace(cache_misses=Counter())
 
     def __call__(self, x):
-        if not self.signatures and not self.cached:
-            self.stats.cache_misses["int"] += 1
-        time.sleep(0.05)
+        if not self.signatures:
+            time.sleep(0.1)  # before the cache is asked
+            if not self.cached:
+                self.stats.cache_misses["int"] += 1
+            time.sleep(0.4)
         self.signatures.append("int")
         return x + 1
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch, caplog):
-    monkeypatch.setattr(compiling, "PATIENCE", 0.01)
+    monkeypatch.setattr(compiling, "PATIENCE", 0.02)
     caplog.set_level(logging.INFO, logger="robust_npe")
 
 

@@ -4,7 +4,7 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.distributions.constraints import real_vector
 
-from robust_npe.estimators import MAF, NSF, DiagonalGaussian, Estimator, Identity
+from robust_npe.estimators import MAF, MLP, NSF, DiagonalGaussian, Estimator, Identity
 from robust_npe.fisher import (
     fisher_eigenvalue,
     fisher_information,
@@ -42,9 +42,13 @@ def nsf(dim_theta, dim_context):
     return NSF(dim_theta, dim_context, transforms=2, bins=4, hidden=(7, 6))
 
 
-def make_estimator(head):
+def embedding(dim_x):
+    return MLP(dim_x, hidden=(9,), dim_out=4)
+
+
+def make_estimator(head, embedding=Identity):
     with draws_from(stream(1, "weights")):
-        estimator = Estimator(head, Identity, DIM_THETA, DIM_X, real_vector).double()
+        estimator = Estimator(head, embedding, DIM_THETA, DIM_X, real_vector).double()
     generator = stream(1, "data")
     scale = torch.tensor([0.5, 1.0, 3.0])
     x = 1 + scale * torch.randn(100, DIM_X, generator=generator)
@@ -126,9 +130,11 @@ class TestGaussian:
 
 
 @pytest.mark.parametrize("quantity", [fisher_trace, fisher_eigenvalue])
-@pytest.mark.parametrize("head", [nonlinear, maf, nsf])
-def test_gradient_with_common_noise_is_that_of_finite_differences(head, quantity):
-    estimator, x = make_estimator(head)
+@pytest.mark.parametrize(
+    ("head", "net"), [(nonlinear, Identity), (maf, Identity), (maf, embedding), (nsf, Identity)]
+)
+def test_gradient_with_common_noise_is_that_of_finite_differences(head, net, quantity):
+    estimator, x = make_estimator(head, net)
     parameters = list(estimator.parameters())
     names = [name for name, _ in estimator.named_parameters()]
     analytic = gradient(quantity(estimator, x, 4, stream(0)).mean(), estimator)
@@ -148,8 +154,8 @@ def test_gradient_with_common_noise_is_that_of_finite_differences(head, quantity
     torch.testing.assert_close(analytic @ direction, numeric, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("head", [maf, nsf])
-def test_kl_of_a_flow_to_second_order(head):
+@pytest.mark.parametrize(("head", "net"), [(maf, Identity), (maf, embedding), (nsf, Identity)])
+def test_kl_of_a_flow_to_second_order(head, net):
     estimator, x = make_estimator(head)
     axis = torch.linspace(-10, 10, 160, dtype=x.dtype)
     theta = torch.cartesian_prod(axis, axis).unsqueeze(1)
@@ -168,6 +174,18 @@ def test_kl_of_a_flow_to_second_order(head):
     information = fisher_information(estimator, x, 20_000, stream(0))
     sampled = torch.einsum("bi,bij,bj->b", delta, information, delta) / 2
     torch.testing.assert_close(sampled, expected, rtol=0.1, atol=0)
+
+
+def test_every_sample_of_an_observation_counts():
+    estimator, x = make_estimator(maf)
+
+    def spread(num_samples):
+        traces = [fisher_trace(estimator, x, num_samples, stream(k), False) for k in range(400)]
+        return torch.stack(traces).std(0).mean()
+
+    one = spread(1)
+    for num_samples in (2, 3, 4):  # antithetic noise of one observation would not count twice
+        assert spread(num_samples) < 1.15 * one / num_samples**0.5
 
 
 def test_one_sample_makes_the_eigenvalue_the_trace():

@@ -17,7 +17,7 @@ from robust_npe.fisher import ScoreMethod, score_method
 
 __all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "with_gradient"]
 
-VALIDATION_ROWS = 256  # enough to choose an epoch, where training uses fewer
+VALIDATION_ROWS = 256  # enough to choose an epoch, where training uses a part of the batch
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Penalized(Defense):
 
     Args:
         beta: Weight of the penalty, not negative, in units of x squared.
-        estimator: One of the names in `estimators`; `exceptions` has what the name means for
+        estimator: One of the names in `estimators`; `variants` has what the name means for
             amortized posteriors whose scores are not wholly compiled, where that is something else.
         num_samples: Overrides the estimator's, as do the next three; see `PenaltyGradient`.
         rows: See `PenaltyGradient`.
@@ -115,7 +115,7 @@ class Penalized(Defense):
 
     beta: float
     estimators: ClassVar[dict[str, PenaltyGradient]]
-    exceptions: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {}
+    variants: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {}
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Penalized(Defense):
         self.beta = beta
         self._settings: dict[ScoreMethod, PenaltyGradient] = {
             method: replace(
-                self.exceptions.get((estimator, method), self.estimators[estimator]), **given
+                self.variants.get((estimator, method), self.estimators[estimator]), **given
             )
             for method in get_args(ScoreMethod)
         }
@@ -175,7 +175,6 @@ class Penalized(Defense):
 
     def _choose(self, estimator: Estimator) -> None:
         self.settings = self._settings[score_method(estimator)]
-        self.average.weight = self.settings.weight
 
     def _mean_penalty(self, estimator: Estimator, x: Tensor, generator: Generator) -> Tensor:
         return self.penalty(estimator, x, generator, attached=True).mean()

@@ -16,6 +16,7 @@ from numba import njit
 from torch import Tensor
 
 from robust_npe.compiling import announced
+from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT
 
 if TYPE_CHECKING:
     from robust_npe.estimators.univariate import RationalQuadraticSpline
@@ -33,8 +34,8 @@ def forward(spline: RationalQuadraticSpline, x: Tensor, phi: Tensor) -> tuple[Te
 @torch.no_grad()
 def inverse(spline: RationalQuadraticSpline, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
     """Return x with f(x) = y, and log f'(x), without graph; shapes as for `forward`."""
-    arrays = (tensor.numpy() for tensor in (y, phi, spline.relative_sizes(phi)))
-    x, log_slope = _announced_inverse(*arrays, spline.bound, spline.slope_limit)
+    arrays = (tensor.numpy() for tensor in (y.contiguous(), phi, spline.relative_sizes(phi)))
+    x, log_slope = _announced_inverse(*arrays, spline.bound, LOG_SLOPE_LIMIT)
     return torch.from_numpy(x), torch.from_numpy(log_slope)
 
 
@@ -43,20 +44,24 @@ class _Spline(torch.autograd.Function):
     def forward(
         ctx: Any, spline: RationalQuadraticSpline, x: Tensor, phi: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, phi)
-        ctx.spline, ctx.sizes = spline, spline.relative_sizes(phi).numpy()
-        arrays = x.numpy(), phi.numpy(), ctx.sizes
-        y, log_slope = _announced_forward(*arrays, spline.bound, spline.slope_limit)
+        sizes = spline.relative_sizes(phi)
+        ctx.spline = spline
+        ctx.save_for_backward(x, phi, sizes)
+        arrays = (tensor.numpy() for tensor in (x.contiguous(), phi, sizes))
+        y, log_slope = _announced_forward(*arrays, spline.bound, LOG_SLOPE_LIMIT)
         return torch.from_numpy(y), torch.from_numpy(log_slope)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor, grad_log_slope: Tensor) -> tuple[Tensor | None, ...]:
-        spline, cotangents = ctx.spline, (grad_y, grad_log_slope)
+        spline, (x, phi, sizes) = ctx.spline, ctx.saved_tensors
+        cotangents = grad_y, grad_log_slope
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradient(spline, ctx.saved_tensors, cotangents)
-        arrays = (tensor.numpy() for tensor in (*ctx.saved_tensors, *cotangents))
-        limits = spline.slope_limit, spline.size_limit
-        gradients = _announced_backward(*arrays, ctx.sizes, spline.bound, *limits)
+            return None, *_differentiable_gradient(spline, (x, phi), cotangents)
+        # contiguous, since each layout would be compiled on its own
+        rows = (tensor.contiguous() for tensor in (x, *cotangents))
+        arrays = (tensor.numpy() for tensor in (*rows, phi, sizes))
+        limits = LOG_SLOPE_LIMIT, spline.size_limit
+        gradients = _announced_backward(*arrays, spline.bound, *limits)
         return None, *(torch.from_numpy(gradient) for gradient in gradients)
 
 
@@ -115,7 +120,7 @@ def _inverse(y, phi, sizes, bound, slope_limit):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=FLAGS)
 def _backward(  # type: ignore[no-untyped-def]
-    x, phi, grad_y, grad_log_slope, sizes, bound, slope_limit, size_limit
+    x, grad_y, grad_log_slope, phi, sizes, bound, slope_limit, size_limit
 ):
     """Return the gradients with respect to x and phi; `g_a` is the gradient with respect to a."""
     bins = sizes.shape[1]

@@ -16,9 +16,6 @@ coordinate (see `inverse`). Every weight stands twice in <v, s>: in values and i
 
 For the CPU. Columns, one for each sample, go in tiles that fit into the cache, and only those
 weights are touched that the masks keep.
-
-For developers: numba's cache of a kernel notices changes of the kernel's own file only. After an
-edit of `products`, delete the `__pycache__` beside it.
 """
 
 from __future__ import annotations
@@ -36,23 +33,23 @@ from torch.autograd.function import once_differentiable
 from robust_npe.compiling import announced
 from robust_npe.estimators.conditioner import Conditioner, Plan
 from robust_npe.estimators.products import LANES, add_outer_products, add_product, close
-from robust_npe.estimators.univariate import MIN_SLOPE
+from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT
 
 __all__ = ["sampled_score"]
 
 TILE = 256  # columns at most
-LIMIT = -math.log(MIN_SLOPE)  # of the log slope, as in `Affine`
+PRODUCTS = "81a5d7a9"  # hash of products.py: numba's cache notices changes of this file only
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
 
 def sampled_score(
-    first: nn.Linear, conditioners: Sequence[Conditioner], context: Tensor, z: Tensor
+    context_layer: nn.Linear, conditioners: Sequence[Conditioner], context: Tensor, z: Tensor
 ) -> Tensor:
     """Return the gradient of log q(theta) with respect to the context, at theta = f^-1(z).
 
     Args:
-        first: The context's part of the first layers of all T conditioners of an affine flow.
-        conditioners: In the order from theta to z.
+        context_layer: The context's part of the first layers of all conditioners.
+        conditioners: The T conditioners of an affine flow, in the order from theta to z.
         context: Shape `(N, C)`.
         z: Base noise of shape `(D, N)`.
 
@@ -61,7 +58,7 @@ def sampled_score(
     """
     weights = [w for net in conditioners for w in net.weights()]
     biases = [b for net in conditioners for b in net.biases()]
-    inputs = z, context, first.weight, first.bias, *weights, *biases
+    inputs = z, context, context_layer.weight, context_layer.bias, *weights, *biases
     return _SampledScore.apply(conditioners[0].plan, len(weights), *inputs)
 
 
@@ -80,30 +77,29 @@ class _SampledScore(torch.autograd.Function):
         ctx.plan, ctx.shapes = plan, [p.shape for p in parameters]
         ctx.sizes = [p.numel() for p in parameters]
         split = sum(ctx.sizes[:num_weights])
-        flat = torch.cat([p.flatten() for p in parameters]).numpy()
+        flat = torch.cat([p.flatten() for p in parameters])
         terms = torch.addmm(bias.unsqueeze(1), weight, context.T)
-        weights, biases = flat[:split], flat[split:]
-        score, *saved = _announced_forward(z.numpy(), terms.numpy(), weights, biases, plan)
-        ctx.saved, ctx.outer = (*saved, weights), (context, weight, torch.from_numpy(score))
-        return ctx.outer[-1].T @ weight
+        arrays = (tensor.numpy() for tensor in (z, terms, flat[:split], flat[split:]))
+        score, *saved = map(torch.from_numpy, _announced_forward(*arrays, plan, LOG_SLOPE_LIMIT))
+        ctx.save_for_backward(context, weight, score, *saved, flat[:split])
+        return score.T @ weight
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        context, weight, score = ctx.outer
-        v = weight @ cotangent.T
-        grad_terms, flat = map(
-            torch.from_numpy, _announced_backward(v.numpy(), *ctx.saved, ctx.plan)
-        )
+        context, weight, score, *saved = ctx.saved_tensors
+        arrays = (tensor.numpy() for tensor in (weight @ cotangent.T, *saved))
+        gradients = _announced_backward(*arrays, ctx.plan, LOG_SLOPE_LIMIT)
+        grad_terms, flat = map(torch.from_numpy, gradients)
         grad_context = grad_terms.T @ weight if ctx.needs_input_grad[3] else None
         grad_weight = torch.addmm(score @ cotangent, grad_terms, context)
         parts = zip(flat.split(ctx.sizes), ctx.shapes, strict=True)
-        gradients = (part.view(shape) for part, shape in parts)
-        return None, None, None, grad_context, grad_weight, grad_terms.sum(1), *gradients
+        split = (part.view(shape) for part, shape in parts)
+        return None, None, None, grad_context, grad_weight, grad_terms.sum(1), *split
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _forward(z, terms, weights, biases, plan):  # type: ignore[no-untyped-def]
+def _forward(z, terms, weights, biases, plan, log_slope_limit):  # type: ignore[no-untyped-def]
     """Return the scores, and what is needed again, in tiles of n columns.
 
     Returns:
@@ -115,10 +111,10 @@ def _forward(z, terms, weights, biases, plan):  # type: ignore[no-untyped-def]
             `(N / n, T, M, n)`.
         score: Gradients with respect to all layers before their nonlinearity, same shape.
     """
-    one, limit = z.dtype.type(1), z.dtype.type(LIMIT)
+    one, limit = z.dtype.type(1), z.dtype.type(log_slope_limit)
     ends, rows, _, starts, _ = plan
     dim, columns = z.shape
-    tiles, hidden, last = (columns + TILE - 1) // TILE, rows[1], rows[-2]
+    tiles, hidden, last = max(1, (columns + TILE - 1) // TILE), rows[1], rows[-2]
     width = (columns + tiles * LANES - 1) // (tiles * LANES) * LANES
     transforms = len(terms) // hidden
     scores = np.empty_like(terms)
@@ -169,9 +165,11 @@ def _forward(z, terms, weights, biases, plan):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _backward(v, theta, slope, adjoint, layers, score, weights, plan):  # type: ignore[no-untyped-def]
+def _backward(  # type: ignore[no-untyped-def]
+    v, theta, slope, adjoint, layers, score, weights, plan, log_slope_limit
+):
     """Return the gradients of <v, s> with respect to context terms, and to weights and biases."""
-    one, two, limit = v.dtype.type(1), v.dtype.type(2), v.dtype.type(LIMIT)
+    one, two, limit = v.dtype.type(1), v.dtype.type(2), v.dtype.type(log_slope_limit)
     ends, rows, _, starts, _ = plan
     tiles, transforms, dim, width = theta.shape
     hidden, last = rows[1], rows[-2]

@@ -17,6 +17,7 @@ from robust_npe.checks import require
 __all__ = ["Affine", "RationalQuadraticSpline", "Univariate"]
 
 MIN_SLOPE = 1e-3  # slopes and relative bin sizes stay between this and its inverse
+LOG_SLOPE_LIMIT = -math.log(MIN_SLOPE)
 
 
 class Univariate(Protocol):
@@ -50,18 +51,18 @@ class Affine:
 
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        shift, log_slope = phi[0], _soft_clip(phi[1], -math.log(MIN_SLOPE))
+        shift, log_slope = phi[0], _soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return torch.addcmul(shift, x, log_slope.exp()), log_slope
 
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        shift, log_slope = phi[0], _soft_clip(phi[1], -math.log(MIN_SLOPE))
+        shift, log_slope = phi[0], _soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return (y - shift) * (-log_slope).exp(), log_slope
 
     @torch.no_grad()
     def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        shrink = 1 / (1 - phi[1].abs() / math.log(MIN_SLOPE))
+        shrink = 1 / (1 + phi[1].abs() / LOG_SLOPE_LIMIT)
         slope = (phi[1] * shrink).exp()
         return slope, torch.stack((torch.ones_like(x), x * slope * shrink.square()))
 
@@ -84,11 +85,10 @@ class RationalQuadraticSpline:
         self.bins = bins
         self.bound = bound
         self.num_parameters = 3 * bins - 1
-        self.slope_limit = -math.log(MIN_SLOPE)  # of the logarithms
-        self.size_limit = self.slope_limit / 2
+        self.size_limit = LOG_SLOPE_LIMIT / 2  # of the logarithm
 
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
+        """See `Univariate`; not for the transforms of `torch.func`, see `forward_by_torch`."""
         if _is_compiled(x):
             from robust_npe.estimators import compiled_spline  # numba takes long to import
 
@@ -96,7 +96,7 @@ class RationalQuadraticSpline:
         return self.forward_by_torch(x, phi)
 
     def forward_by_torch(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`; differentiable any number of times."""
+        """See `Univariate`; by operations of torch alone."""
         inside, u = self._to_unit(x)
         left, size, slopes = self._find_bin(u, phi, axis=0)
         ratio = size[1] / size[0]
@@ -166,7 +166,7 @@ class RationalQuadraticSpline:
         # the log slope at both ends of the interval is zero, as that of the identity outside
         padded = torch.nn.functional.pad(inner, (0, 0) * u.ndim + (1, 1))
         raw = padded.gather(0, torch.stack((index, index + 1)))
-        slopes = _soft_clip(raw, self.slope_limit).exp()
+        slopes = _soft_clip(raw, LOG_SLOPE_LIMIT).exp()
         return left, size, slopes
 
 

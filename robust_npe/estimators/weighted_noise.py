@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -13,21 +14,20 @@ from robust_npe.compiling import announced
 
 __all__ = ["weighted_noise"]
 
-FAR = (
-    0.8  # of the norms are from chi(dim + 2), whose density is that of chi(dim) times norm^2 / dim
-)
-QUANTILE = 0.8416212335729143  # of the standard normal, at FAR
+# this share of the norms is from chi(dim + 2), whose density is that of chi(dim) times norm^2 / dim
+FAR = 0.8
+QUANTILE = NormalDist().inv_cdf(FAR)
 
 
 def weighted_noise(
     count: int, dim: int, generator: Generator, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Draw standard normal vectors with weights.
+    """Draw vectors z and weights w such that E[w f(z)] is the standard normal mean of any f.
 
-    Each vector z alone has the right distribution: E[w f(z)] is the mean of f under the standard
-    normal, for any f. Together they have less error than independent ones: directions are
-    orthogonal within blocks of `dim` vectors, each z comes with -z, and large norms, where most of
-    the mean of a quadratic function comes from, are drawn more often and weighted less.
+    That holds for each vector alone. Together they have less error than independent normal ones:
+    each z is followed by -z, the directions of `dim` such pairs are orthogonal, and large norms,
+    where most of the mean of a quadratic function comes from, are drawn more often and weighted
+    less.
 
     References:
         Yu et al. (2016), "Orthogonal random features", https://arxiv.org/abs/1610.09072;
@@ -44,7 +44,10 @@ def weighted_noise(
 
 @njit(cache=True, fastmath={"contract", "reassoc"})
 def _place(normal, count):  # type: ignore[no-untyped-def]
-    """Make vectors from rows of normal numbers: `dim` for the direction, `dim + 3` for the norm."""
+    """Make vectors from rows of normal numbers.
+
+    There are `dim` numbers for the direction, `dim + 2` for the norm, and one to choose its law.
+    """
     half, dim = len(normal), (normal.shape[1] - 3) // 2
     z, weight = np.empty((dim, count), normal.dtype), np.empty(count, normal.dtype)
     directions = normal[:, :dim].copy()
@@ -57,14 +60,15 @@ def _place(normal, count):  # type: ignore[no-untyped-def]
         far = normal[n, -1] < QUANTILE
         numbers = normal[n, dim:-1] if far else normal[n, dim:-3]
         square, length = _dot(numbers, numbers), math.sqrt(_dot(direction, direction))
-        weight[n] = 1 / (1 - FAR + FAR * square / dim)
+        if length == 0:  # a normal number in float32 is zero once in 25 million times
+            direction[0] = length = 1.0
         for i in range(dim):
             direction[i] /= length
-            z[i, n] = direction[i] * math.sqrt(square)
-    for n in range(half, count):
-        weight[n] = weight[n - half]
-        for i in range(dim):
-            z[i, n] = -z[i, n - half]
+        for column, sign in ((2 * n, 1.0), (2 * n + 1, -1.0)):
+            if column < count:
+                weight[column] = 1 / (1 - FAR + FAR * square / dim)
+                for i in range(dim):
+                    z[i, column] = sign * direction[i] * math.sqrt(square)
     return z, weight
 
 

@@ -111,7 +111,8 @@ def collect(runs: Path, table: str = "results") -> pd.DataFrame:
     if not manifests:
         raise FileNotFoundError(f"No finished runs in {runs}: run `robust-npe train` first.")
     formats = {p: m.get("description", {}).get("format", 0) for p, m in manifests.items()}
-    current = [p for p in manifests if formats[p] == max(formats.values())]
+    newest = max(formats.values())
+    current = [p for p in manifests if formats[p] == newest]
     if len(current) < len(manifests):
         log.warning(
             "left out %d runs in %s that an older version made: repeat them, or use another folder",
