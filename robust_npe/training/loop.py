@@ -116,7 +116,8 @@ def train(
     epochs = tqdm(range(settings.max_epochs), desc="train", disable=not sys.stderr.isatty())
     for epoch in epochs:
         losses = []
-        for batch in torch.randperm(len(x), generator=generator).split(settings.batch_size):
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        for batch in order.split(settings.batch_size):
             rows = theta.index_select(0, batch), x.index_select(0, batch)
             defense.select(batch)
             loss = defense.loss(estimator, *rows, generator)
