@@ -1,4 +1,4 @@
-"""Say when a compiled kernel has to be prepared first."""
+"""What compiled kernels work on, and a message when one has to be prepared first."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["announced"]
+import torch
+from torch import Tensor
+
+__all__ = ["announced", "fits_kernels"]
 
 _logger = logging.getLogger(__name__)
 
-
 PATIENCE = 0.3  # seconds between two looks at whether the cache had the kernel
+
+
+def fits_kernels(tensor: Tensor) -> bool:
+    """Tell whether the kernels of the estimators work on a tensor of this type and place."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
 
 
 def announced(function: Callable[..., Any], what: str, *kernels: Any) -> Callable[..., Any]:

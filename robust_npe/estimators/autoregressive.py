@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 from robust_npe.checks import require
+from robust_npe.compiling import fits_kernels
 from robust_npe.estimators.antithetic import Antithetic
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.inverse import invert, solve
@@ -20,7 +21,6 @@ from robust_npe.estimators.univariate import Affine, Univariate
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
 MAX_COLUMNS = 4096  # larger batches go in pieces whose activations fit into the cache
-COMPILED = [("cpu", torch.float32), ("cpu", torch.float64)]
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -90,9 +90,7 @@ class AutoregressiveFlow(nn.Module):
     @property
     def is_compiled(self) -> bool:
         """Tell whether `sampled_score` works here."""
-        weight = self.context.weight
-        kind = weight.device.type, weight.dtype
-        return isinstance(self.univariate, Affine) and kind in COMPILED
+        return isinstance(self.univariate, Affine) and fits_kernels(self.context.weight)
 
     def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw one theta for each context, and return the gradient of its log density.

@@ -86,10 +86,8 @@ def _forward(x, phi, sizes, bound, slope_limit):  # type: ignore[no-untyped-def]
             if abs(x[d, n]) < bound:
                 u = x[d, n] / (2 * bound) + 0.5
                 k, left, width, low, height, _, _ = _find_bin(u, sizes, 0, d, n)
-                start = _slope(phi, k, d, n, slope_limit)
-                end = _slope(phi, k + 1, d, n, slope_limit)
                 ratio, z = height / width, (u - left) / width
-                first, bend = ratio - start, start + end - 2 * ratio
+                start, _, first, bend = _curve(k, ratio, phi, d, n, slope_limit)
                 denominator = ratio + bend * z * (1 - z)
                 rise = z * (start + z * first) / denominator
                 y[d, n] = bound * (2 * (low + height * rise) - 1)
@@ -106,10 +104,8 @@ def _inverse(y, phi, sizes, bound, slope_limit):  # type: ignore[no-untyped-def]
             if abs(y[d, n]) < bound:
                 v = y[d, n] / (2 * bound) + 0.5
                 k, left, width, low, height, _, _ = _find_bin(v, sizes, 1, d, n)
-                start = _slope(phi, k, d, n, slope_limit)
-                end = _slope(phi, k + 1, d, n, slope_limit)
                 ratio, rise = height / width, v - low
-                first, bend = ratio - start, start + end - 2 * ratio
+                start, _, first, bend = _curve(k, ratio, phi, d, n, slope_limit)
                 a, b = height * first + rise * bend, height * start - rise * bend
                 c = -ratio * rise
                 z = 2 * c / (-b - math.sqrt(max(b * b - 4 * a * c, 0.0)))
@@ -125,9 +121,8 @@ def _backward(  # type: ignore[no-untyped-def]
     """Return the gradients with respect to x and phi; `g_a` is the gradient with respect to a."""
     bins = sizes.shape[1]
     grad_x = grad_y.copy()
-    grad_phi = np.zeros((len(x), len(phi), x.shape[1]), x.dtype).transpose(
-        1, 0, 2
-    )  # as networks do
+    layout = len(x), len(phi), x.shape[1]  # in memory, as that of networks
+    grad_phi = np.zeros(layout, x.dtype).transpose(1, 0, 2)
     found = np.empty(x.shape[1], np.int32)
     # of left ends and sizes of the bins, and their mean over all bins, whose sizes add up to one
     left_size_mean = np.empty((2, 3, x.shape[1]), x.dtype)
@@ -137,10 +132,8 @@ def _backward(  # type: ignore[no-untyped-def]
             if abs(x[d, n]) < bound:
                 u = x[d, n] / (2 * bound) + 0.5
                 k, left, width, low, height, widths, heights = _find_bin(u, sizes, 0, d, n)
-                start = _slope(phi, k, d, n, slope_limit)
-                end = _slope(phi, k + 1, d, n, slope_limit)
                 ratio, z = height / width, (u - left) / width
-                first, bend = ratio - start, start + end - 2 * ratio
+                start, end, first, bend = _curve(k, ratio, phi, d, n, slope_limit)
                 denominator = ratio + bend * z * (1 - z)
                 rise = z * (start + z * first) / denominator
                 numerator = start + z * (2 * first + z * bend)  # of the slope
@@ -195,6 +188,13 @@ def _find_bin(u, sizes, axis, d, n):  # type: ignore[no-untyped-def]
         k += 1
     width, height = sizes[0, k, d, n] / widths, sizes[1, k, d, n] / heights
     return k, left / widths, width, low / heights, height, widths, heights
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _curve(k, ratio, phi, d, n, slope_limit):  # type: ignore[no-untyped-def]
+    """Return the slopes at both ends of bin k, and how they differ from its mean slope `ratio`."""
+    start, end = _slope(phi, k, d, n, slope_limit), _slope(phi, k + 1, d, n, slope_limit)
+    return start, end, ratio - start, start + end - 2 * ratio
 
 
 @njit(cache=True, fastmath=FLAGS)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robust_npe.checks import require
+from robust_npe.compiling import fits_kernels
 
 __all__ = ["Affine", "RationalQuadraticSpline", "Univariate"]
 
@@ -89,7 +90,7 @@ class RationalQuadraticSpline:
 
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`; not for the transforms of `torch.func`, see `forward_by_torch`."""
-        if _is_compiled(x):
+        if x.ndim == 2 and fits_kernels(x):
             from robust_npe.estimators import compiled_spline  # numba takes long to import
 
             return compiled_spline.forward(self, x, phi)
@@ -110,7 +111,7 @@ class RationalQuadraticSpline:
 
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        if _is_compiled(y) and not torch.is_grad_enabled():
+        if y.ndim == 2 and fits_kernels(y) and not torch.is_grad_enabled():
             from robust_npe.estimators import compiled_spline  # numba takes long to import
 
             return compiled_spline.inverse(self, y, phi)
@@ -168,11 +169,6 @@ class RationalQuadraticSpline:
         raw = padded.gather(0, torch.stack((index, index + 1)))
         slopes = _soft_clip(raw, LOG_SLOPE_LIMIT).exp()
         return left, size, slopes
-
-
-def _is_compiled(x: Tensor) -> bool:
-    """Tell whether there is compiled code for x."""
-    return x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def _denominator(z: Tensor, ratio: Tensor, bend: Tensor) -> Tensor:
