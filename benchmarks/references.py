@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from robust_npe.metrics import c2st
-from robust_npe.posteriors import ReferenceSettings, reference_posterior
 from robust_npe.random import stream
+from robust_npe.reference import ReferenceSettings, reference_posterior
 from robust_npe.tasks import SBIBM
 
 BAR = 0.55

@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from robust_npe.checks import ConfigError, require
-from robust_npe.posteriors import ReferenceSettings
+from robust_npe.reference import ReferenceSettings
 from robust_npe.training import TrainingSettings
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from robust_npe.estimators.antithetic import antithetic
+from robust_npe.antithetic import antithetic
 from robust_npe.random import draws_from
 
 __all__ = ["has_closed_form_kl", "kl"]

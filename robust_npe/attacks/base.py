@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from robust_npe.attacks.balls import Ball
-from robust_npe.attacks.objectives import Posterior
+from robust_npe.posterior import Posterior
 
 __all__ = ["Attack", "Domain", "Noise", "frozen"]
 

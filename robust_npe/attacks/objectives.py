@@ -12,9 +12,10 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
 from robust_npe.divergences import has_closed_form_kl, kl
-from robust_npe.estimators.antithetic import antithetic
+from robust_npe.posterior import Posterior
 from robust_npe.random import child, draws_from
 
 __all__ = [
@@ -23,12 +24,8 @@ __all__ = [
     "KLReverse",
     "NegativeLogLikelihood",
     "Objective",
-    "Posterior",
     "Sampled",
 ]
-
-Posterior = Callable[[Tensor], Distribution]
-"""Anything that maps x `(B, Dx)` to a distribution over theta: an estimator, an exact posterior."""
 
 Climb = Callable[[Tensor], Tensor]
 """Maps x~ `(B, Dx)` to the value that the attack increases, `(B,)`. Equal x~ give equal values."""

@@ -9,8 +9,9 @@ from torch import Generator, Tensor
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Domain, frozen
-from robust_npe.attacks.objectives import Climb, Objective, Posterior, Sampled
+from robust_npe.attacks.objectives import Climb, Objective, Sampled
 from robust_npe.checks import require
+from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
 __all__ = ["PGD"]

@@ -23,14 +23,14 @@ from robust_npe.commands.evaluation import attacked
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.config import TrainConfig, plain
 from robust_npe.metrics import c2st
-from robust_npe.posteriors import (
+from robust_npe.random import stream
+from robust_npe.reference import (
     ImpossibleObservationError,
     PosteriorSamples,
     ReferenceSettings,
     reference_posterior,
 )
-from robust_npe.posteriors.target import check_likelihood
-from robust_npe.random import stream
+from robust_npe.reference.target import check_likelihood
 
 __all__ = ["References", "main"]
 

@@ -11,8 +11,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, biject_to, constraints, kl_divergence, register_kl
 from torch.distributions.constraints import Constraint
 
+from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
-from robust_npe.estimators.antithetic import antithetic
 
 __all__ = ["Bijection", "Estimator", "Head", "HeadFactory", "Pushforward", "Standardize"]
 
@@ -61,7 +61,7 @@ class Pushforward(Distribution):
         return self.bijection.support
 
     def antithetic(self) -> Pushforward:
-        """See `estimators.antithetic`."""
+        """See `antithetic`."""
         return Pushforward(antithetic(self.base), self.bijection)
 
     def log_prob(self, theta: Tensor) -> Tensor:

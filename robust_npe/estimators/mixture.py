@@ -10,8 +10,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
+from robust_npe.antithetic import Antithetic, half, paired
 from robust_npe.checks import require
-from robust_npe.estimators.antithetic import Antithetic, half, paired
 from robust_npe.estimators.embeddings import mlp
 
 __all__ = ["GaussianMixture", "MixtureDensityNetwork"]

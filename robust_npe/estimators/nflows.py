@@ -16,8 +16,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
+from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
-from robust_npe.estimators.antithetic import Antithetic
 
 __all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF"]
 

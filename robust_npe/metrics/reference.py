@@ -15,14 +15,14 @@ from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.mmd import mmd
 from robust_npe.metrics.two_sample import c2st
-from robust_npe.posteriors import (
+from robust_npe.random import draws_from, stream
+from robust_npe.reference import (
     ImpossibleObservationError,
     PosteriorSamples,
     ReferenceSettings,
     Target,
     reference_posterior,
 )
-from robust_npe.random import draws_from, stream
 
 __all__ = ["ReferencePosterior"]
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from robust_npe.antithetic import antithetic
 from robust_npe.attacks import PGD, data_domain, std_unit
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import TRADES, AdversarialTraining, NoiseAugmentation
 from robust_npe.estimators import MAF, DiagonalGaussian
-from robust_npe.estimators.antithetic import antithetic
 from robust_npe.random import child, draws_from, stream
 from tests.helpers import make_estimator, observations, prior_draws
 

@@ -8,7 +8,7 @@ from torch.distributions import MultivariateNormal
 
 from robust_npe.metrics import Context, ReferencePosterior
 from tests.helpers import Exact, gaussian_kl, linear_task, pairs
-from tests.posteriors.problems import Mute
+from tests.reference.problems import Mute
 
 TASK = linear_task()
 MOVE = torch.tensor([0.3, -0.2])

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from robust_npe.posteriors.diagnostics import effective_size
-from robust_npe.posteriors.proposals import Proposal, StudentMixture
-from robust_npe.posteriors.target import ImpossibleObservationError, Target
+from robust_npe.reference.diagnostics import effective_size
+from robust_npe.reference.proposals import Proposal, StudentMixture
+from robust_npe.reference.target import ImpossibleObservationError, Target
 
 __all__ = ["Adapted", "Population", "adapt", "resample"]
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from robust_npe.posteriors.diagnostics import nested_rhat
-from robust_npe.posteriors.proposals import StudentMixture
-from robust_npe.posteriors.target import Target
+from robust_npe.reference.diagnostics import nested_rhat
+from robust_npe.reference.proposals import StudentMixture
+from robust_npe.reference.target import Target
 
 __all__ = ["Chains", "bridge_evidence", "run_chains"]
 

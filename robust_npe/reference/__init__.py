@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from robust_npe.posteriors.diagnostics import effective_size, nested_rhat, pareto_k
-from robust_npe.posteriors.reference import (
+from robust_npe.reference.diagnostics import effective_size, nested_rhat, pareto_k
+from robust_npe.reference.posterior import (
     PosteriorSamples,
     ReferenceSettings,
     reference_posterior,
 )
-from robust_npe.posteriors.target import ImpossibleObservationError, Target
+from robust_npe.reference.target import ImpossibleObservationError, Target
 
 __all__ = [
     "ImpossibleObservationError",

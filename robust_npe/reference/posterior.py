@@ -12,12 +12,12 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from robust_npe.checks import require
-from robust_npe.posteriors.diagnostics import MAX_PARETO_K, MAX_RHAT, effective_size, pareto_k
-from robust_npe.posteriors.importance import Adapted, Population, adapt, resample, shares
-from robust_npe.posteriors.mcmc import bridge_evidence, run_chains
-from robust_npe.posteriors.proposals import Amortized, Prior, Proposal
-from robust_npe.posteriors.target import Target
 from robust_npe.random import draws_from
+from robust_npe.reference.diagnostics import MAX_PARETO_K, MAX_RHAT, effective_size, pareto_k
+from robust_npe.reference.importance import Adapted, Population, adapt, resample, shares
+from robust_npe.reference.mcmc import bridge_evidence, run_chains
+from robust_npe.reference.proposals import Amortized, Prior, Proposal
+from robust_npe.reference.target import Target
 from robust_npe.tasks.base import Task
 
 __all__ = ["METHODS", "PosteriorSamples", "ReferenceSettings", "reference_posterior"]

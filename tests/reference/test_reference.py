@@ -9,20 +9,20 @@ from torch.distributions import MultivariateNormal
 
 from robust_npe.checks import ConfigError
 from robust_npe.metrics import c2st
-from robust_npe.posteriors import (
+from robust_npe.random import draws_from, stream
+from robust_npe.reference import (
     ImpossibleObservationError,
     ReferenceSettings,
     Target,
     reference_posterior,
 )
-from robust_npe.posteriors.importance import Population, adapt
-from robust_npe.posteriors.mcmc import Chains, bridge_evidence, run_chains
-from robust_npe.posteriors.proposals import Amortized, Prior, StudentMixture
-from robust_npe.posteriors.reference import _importance
-from robust_npe.random import draws_from, stream
+from robust_npe.reference.importance import Population, adapt
+from robust_npe.reference.mcmc import Chains, bridge_evidence, run_chains
+from robust_npe.reference.posterior import _importance
+from robust_npe.reference.proposals import Amortized, Prior, StudentMixture
 from robust_npe.tasks import SBIBM, GaussianLinear
 from tests.helpers import make_estimator
-from tests.posteriors.problems import Mute, TwoModes, one_mode
+from tests.reference.problems import Mute, TwoModes, one_mode
 
 SMALL = ReferenceSettings(num_samples=1000, batch=1000, walkers=40, steps=200)
 X = torch.tensor([1.0, 0.3])
@@ -112,7 +112,7 @@ def test_chains_stuck_in_separate_modes_are_flagged():
     jitter = 0.01 * torch.randn(400, 2, generator=stream(0)).double()
     starts = [centre[0] + jitter, centre[1] + jitter]
     chains = [run_chains(target, z, 20, 100, stream(i), ensembles=1) for i, z in enumerate(starts)]
-    from robust_npe.posteriors import nested_rhat
+    from robust_npe.reference import nested_rhat
 
     stacked = torch.stack([c.z.reshape(50, 20, 2) for c in chains])
     assert nested_rhat(stacked) > 1.5

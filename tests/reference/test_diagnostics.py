@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from robust_npe.posteriors import effective_size, nested_rhat, pareto_k
 from robust_npe.random import stream
+from robust_npe.reference import effective_size, nested_rhat, pareto_k
 
 
 def test_effective_size():

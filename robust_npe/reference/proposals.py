@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from robust_npe.posteriors.target import Target
 from robust_npe.random import draws_from
+from robust_npe.reference.target import Target
 
 __all__ = ["Amortized", "Prior", "Proposal", "StudentMixture"]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robust_npe.antithetic import antithetic
 from robust_npe.divergences import kl
 from robust_npe.estimators import (
     MAF,
@@ -12,7 +13,6 @@ from robust_npe.estimators import (
     NflowsMAF,
     NflowsNSF,
 )
-from robust_npe.estimators.antithetic import antithetic
 from robust_npe.random import draws_from, stream
 from tests.helpers import make_estimator, observations
 
