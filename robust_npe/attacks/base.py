@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Generator, Tensor, nn
 
+from robust_npe.components import Component
 from robust_npe.attacks.balls import Ball
 from robust_npe.posterior import Posterior
 
@@ -18,7 +19,7 @@ Domain = tuple[Tensor, Tensor]
 """Smallest and largest allowed x, each of shape `(Dx,)`."""
 
 
-class Attack(ABC):
+class Attack(Component, ABC):
     """Searches in a ball around each observation for one that misleads the posterior.
 
     Args:

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from robust_npe.components import Component
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
 from robust_npe.divergences import has_closed_form_kl, kl
@@ -52,7 +53,7 @@ class Sampled:
         return self.score(x_adv)
 
 
-class Objective(ABC):
+class Objective(Component, ABC):
     """A quantity that an attack increases.
 
     Calling an objective binds it to clean observations and draws its randomness: values of the

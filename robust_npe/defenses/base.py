@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Generator, Tensor
 
+from robust_npe.components import Component
 from robust_npe.estimators import Estimator
 
 __all__ = ["Defense", "NoDefense", "negative_log_likelihood"]
@@ -16,7 +17,7 @@ def negative_log_likelihood(estimator: Estimator, theta: Tensor, x: Tensor) -> T
     return -estimator(x).log_prob(theta).mean()
 
 
-class Defense(ABC):
+class Defense(Component, ABC):
     """A training objective for amortized posteriors. May keep state, such as moving averages."""
 
     name: str

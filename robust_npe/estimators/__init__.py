@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robust_npe.estimators.base import Estimator, Head, Pushforward, Standardize
+from robust_npe.estimators.base import Embedding, Estimator, Head, Pushforward, Standardize
 from robust_npe.estimators.cnn import CNN1d, CNN2d, PyloricCNN
 from robust_npe.estimators.embeddings import MLP, Identity
 from robust_npe.estimators.flows import MAF, NSF
@@ -17,6 +17,7 @@ __all__ = [
     "CNN1d",
     "CNN2d",
     "DiagonalGaussian",
+    "Embedding",
     "Estimator",
     "FullGaussian",
     "GaussianMixture",

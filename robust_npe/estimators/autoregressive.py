@@ -14,6 +14,7 @@ from torch.distributions.constraints import Constraint
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
 from robust_npe.compiling import fits_kernels
+from robust_npe.estimators.base import Head
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.univariate import Affine, Univariate
@@ -24,7 +25,7 @@ MAX_COLUMNS = 4096  # larger batches go in pieces whose activations fit into the
 LOG_2PI = math.log(2 * math.pi)
 
 
-class AutoregressiveFlow(nn.Module):
+class AutoregressiveFlow(Head):
     r"""Normalizing flow of masked autoregressive transforms with a standard normal base.
 
     Each transform maps z_i = f(theta_i; phi_i(theta_{<i}, context)); the order of the coordinates

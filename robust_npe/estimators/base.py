@@ -3,8 +3,9 @@ r"""Amortized posteriors: modules whose forward pass returns a distribution over
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Size, Tensor, nn
@@ -13,27 +14,39 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
+from robust_npe.components import Component
 
-__all__ = ["Bijection", "Estimator", "Head", "HeadFactory", "Pushforward", "Standardize"]
+__all__ = ["Bijection", "Embedding", "Estimator", "Head", "Pushforward", "Standardize"]
 
 ROWS = 65_536  # that are converted to float64 at a time
 MIN_STD = 0.05  # features of x that hardly vary are not blown up (published setting)
 
 
-class Head(Protocol):
-    """A module that maps a context `(B, C)` to a distribution over R^D, batch shape `(B,)`."""
+class Head(nn.Module, Component, ABC):
+    """A conditional density estimator: maps a context to a distribution over R^D.
 
-    def __call__(self, context: Tensor) -> Distribution:
-        """Return the distribution."""
-        ...
+    Its constructor takes `dim_theta`, `dim_context`, and settings.
+    """
+
+    @abstractmethod
+    def forward(self, context: Tensor) -> Distribution:
+        """Return the distribution for `context (B, C)`, batch shape `(B,)`, event shape `(D,)`."""
 
 
-class HeadFactory(Protocol):
-    """Builds a head for given dimensions, e.g. a head's class with its other settings bound."""
+class Embedding(nn.Module, Component, ABC):
+    """Turns an observation into the context of a head.
 
-    def __call__(self, dim_theta: int, dim_context: int) -> nn.Module:
-        """Return a `Head`."""
-        ...
+    Its constructor takes `dim_x`, and settings.
+
+    Attributes:
+        dim_out: Number of features C of the context.
+    """
+
+    dim_out: int
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map standardised `x (*, Dx)` to `(*, C)`."""
 
 
 class Pushforward(Distribution):
@@ -204,21 +217,24 @@ class Estimator(nn.Module):
     units is inside, so x and theta are always in the task's own units.
 
     Args:
-        head: Builds the conditional density.
-        embedding: Builds the embedding net from the number of features of x; it has an
-            attribute `dim_out`.
+        head: Builds the head from D and the number of features of the context: the class of a
+            head, or one with its settings bound by `functools.partial`.
+        embedding: Builds the embedding net from the number of features of x, likewise.
         dim_theta: Number of parameters D.
         dim_x: Number of features Dx.
         support: Support of the prior over theta.
 
     Attributes:
         name: Name of the density estimator, for tables.
+        version: Raise it when the same head and embedding come to mean another posterior.
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
-        head: HeadFactory,
-        embedding: Any,
+        head: Callable[[int, int], Head],
+        embedding: Callable[[int], Embedding],
         dim_theta: int,
         dim_x: int,
         support: Constraint,
@@ -230,7 +246,7 @@ class Estimator(nn.Module):
         self.bijection = Bijection(dim_theta, support)
         self.embedding = embedding(dim_x)
         self.head = head(dim_theta, self.embedding.dim_out)
-        self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
+        self.name: str = self.head.name
 
     def fit_standardization(self, theta: Tensor, x: Tensor) -> None:
         """Set the z-scoring of x `(N, Dx)` and of unconstrained theta `(N, D)` from data."""

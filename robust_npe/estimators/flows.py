@@ -27,6 +27,8 @@ class MAF(AutoregressiveFlow):
             coupling flow, whose samples are cheap.
     """
 
+    name = "maf"
+
     def __init__(
         self,
         dim_theta: int,
@@ -54,6 +56,8 @@ class NSF(AutoregressiveFlow):
         hidden: Widths of the hidden layers of each transform.
         passes: As in `MAF`.
     """
+
+    name = "nsf"
 
     def __init__(
         self,

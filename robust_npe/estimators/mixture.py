@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Size, Tensor
 from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic, half, paired
 from robust_npe.checks import require
+from robust_npe.estimators.base import Head
 from robust_npe.estimators.embeddings import mlp
 
 __all__ = ["GaussianMixture", "MixtureDensityNetwork"]
@@ -108,7 +109,7 @@ class GaussianMixture(Antithetic, Distribution):
         return below + torch.diag_embed(diagonal)
 
 
-class MixtureDensityNetwork(nn.Module):
+class MixtureDensityNetwork(Head):
     """Mixture of diagonal Gaussians whose parameters a network computes.
 
     References:

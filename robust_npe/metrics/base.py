@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from robust_npe.components import Component
 from robust_npe.estimators import Estimator
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
@@ -61,7 +62,7 @@ class Measurement:
     per_observation: Tensor | None = None
 
 
-class Metric(ABC):
+class Metric(Component, ABC):
     """Something to measure on clean or perturbed observations."""
 
     @abstractmethod

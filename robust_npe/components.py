@@ -1,0 +1,296 @@
+"""Components: what a configuration names with `_target_`, and how such a node becomes an object.
+
+A node holds the dotted name of a class and its constructor's arguments. Nothing else can be named:
+the class must be a `Component` of the kind that its place expects, from this package or from a
+module that the user consented to (`robust_npe.consent`), so that a configuration, wherever it comes
+from, cannot run anything else. Arguments are checked against the annotations of the constructor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar
+
+from robust_npe.checks import ConfigError, require
+from robust_npe.consent import file_of, import_consented
+
+__all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
+
+TARGET = "_target_"
+EXPECTED = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a finite number",
+    str: "text",
+    Path: "a path",
+    NoneType: "null",
+}
+
+
+class Component:
+    """Something that a configuration can name: a task, a head, a defense, an attack, ...
+
+    Attributes:
+        name: What it is called in tables.
+        version: Part of the identity of everything that is made with it. Raise it when the same
+            arguments come to mean other numbers; that of a base class counts for all below it.
+    """
+
+    name: str
+    version: ClassVar[int] = 1
+
+
+K = TypeVar("K", bound=Component)
+
+
+def build(node: Mapping[str, Any], name: str, kind: type[K], **given: Any) -> K:
+    """Build the object that a node describes.
+
+    Args:
+        node: Holds `_target_` and arguments; components among the arguments are nodes, too.
+        name: Its place in the configuration, for messages, e.g. `attack.objective`.
+        kind: What the object must be.
+        given: Arguments that come from the program, not from the node.
+
+    Raises:
+        ConfigError: No class of this kind, an unknown or missing argument, a wrong type or value.
+    """
+    cls, arguments = _checked(node, name, kind, given)
+    return cls(**_built(cls, arguments, name), **given)
+
+
+def bind(node: Mapping[str, Any], name: str, kind: type[K], given: Sequence[str]) -> partial[K]:
+    """As `build`, for objects whose `given` arguments are not known yet: a factory that takes them.
+
+    The node is checked at once.
+    """
+    cls, arguments = _checked(node, name, kind, given)
+    return partial(cls, **_built(cls, arguments, name))
+
+
+def complete(node: Any) -> Any:
+    """Return a node, or containers with nodes, with the defaults of constructors filled in.
+
+    Nodes that name no class are left as they are: building them says what is wrong.
+    """
+    if isinstance(node, list):
+        return [complete(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    filled = {key: complete(value) for key, value in node.items()}
+    try:
+        cls = find_class(filled[TARGET], Component, TARGET) if TARGET in filled else None
+    except ConfigError:
+        return filled
+    return filled if cls is None else {**filled, **_defaults(cls, skip=filled)}
+
+
+def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: str) -> Any:
+    """Return everything that determines an object: what identities of stored things are made of.
+
+    That is its class, the versions of it and its bases, all arguments with defaults, the content
+    of files, and the content of the module where the class is the user's own.
+
+    Args:
+        node: As for `build`, and so are `name` and `kind`.
+        name: See there.
+        kind: See there.
+        given: Names of the arguments that come from the program.
+    """
+    cls, arguments = _checked(complete(dict(node)), name, kind, given)
+    hints = _hints(cls)
+    described = {
+        "class": cls.__name__,
+        "version": [vars(c)["version"] for c in cls.__mro__ if "version" in vars(c)],
+        "arguments": {k: _described(v, hints[k], f"{name}.{k}") for k, v in arguments.items()},
+    }
+    if source := file_of(cls.__module__):
+        described |= {"class": f"{cls.__module__}.{cls.__name__}", "source": _digest(source)}
+    return described
+
+
+def find_class(target: Any, kind: type[K], name: str) -> type[K]:
+    """Return the class that a dotted name stands for; nothing is called.
+
+    Raises:
+        ConfigError: It is not a concrete class of this kind, or its module was not consented to.
+    """
+    what = f"the dotted name of a {kind.__name__} class of robust_npe or of a --module"
+    require(isinstance(target, str) and "." in target, name, target, what)
+    module, _, attribute = target.rpartition(".")
+    import_consented(module, name, target)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{name}={target!r} cannot be imported: {error}.") from error
+    fits = inspect.isclass(found) and issubclass(found, kind) and not inspect.isabstract(found)
+    require(fits, name, target, what)
+    return typing.cast(type[K], found)
+
+
+def _checked(
+    node: Mapping[str, Any], name: str, kind: type[K], given: Sequence[str] | Mapping[str, Any]
+) -> tuple[type[K], dict[str, Any]]:
+    """Return class and arguments, checked against each other and converted, nodes unbuilt."""
+    require(isinstance(node, Mapping), name, node, f"a node with {TARGET} and settings")
+    arguments = {key: value for key, value in node.items() if key != TARGET}
+    cls = find_class(node.get(TARGET), kind, f"{name}.{TARGET}")
+    parameters, hints = _parameters(cls), _hints(cls)
+    allowed = [key for key in parameters if key not in given]
+    for key in arguments:
+        if key not in allowed:
+            keys = f"its keys are {', '.join(allowed)}" if allowed else "it has no keys"
+            raise ConfigError(f"{name} has no key {key!r}; {keys}.")
+    for key in allowed:
+        if key not in arguments and parameters[key].default is inspect.Parameter.empty:
+            raise ConfigError(f"{name}.{key} is not set; it must be {_expected(hints[key])}.")
+    return cls, {key: _convert(v, hints[key], f"{name}.{key}") for key, v in arguments.items()}
+
+
+def _built(cls: type, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    hints = _hints(cls)
+    return {key: _with_objects(v, hints[key], f"{name}.{key}") for key, v in arguments.items()}
+
+
+def _with_objects(value: Any, hint: Any, where: str) -> Any:
+    """Build the nodes inside of a converted value."""
+    if isinstance(value, Mapping) and TARGET in value:
+        return build(value, where, _component(hint))
+    if isinstance(value, list):
+        return [_with_objects(part, hint, f"{where}[{i}]") for i, part in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _with_objects(part, hint, f"{where}.{key}") for key, part in value.items()}
+    return value
+
+
+def _described(value: Any, hint: Any, where: str) -> Any:
+    """Replace nodes by their description and files by their content."""
+    if isinstance(value, Path):
+        return {"sha256": _digest(value)}
+    if isinstance(value, Mapping) and TARGET in value:
+        return describe(value, where, _component(hint))
+    if isinstance(value, list):
+        return [_described(part, hint, f"{where}[{i}]") for i, part in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _described(part, hint, f"{where}.{key}") for key, part in value.items()}
+    return value
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """Return a value as its annotation wants it.
+
+    Raises:
+        ConfigError: It is something else.
+        TypeError: The annotation is not one that can be checked.
+    """
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        return _convert_union(value, options, hint, where)
+    if origin in (Sequence, list, tuple):
+        require(isinstance(value, list | tuple), where, value, _expected(hint))
+        fixed = origin is tuple and options[1:] != (...,)
+        require(not fixed or len(value) == len(options), where, value, _expected(hint))
+        kinds = options if fixed else options[:1] * len(value)
+        pairs = zip(value, kinds, strict=True)
+        return [_convert(part, kind, f"{where}[{i}]") for i, (part, kind) in enumerate(pairs)]
+    if origin in (Mapping, dict):
+        require(isinstance(value, Mapping), where, value, _expected(hint))
+        return {str(key): _convert(v, options[1], f"{where}.{key}") for key, v in value.items()}
+    if origin is Literal:
+        require(value in options, where, value, _expected(hint))
+        return value
+    if inspect.isclass(hint) and issubclass(hint, Component):
+        _checked(value, where, hint, ())
+        return value
+    return _convert_simple(value, hint, where)
+
+
+def _convert_union(value: Any, options: Sequence[Any], hint: Any, where: str) -> Any:
+    for option in options:
+        try:
+            return _convert(value, option, where)
+        except ConfigError:
+            if len(options) == 2 and value is not None and NoneType in options and option != NoneType:
+                raise  # the message of what it should be is better than one about alternatives
+    raise ConfigError(f"{where}={value!r} is not valid: it must be {_expected(hint)}.")
+
+
+def _convert_simple(value: Any, hint: Any, where: str) -> Any:
+    if hint not in EXPECTED:
+        raise TypeError(f"{where}: settings of type {hint} cannot be checked")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float and number and math.isfinite(value):
+        return float(value)
+    if hint is int and number and math.isfinite(value) and value == int(value):
+        return int(value)
+    if hint is Path and isinstance(value, str | Path) and str(value):
+        return Path(value).expanduser()
+    require(hint in (bool, str, NoneType) and isinstance(value, hint), where, value, EXPECTED[hint])
+    return value
+
+
+def _expected(hint: Any) -> str:
+    """Say what an annotation allows."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        return " or ".join(_expected(option) for option in options)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, options))}"
+    if origin in (Sequence, list, tuple):
+        return f"a list, each entry {_expected(options[0])}"
+    if origin in (Mapping, dict):
+        return f"a mapping, each entry {_expected(options[1])}"
+    if inspect.isclass(hint) and issubclass(hint, Component):
+        return f"a node with {TARGET}, the dotted name of a {hint.__name__} class"
+    return EXPECTED.get(hint, str(hint))
+
+
+def _component(hint: Any) -> type[Component]:
+    """Return the component class that an annotation names."""
+    if inspect.isclass(hint):
+        return hint if issubclass(hint, Component) else Component
+    inner = [_component(option) for option in typing.get_args(hint)]
+    return next((kind for kind in inner if kind is not Component), Component)
+
+
+@cache
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    found = inspect.signature(cls).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {key: p for key, p in found.items() if p.kind not in several}
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls.__init__)
+
+
+def _defaults(cls: type, skip: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of a constructor that a YAML file could hold."""
+    found = {}
+    for key, parameter in _parameters(cls).items():
+        value = parameter.default
+        if key not in skip and isinstance(value, int | float | str | Path | Sequence | Mapping | None):
+            found[key] = _as_yaml(value)
+    return found
+
+
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_as_yaml(part) for part in value]
+    return {k: _as_yaml(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
