@@ -21,8 +21,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from robust_npe import __version__
-from robust_npe.checks import ConfigError
-from robust_npe.config import TrainConfig, config_directory, register_schemas
+from robust_npe.checks import ConfigError, require
+from robust_npe.config import TrainConfig, config_directory, prepare_hydra
+from robust_npe.consent import allow
 
 __all__ = ["main"]
 
@@ -38,10 +39,15 @@ COMMANDS = {
 
 HELP = """robust-npe: adversarial robustness of amortized Bayesian inference.
 
-usage: robust-npe <command> [group=choice] [key=value] ...
+usage: robust-npe [--module FILE.py] <command> [group=choice] [key=value] ...
 
 commands
 {commands}
+
+your own code
+  --module FILE.py      lets the configuration name the classes of a file of yours (repeatable;
+                        or ROBUST_NPE_MODULES=FILE.py)
+  --config-dir FOLDER   adds your own YAML files, e.g. FOLDER/task/mine.yaml for task=mine
 
 examples
   robust-npe train
@@ -51,6 +57,8 @@ examples
 `robust-npe <command> --help` lists groups, choices and keys of a command.
 Tab completion in bash: eval "$(robust-npe completion)"
 """
+
+WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--cfg", "-c")  # options of Hydra
 
 USER_ERRORS = (ConfigError, FileNotFoundError, ImportError, FloatingPointError)
 
@@ -62,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; those of the process if None.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        words = _consented(words)
+    except ConfigError as error:
+        return _fail(str(error))
     if not words or words[0] in ("-h", "--help", "help"):
         listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
         sys.stdout.write(HELP.format(commands=listing))
@@ -76,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         return _fail(_unknown_command(words[0]))
     try:
-        _run_hydra(*words)
+        _run_hydra(words[0], *_options_first(words[1:]))
     except BrokenPipeError:  # e.g. `... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -91,8 +103,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _consented(words: Sequence[str]) -> list[str]:
+    """Take `--module` out of the words, which is consent to run the user's own code."""
+    rest, given = [], iter(words)
+    for word in given:
+        option, assigned, value = word.partition("=")
+        if option != "--module":
+            rest.append(word)
+            continue
+        value = value if assigned else next(given, "")
+        require(bool(value), "--module", value, "followed by a Python file or a module's name")
+        allow(value)
+    return rest
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Put Hydra's options before the overrides: its parser loses overrides that come before some."""
+    options, overrides, rest = [], [], iter(words)
+    for word in rest:
+        (options if word.startswith("-") else overrides).append(word)
+        if word in WITH_VALUE:
+            options += [value for value in (next(rest, None),) if value is not None]
+    return options + overrides
+
+
 def _run_hydra(command: str, *overrides: str) -> None:
-    register_schemas()
+    prepare_hydra()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
     sys.argv = ["robust-npe", *overrides]
 

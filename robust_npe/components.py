@@ -19,12 +19,13 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar
 
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, plain_file, require
 from robust_npe.consent import file_of, import_consented
 
 __all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
 
 TARGET = "_target_"
+MAX_BYTES = 2**34  # of a file that is an argument
 EXPECTED = {
     bool: "true or false",
     int: "an integer",
@@ -113,7 +114,7 @@ def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: 
         "arguments": {k: _described(v, hints[k], f"{name}.{k}") for k, v in arguments.items()},
     }
     if source := file_of(cls.__module__):
-        described |= {"class": f"{cls.__module__}.{cls.__name__}", "source": _digest(source)}
+        described |= {"class": f"{cls.__module__}.{cls.__name__}", "source": _digest(source, "--module")}
     return described
 
 
@@ -174,7 +175,7 @@ def _with_objects(value: Any, hint: Any, where: str) -> Any:
 def _described(value: Any, hint: Any, where: str) -> Any:
     """Replace nodes by their description and files by their content."""
     if isinstance(value, Path):
-        return {"sha256": _digest(value)}
+        return {"sha256": _digest(value, where)}
     if isinstance(value, Mapping) and TARGET in value:
         return describe(value, where, _component(hint))
     if isinstance(value, list):
@@ -188,8 +189,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     """Return a value as its annotation wants it.
 
     Raises:
-        ConfigError: It is something else.
-        TypeError: The annotation is not one that can be checked.
+        ConfigError: It is something else, or the annotation is not one that can be checked.
     """
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, UnionType):
@@ -225,7 +225,10 @@ def _convert_union(value: Any, options: Sequence[Any], hint: Any, where: str) ->
 
 def _convert_simple(value: Any, hint: Any, where: str) -> Any:
     if hint not in EXPECTED:
-        raise TypeError(f"{where}: settings of type {hint} cannot be checked")
+        raise ConfigError(
+            f"{where} cannot be set by a configuration: {hint} is no number, text, path, list, "
+            "mapping or component."
+        )
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is float and number and math.isfinite(value):
         return float(value)
@@ -291,6 +294,6 @@ def _as_yaml(value: Any) -> Any:
     return {k: _as_yaml(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path, what: str) -> str:
+    with plain_file(path, what, MAX_BYTES) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from robust_npe.defenses import Defense
 from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.random import draws_from, stream
-from robust_npe.store import Artefact, SimulationSet, Store, simulations
+from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
 from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings, train
@@ -74,9 +74,15 @@ class Experiment:
         config: Composed configuration of `robust-npe train`.
         store: Where simulations, estimators and attacked observations are kept; None for the one
             in the configuration's `output_dir`.
+        estimator: The trained estimator, where it must not be trained again.
+
+    Raises:
+        ConfigError: A setting is wrong, or the estimator was made with other ones.
     """
 
-    def __init__(self, config: DictConfig, store: Store | None = None) -> None:
+    def __init__(
+        self, config: DictConfig, store: Store | None = None, estimator: Artefact | None = None
+    ) -> None:
         missing = OmegaConf.missing_keys(config)
         require(not missing, "configuration", sorted(missing), "complete; set these keys")
         unknown = set(config) - {f.name for f in fields(TrainConfig)}
@@ -96,6 +102,20 @@ class Experiment:
         metrics = {k: node for k, node in self.config["metrics"].items() if "_target_" in node}
         self.config["metrics"] = metrics
         self._build()
+        self._given = estimator
+        if estimator is not None:
+            self._check_given(estimator)
+
+    def _check_given(self, estimator: Artefact) -> None:
+        """Make sure that a stored estimator is what the configuration describes."""
+        stored = {**estimator.manifest["description"], "device": self.device.type}
+        if content_key(stored) == content_key(self._described_estimator()):
+            return
+        raise ConfigError(
+            f"the estimator in {estimator.path} was made with other code, files or settings than "
+            "its configuration describes now: use the version and the files it was made with, or "
+            "train again with `robust-npe train`."
+        )
 
     def _check_numbers(self) -> None:
         beta = self.config["beta"]
@@ -125,6 +145,9 @@ class Experiment:
     @cached_property
     def estimator_description(self) -> dict[str, Any]:
         """Everything that determines the weights."""
+        return self._given.manifest["description"] if self._given else self._described_estimator()
+
+    def _described_estimator(self) -> dict[str, Any]:
         seeds = asdict(self.seeds)
         return {
             "task": self.task_description,
@@ -177,7 +200,9 @@ class Experiment:
 
     def trained(self) -> Trained:
         """Return the trained estimator from the store, trained if needed."""
-        artefact = self.store.get("estimators", self.estimator_description, self._train)
+        artefact = self._given or self.store.get(
+            "estimators", self.estimator_description, self._train
+        )
         artefact.verify()
         verb = "trained" if artefact.created else "found trained"
         log.info("%s estimator in %s", verb, artefact.path)

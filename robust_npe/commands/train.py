@@ -14,7 +14,7 @@ from robust_npe.commands.experiment import Experiment
 from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
-__all__ = ["Result", "main", "summary"]
+__all__ = ["Result", "main", "run", "summary"]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,11 @@ def main(config: DictConfig) -> Result:
     Raises:
         ConfigError: A setting is wrong; raised before any work is done.
     """
-    experiment = Experiment(config)
+    return run(Experiment(config), config)
+
+
+def run(experiment: Experiment, config: DictConfig) -> Result:
+    """As `main`, for an experiment that was built before."""
     description = experiment.run_description
     run_id = content_key(description)
     runs = Store(config.output_dir)
