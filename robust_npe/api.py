@@ -115,7 +115,9 @@ def attack(
 
 
 @torch.no_grad()
-def kl(posterior: Posterior, x: Tensor, x_adv: Tensor, num_samples: int = 256, seed: int = 0) -> Tensor:
+def kl(
+    posterior: Posterior, x: Tensor, x_adv: Tensor, num_samples: int = 256, seed: int = 0
+) -> Tensor:
     """Return KL(q(.|x) || q(.|x~)) in nats for each of the observations, shape `(B,)`.
 
     Args:

@@ -114,7 +114,10 @@ def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: 
         "arguments": {k: _described(v, hints[k], f"{name}.{k}") for k, v in arguments.items()},
     }
     if source := file_of(cls.__module__):
-        described |= {"class": f"{cls.__module__}.{cls.__name__}", "source": _digest(source, "--module")}
+        described |= {
+            "class": f"{cls.__module__}.{cls.__name__}",
+            "source": _digest(source, "--module"),
+        }
     return described
 
 
@@ -218,7 +221,12 @@ def _convert_union(value: Any, options: Sequence[Any], hint: Any, where: str) ->
         try:
             return _convert(value, option, where)
         except ConfigError:
-            if len(options) == 2 and value is not None and NoneType in options and option != NoneType:
+            if (
+                len(options) == 2
+                and value is not None
+                and NoneType in options
+                and option != NoneType
+            ):
                 raise  # the message of what it should be is better than one about alternatives
     raise ConfigError(f"{where}={value!r} is not valid: it must be {_expected(hint)}.")
 
@@ -281,7 +289,9 @@ def _defaults(cls: type, skip: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for key, parameter in _parameters(cls).items():
         value = parameter.default
-        if key not in skip and isinstance(value, int | float | str | Path | Sequence | Mapping | None):
+        if key not in skip and isinstance(
+            value, int | float | str | Path | Sequence | Mapping | None
+        ):
             found[key] = _as_yaml(value)
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -16,6 +15,7 @@ from omegaconf import MISSING, OmegaConf
 
 from robust_npe.checks import require
 from robust_npe.components import complete
+from robust_npe.paths import config_directory
 from robust_npe.reference import ReferenceSettings
 from robust_npe.training import TrainingSettings
 
@@ -26,7 +26,6 @@ __all__ = [
     "Seeds",
     "TrainConfig",
     "choice",
-    "config_directory",
     "epsilons",
     "plain",
     "prepare_hydra",
@@ -200,13 +199,6 @@ def prepare_hydra() -> None:
         store.store(name=name, node=node)
     Plugins.instance()  # registers Hydra's own source of files, which is replaced then
     SourcesRegistry.instance().types[CompleteSource.scheme()] = CompleteSource
-
-
-def config_directory() -> Path:
-    """Return the folder of the YAML groups: inside the installed package, else the checkout's."""
-    package = Path(__file__).resolve().parent
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parent / "conf"
 
 
 def choice(group: str, name: str) -> dict[str, Any]:

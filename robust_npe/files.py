@@ -47,7 +47,9 @@ def naming(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "Check its permissions, or use another output_dir.")
+        remedy = _REMEDIES.get(
+            error.errno or 0, "Check its permissions, or use another output_dir."
+        )
         raise StoreError(f"{path} cannot be {verb}: {error.strerror}. {remedy}") from error
 
 
@@ -94,7 +96,9 @@ def refuse_links(path: Path) -> None:
     with naming(path, "read"):
         links = [p for p in (path, *path.rglob("*")) if p.is_symlink()]
     if links:
-        raise StoreError(f"{links[0]} is a symbolic link, which a store does not follow: remove it.")
+        raise StoreError(
+            f"{links[0]} is a symbolic link, which a store does not follow: remove it."
+        )
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
@@ -135,4 +139,6 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
         with naming(path, "written"):
             temporary.unlink(missing_ok=True)
         raise
+
+
 def read_yaml_config(path): ...

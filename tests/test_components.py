@@ -17,8 +17,8 @@ import robust_npe
 from robust_npe import components
 from robust_npe.attacks import Attack, Objective
 from robust_npe.checks import ConfigError
-from robust_npe.config import config_directory
 from robust_npe.components import Component, bind, build, complete, describe, find_class
+from robust_npe.config import config_directory
 from robust_npe.defenses import Defense
 from robust_npe.estimators import MAF, Embedding, Head
 from robust_npe.metrics import Metric
@@ -230,7 +230,11 @@ def every_component():
     found = set()
     for module in modules():
         for value in vars(module).values():
-            if inspect.isclass(value) and issubclass(value, KINDS) and not inspect.isabstract(value):
+            if (
+                inspect.isclass(value)
+                and issubclass(value, KINDS)
+                and not inspect.isabstract(value)
+            ):
                 found.add(value)
     return sorted(found, key=lambda c: c.__name__)
 

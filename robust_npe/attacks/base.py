@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_npe.components import Component
 from robust_npe.attacks.balls import Ball
+from robust_npe.components import Component
 from robust_npe.posterior import Posterior
 
 __all__ = ["Attack", "Domain", "Noise", "frozen"]

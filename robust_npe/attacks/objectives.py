@@ -12,9 +12,9 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from robust_npe.components import Component
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
+from robust_npe.components import Component
 from robust_npe.divergences import has_closed_form_kl, kl
 from robust_npe.posterior import Posterior
 from robust_npe.random import child, draws_from

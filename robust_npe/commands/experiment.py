@@ -217,9 +217,7 @@ class Experiment:
     def _fresh_estimator(self) -> Estimator:
         task = self.task
         with draws_from(stream(self.seeds.initialisation, "initialise")):
-            return Estimator(
-                self._head, self._embedding, task.dim_theta, task.dim_x, task.support
-            )
+            return Estimator(self._head, self._embedding, task.dim_theta, task.dim_x, task.support)
 
     def _train(self, folder: Path) -> Mapping[str, Any]:
         estimator = self._fresh_estimator().to(self.device)

@@ -52,7 +52,7 @@ def run(experiment: Experiment, config: DictConfig) -> Result:
     run_id = content_key(description)
     runs = Store(config.output_dir)
     artefact = runs.get(
-        "runs", description, lambda folder: _make(folder, experiment, config, run_id)
+        "runs", description, lambda folder: _make(folder, experiment, run_id), resumable=True
     )
     if not artefact.created:
         log.info("this run was done before: nothing to compute")
@@ -62,10 +62,8 @@ def run(experiment: Experiment, config: DictConfig) -> Result:
     return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
 
 
-def _make(folder: Path, experiment: Experiment, config: DictConfig, run_id: str) -> dict[str, str]:
-    # with the embedding that the task chose, so that the run never comes to mean another one
-    chosen = OmegaConf.merge(config, {"embedding": experiment.config["embedding"]})
-    OmegaConf.save(chosen, folder / "config.yaml", resolve=True)
+def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
+    OmegaConf.save(OmegaConf.create(experiment.config), folder / "config.yaml")
     trained = experiment.trained()
     evaluate(experiment, trained, run_id, folder)
     return {"estimator": trained.artefact.key}

@@ -39,7 +39,7 @@ class Univariate(Protocol):
         ...
 
 
-def _soft_clip(a: Tensor, bound: float) -> Tensor:
+def soft_clip(a: Tensor, bound: float) -> Tensor:
     """Map R smoothly to (-bound, bound), with slope 1 at zero: a / (1 + |a| / bound)."""
     # written without abs, whose second derivative is costly zeros
     return a / (1 + a * (a.detach().sign() / bound))
@@ -52,12 +52,12 @@ class Affine:
 
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        shift, log_slope = phi[0], _soft_clip(phi[1], LOG_SLOPE_LIMIT)
+        shift, log_slope = phi[0], soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return torch.addcmul(shift, x, log_slope.exp()), log_slope
 
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        shift, log_slope = phi[0], _soft_clip(phi[1], LOG_SLOPE_LIMIT)
+        shift, log_slope = phi[0], soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return (y - shift) * (-log_slope).exp(), log_slope
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ class RationalQuadraticSpline:
     def relative_sizes(self, phi: Tensor) -> Tensor:
         """Return widths and heights of all bins, `(2, K, *)`, up to factors."""
         # no maximum has to be subtracted before exp: the clipped values are small
-        sizes = _soft_clip(phi[: 2 * self.bins], self.size_limit).exp()
+        sizes = soft_clip(phi[: 2 * self.bins], self.size_limit).exp()
         return sizes.unflatten(0, (2, self.bins))
 
     def _to_unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ class RationalQuadraticSpline:
         # the log slope at both ends of the interval is zero, as that of the identity outside
         padded = torch.nn.functional.pad(inner, (0, 0) * u.ndim + (1, 1))
         raw = padded.gather(0, torch.stack((index, index + 1)))
-        slopes = _soft_clip(raw, LOG_SLOPE_LIMIT).exp()
+        slopes = soft_clip(raw, LOG_SLOPE_LIMIT).exp()
         return left, size, slopes
 
 
