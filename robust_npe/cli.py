@@ -115,7 +115,9 @@ def _consented(words: Sequence[str]) -> list[str]:
 
 def _options_first(words: Sequence[str]) -> list[str]:
     """Put Hydra's options before the overrides: its parser loses overrides that come before."""
-    options, overrides, rest = [], [], iter(words)
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = iter(words)
     for word in rest:
         (options if word.startswith("-") else overrides).append(word)
         if word in WITH_VALUE:

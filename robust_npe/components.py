@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from robust_npe.annotations import convert, expected
 from robust_npe.checks import ConfigError, plain_file, require
 from robust_npe.consent import file_of, import_consented
 
@@ -26,14 +25,7 @@ __all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
 
 TARGET = "_target_"
 MAX_BYTES = 2**34  # of a file that is an argument
-EXPECTED = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a finite number",
-    str: "text",
-    Path: "a path",
-    NoneType: "null",
-}
+YAML = int | float | str | Path | Sequence | Mapping | None  # types of defaults
 
 
 class Component:
@@ -107,17 +99,14 @@ def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: 
         given: Names of the arguments that come from the program.
     """
     cls, arguments = _checked(complete(dict(node)), name, kind, given)
-    hints = _hints(cls)
     described = {
         "class": cls.__name__,
         "version": [vars(c)["version"] for c in cls.__mro__ if "version" in vars(c)],
         "arguments": {k: _described(v, hints[k], f"{name}.{k}") for k, v in arguments.items()},
     }
     if source := file_of(cls.__module__):
-        described |= {
-            "class": f"{cls.__module__}.{cls.__name__}",
-            "source": _digest(source, "--module"),
-        }
+        described["class"] = f"{cls.__module__}.{cls.__name__}"
+        described["source"] = _digest(source, "--module")
     return described
 
 
@@ -155,113 +144,58 @@ def _checked(
             raise ConfigError(f"{name} has no key {key!r}; {keys}.")
     for key in allowed:
         if key not in arguments and parameters[key].default is inspect.Parameter.empty:
-            raise ConfigError(f"{name}.{key} is not set; it must be {_expected(hints[key])}.")
-    return cls, {key: _convert(v, hints[key], f"{name}.{key}") for key, v in arguments.items()}
+            raise ConfigError(f"{name}.{key} is not set; it must be {expected(hints[key])}.")
+    return cls, {
+        key: convert(value, hints[key], f"{name}.{key}", _check_node)
+        for key, value in arguments.items()
+    }
+
+
+def _check_node(node: Any, kind: type, name: str) -> None:
+    if not issubclass(kind, Component):
+        raise ConfigError(f"{name} cannot be set by a configuration: {kind} is no component.")
+    _checked(node, name, kind, ())
 
 
 def _built(cls: type, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return converted arguments with objects in the place of nodes."""
+
+    def built(value: Any, kind: type[Component], where: str) -> Any:
+        return value if isinstance(value, Path) else build(value, where, kind)
+
+    return _replaced(cls, arguments, name, built)
+
+
+def _described(cls: type, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return converted arguments with descriptions in the place of nodes, and content of files."""
+
+    def described(value: Any, kind: type[Component], where: str) -> Any:
+        if isinstance(value, Path):
+            return {"sha256": _digest(value, where)}
+        return describe(value, where, kind)
+
+    return _replaced(cls, arguments, name, described)
+
+
+def _replaced(
+    cls: type,
+    arguments: Mapping[str, Any],
+    name: str,
+    leaf: Callable[[Any, type[Component], str], Any],
+) -> dict[str, Any]:
+    """Replace nodes and paths, at any depth, by what `leaf` makes of them."""
+
+    def replaced(value: Any, kind: type[Component], where: str) -> Any:
+        if isinstance(value, Path) or (isinstance(value, Mapping) and TARGET in value):
+            return leaf(value, kind, where)
+        if isinstance(value, list):
+            return [replaced(part, kind, f"{where}[{i}]") for i, part in enumerate(value)]
+        if isinstance(value, Mapping):
+            return {key: replaced(part, kind, f"{where}.{key}") for key, part in value.items()}
+        return value
+
     hints = _hints(cls)
-    return {key: _with_objects(v, hints[key], f"{name}.{key}") for key, v in arguments.items()}
-
-
-def _with_objects(value: Any, hint: Any, where: str) -> Any:
-    """Build the nodes inside of a converted value."""
-    if isinstance(value, Mapping) and TARGET in value:
-        return build(value, where, _component(hint))
-    if isinstance(value, list):
-        return [_with_objects(part, hint, f"{where}[{i}]") for i, part in enumerate(value)]
-    if isinstance(value, dict):
-        return {key: _with_objects(part, hint, f"{where}.{key}") for key, part in value.items()}
-    return value
-
-
-def _described(value: Any, hint: Any, where: str) -> Any:
-    """Replace nodes by their description and files by their content."""
-    if isinstance(value, Path):
-        return {"sha256": _digest(value, where)}
-    if isinstance(value, Mapping) and TARGET in value:
-        return describe(value, where, _component(hint))
-    if isinstance(value, list):
-        return [_described(part, hint, f"{where}[{i}]") for i, part in enumerate(value)]
-    if isinstance(value, dict):
-        return {key: _described(part, hint, f"{where}.{key}") for key, part in value.items()}
-    return value
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Return a value as its annotation wants it.
-
-    Raises:
-        ConfigError: It is something else, or the annotation is not one that can be checked.
-    """
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, UnionType):
-        return _convert_union(value, options, hint, where)
-    if origin in (Sequence, list, tuple):
-        require(isinstance(value, list | tuple), where, value, _expected(hint))
-        fixed = origin is tuple and options[1:] != (...,)
-        require(not fixed or len(value) == len(options), where, value, _expected(hint))
-        kinds = options if fixed else options[:1] * len(value)
-        pairs = zip(value, kinds, strict=True)
-        return [_convert(part, kind, f"{where}[{i}]") for i, (part, kind) in enumerate(pairs)]
-    if origin in (Mapping, dict):
-        require(isinstance(value, Mapping), where, value, _expected(hint))
-        return {str(key): _convert(v, options[1], f"{where}.{key}") for key, v in value.items()}
-    if origin is Literal:
-        require(value in options, where, value, _expected(hint))
-        return value
-    if inspect.isclass(hint) and issubclass(hint, Component):
-        _checked(value, where, hint, ())
-        return value
-    return _convert_simple(value, hint, where)
-
-
-def _convert_union(value: Any, options: Sequence[Any], hint: Any, where: str) -> Any:
-    for option in options:
-        try:
-            return _convert(value, option, where)
-        except ConfigError:
-            if (
-                len(options) == 2
-                and value is not None
-                and NoneType in options
-                and option != NoneType
-            ):
-                raise  # the message of what it should be is better than one about alternatives
-    raise ConfigError(f"{where}={value!r} is not valid: it must be {_expected(hint)}.")
-
-
-def _convert_simple(value: Any, hint: Any, where: str) -> Any:
-    if hint not in EXPECTED:
-        raise ConfigError(
-            f"{where} cannot be set by a configuration: {hint} is no number, text, path, list, "
-            "mapping or component."
-        )
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number and math.isfinite(value):
-        return float(value)
-    if hint is int and number and math.isfinite(value) and value == int(value):
-        return int(value)
-    if hint is Path and isinstance(value, str | Path) and str(value):
-        return Path(value).expanduser()
-    require(hint in (bool, str, NoneType) and isinstance(value, hint), where, value, EXPECTED[hint])
-    return value
-
-
-def _expected(hint: Any) -> str:
-    """Say what an annotation allows."""
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, UnionType):
-        return " or ".join(_expected(option) for option in options)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, options))}"
-    if origin in (Sequence, list, tuple):
-        return f"a list, each entry {_expected(options[0])}"
-    if origin in (Mapping, dict):
-        return f"a mapping, each entry {_expected(options[1])}"
-    if inspect.isclass(hint) and issubclass(hint, Component):
-        return f"a node with {TARGET}, the dotted name of a {hint.__name__} class"
-    return EXPECTED.get(hint, str(hint))
+    return {k: replaced(v, _component(hints[k]), f"{name}.{k}") for k, v in arguments.items()}
 
 
 def _component(hint: Any) -> type[Component]:
@@ -273,27 +207,24 @@ def _component(hint: Any) -> type[Component]:
 
 
 @cache
-def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
     found = inspect.signature(cls).parameters
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {key: p for key, p in found.items() if p.kind not in several}
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls.__init__)
 
 
 def _defaults(cls: type, skip: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of a constructor that a YAML file could hold."""
-    found = {}
-    for key, parameter in _parameters(cls).items():
-        value = parameter.default
-        if key not in skip and isinstance(
-            value, int | float | str | Path | Sequence | Mapping | None
-        ):
-            found[key] = _as_yaml(value)
-    return found
+    return {
+        key: _as_yaml(parameter.default)
+        for key, parameter in _parameters(cls).items()
+        if key not in skip and isinstance(parameter.default, YAML)
+    }
 
 
 def _as_yaml(value: Any) -> Any:

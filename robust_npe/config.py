@@ -188,7 +188,7 @@ class CompleteSource(FileConfigSource):
         """Read a file as Hydra does, and fill in what it leaves out."""
         result = super().load_config(config_path)
         content = OmegaConf.to_container(result.config, resolve=False)
-        result.config = OmegaConf.create(complete(content))  # type: ignore[arg-type]
+        result.config = OmegaConf.create(complete(content))
         return result
 
 

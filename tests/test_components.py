@@ -15,6 +15,7 @@ import pytest
 
 import robust_npe
 from robust_npe import components
+from robust_npe.annotations import convert
 from robust_npe.attacks import Attack, Objective
 from robust_npe.checks import ConfigError
 from robust_npe.components import Component, bind, build, complete, describe, find_class
@@ -106,7 +107,7 @@ def test_wrong_arguments_are_named(here, change, message):
 
 
 def test_missing_arguments_are_named(here):
-    with pytest.raises(ConfigError, match="whole.rate is not set; it must be a finite number"):
+    with pytest.raises(ConfigError, match=r"whole\.rate is not set; it must be a finite number"):
         build(here(), "whole", Whole)
 
 
@@ -230,11 +231,8 @@ def every_component():
     found = set()
     for module in modules():
         for value in vars(module).values():
-            if (
-                inspect.isclass(value)
-                and issubclass(value, KINDS)
-                and not inspect.isabstract(value)
-            ):
+            fits = inspect.isclass(value) and issubclass(value, KINDS)
+            if fits and not inspect.isabstract(value):
                 found.add(value)
     return sorted(found, key=lambda c: c.__name__)
 
@@ -254,7 +252,7 @@ def test_every_argument_that_a_configuration_can_set_can_be_checked(target):
     for key in components._parameters(cls):
         if key not in GIVEN:
             with pytest.raises(ConfigError, match="it must be"):
-                components._convert(object(), hints[key], key)
+                convert(object(), hints[key], key, components._check_node)
 
 
 def test_classes_have_unique_names():

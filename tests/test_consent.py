@@ -112,5 +112,5 @@ def test_a_dotted_name_is_an_importable_module(own, monkeypatch):
     monkeypatch.syspath_prepend(file.parent)
     consent.allow("own_tasks")
     assert build(NODE, "task", Task).name == "own"
-    with pytest.raises(ConfigError, match="--module no.such.thing cannot be imported"):
+    with pytest.raises(ConfigError, match=r"--module no\.such\.thing cannot be imported"):
         consent.allow("no.such.thing")

@@ -53,8 +53,8 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
         for metric, values in measured.items():
             numbered = {"metric": metric, "observation": range(len(values)), "value": values}
             observations.append(pd.DataFrame({**shared, **numbered}))
-    table = pd.concat(observations) if observations else []
-    write_table(table, folder / "observations.csv", OBSERVATION_COLUMNS)
+    rows = pd.concat(observations) if observations else pd.DataFrame(columns=[*OBSERVATION_COLUMNS])
+    write_table(rows, folder / "observations.csv", OBSERVATION_COLUMNS)
     return write_table(results, folder / "results.csv", RESULT_COLUMNS)
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from robust_npe.config import build, config_directory
+from robust_npe.components import build
+from robust_npe.paths import config_directory
 from robust_npe.random import draws_from, stream
+from robust_npe.tasks import Task
 
 FOLDER = config_directory() / "task"
 NAMES = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
@@ -16,7 +18,7 @@ NAMES = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob(
 @pytest.fixture(scope="module", params=NAMES)
 def task(request):
     config = OmegaConf.load(FOLDER / f"{request.param}.yaml")
-    return build(config.get("task", config), "task")
+    return build(OmegaConf.to_container(config), "task", Task)
 
 
 def simulated(task, num, seed=0):
