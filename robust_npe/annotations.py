@@ -49,9 +49,9 @@ def convert(value: Any, hint: Any, where: str, check_node: CheckNode) -> Any:
         fixed = origin is tuple and options[1:] != (...,)
         require(not fixed or len(value) == len(options), where, value, expected(hint))
         kinds = options if fixed else options[:1] * len(value)
-        pairs = zip(value, kinds, strict=True)
         return [
-            convert(part, kind, f"{where}[{i}]", check_node) for i, (part, kind) in enumerate(pairs)
+            convert(part, kind, f"{where}[{i}]", check_node)
+            for i, (part, kind) in enumerate(zip(value, kinds, strict=True))
         ]
     if origin in (Mapping, dict):
         require(isinstance(value, Mapping), where, value, expected(hint))

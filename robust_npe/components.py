@@ -13,7 +13,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -102,7 +102,7 @@ def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: 
     described = {
         "class": cls.__name__,
         "version": [vars(c)["version"] for c in cls.__mro__ if "version" in vars(c)],
-        "arguments": {k: _described(v, hints[k], f"{name}.{k}") for k, v in arguments.items()},
+        "arguments": _described(cls, arguments, name),
     }
     if source := file_of(cls.__module__):
         described["class"] = f"{cls.__module__}.{cls.__name__}"
@@ -206,14 +206,12 @@ def _component(hint: Any) -> type[Component]:
     return next((kind for kind in inner if kind is not Component), Component)
 
 
-@cache
-def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     found = inspect.signature(cls).parameters
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {key: p for key, p in found.items() if p.kind not in several}
 
 
-@cache
 def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls.__init__)
 

@@ -160,15 +160,12 @@ def test_identity_has_defaults_versions_and_the_content_of_files(here, tmp_path,
 
 def test_a_changed_default_changes_the_identity(here, monkeypatch):
     def identity():
-        components._parameters.cache_clear()
         return describe(here(rate=1.0), "whole", Whole)
 
     before = identity()
     monkeypatch.setattr(Whole.__init__, "__defaults__", (5, *Whole.__init__.__defaults__[1:]))
     assert identity()["arguments"]["count"] == 5
     assert identity() != before
-    monkeypatch.undo()
-    components._parameters.cache_clear()
 
 
 DANGEROUS = (
