@@ -150,10 +150,9 @@ def _solve(
         state[0] = voltage[0] = V_REST
         for gate in range(4):
             state[1 + gate] = rates[gate] / rates[4 + gate]
-        time, step, phase, point = 0.0, largest / 10, 0, 1
-        _derivative(state, neuron, 0.0, slopes[0])
+        time, step, phase, point, injected = 0.0, largest / 10, 0, 1, 0.0
+        _derivative(state, neuron, injected, slopes[0])
         while point < len(times) and step >= smallest:
-            injected = current if phase == 1 else 0.0
             room = stops[phase] - time
             size = min(step, room)
             at_stop = size == room
@@ -173,7 +172,8 @@ def _solve(
             time += size
             if at_stop:  # the current jumps, and with it the slope
                 time, phase = stops[phase], phase + 1
-                _derivative(state, neuron, current if phase == 1 else 0.0, slopes[0])
+                injected = current if phase == 1 else 0.0
+                _derivative(state, neuron, injected, slopes[0])
 
 
 solve_voltage = announced(_solve, "the Hodgkin-Huxley simulator")
