@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robust_npe.attacks import Attack
+from robust_npe.attacks import Found
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.metrics import Context, Measurement
 from robust_npe.random import stream
@@ -41,9 +41,10 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
     observations: list[pd.DataFrame] = []
     steps = _contexts(experiment, trained)
     hidden = not sys.stderr.isatty()
-    for columns, context in tqdm(
+    for columns, context, found in tqdm(
         steps, total=len(experiment.epsilons) + 1, desc="evaluate", disable=hidden
     ):
+        results += _zero_gradient_rows({**keys, **columns}, found)
         for metric in experiment.metrics.values():
             for measurement in metric(context):
                 shared = {**keys, **columns, "metric": measurement.metric}
@@ -68,7 +69,8 @@ def _run_keys(experiment: Experiment, trained: Trained, run_id: str) -> dict[str
 
 
 def _clean_columns() -> dict[str, Any]:
-    return {"attack": "none", "norm": "", "objective": "", "epsilon": 0.0, "epsilon_abs": 0.0}
+    empty = dict.fromkeys(("norm", "objective", "attack_settings", "domain"), "")
+    return {"attack": "none", **empty, "epsilon": 0.0, "epsilon_abs": 0.0}
 
 
 def _diverged_row(keys: dict[str, Any], experiment: Experiment, trained: Trained) -> dict[str, Any]:
@@ -76,42 +78,45 @@ def _diverged_row(keys: dict[str, Any], experiment: Experiment, trained: Trained
     return {**keys, **_clean_columns(), **measured, "level": None}
 
 
-def _contexts(experiment: Experiment, trained: Trained) -> Iterator[tuple[dict[str, Any], Context]]:
+def _zero_gradient_rows(shared: dict[str, Any], found: Found | None) -> list[dict[str, Any]]:
+    if found is None or found.zero_gradients is None:
+        return []
+    share = float(found.zero_gradients.double().mean())
+    measured = {"metric": "attack", "statistic": "zero_gradient_fraction", "value": share}
+    return [{**shared, **measured, "level": None}]
+
+
+def _contexts(
+    experiment: Experiment, trained: Trained
+) -> Iterator[tuple[dict[str, Any], Context, Found | None]]:
     """Yield the clean context, on the whole test set, then one context for each radius."""
     theta, x = experiment.test_set
     size = experiment.evaluation.batch_size
     shared = (experiment.task, trained.estimator)
-    yield _clean_columns(), Context(*shared, theta, x, x, False, experiment.seed, size)
+    yield _clean_columns(), Context(*shared, theta, x, x, False, experiment.seed, size), None
 
     count = experiment.evaluation.num_attacked
     unit = experiment.threat.unit(experiment.task, x)
     for epsilon in experiment.epsilons:
-        attack = _attack(experiment, epsilon)
         columns = {
-            "attack": attack.name,
+            "attack": experiment.attack.name,
             "norm": experiment.threat.norm,
-            "objective": getattr(getattr(attack, "objective", None), "name", ""),
+            "objective": getattr(getattr(experiment.attack, "objective", None), "name", ""),
+            "attack_settings": experiment.attack_settings,
+            "domain": experiment.threat.domain,
             "epsilon": epsilon,
             "epsilon_abs": epsilon * unit,
         }
-        x_adv = attacked(experiment, trained, theta[:count], x[:count], epsilon)
-        context = Context(*shared, theta[:count], x[:count], x_adv, True, experiment.seed, size)
-        yield columns, context
-
-
-def _attack(experiment: Experiment, epsilon: float) -> Attack:
-    """Build the attack of a radius; units and domain come from the test set."""
-    x = experiment.test_set[1]
-    ball = experiment.threat.ball(epsilon, experiment.task, x)
-    domain = experiment.threat.box(experiment.task, x)
-    attack: Attack = experiment.attack_factory(ball=ball, domain=domain)
-    return attack
+        pairs = theta[:count], x[:count]
+        found = attacked(experiment, trained, *pairs, epsilon)
+        context = Context(*shared, *pairs, found.x_adv, True, experiment.seed, size)
+        yield columns, context, found
 
 
 def attacked(
     experiment: Experiment, trained: Trained, theta: Tensor, x: Tensor, epsilon: float
-) -> Tensor:
-    """Attack observations.
+) -> Found:
+    """Attack observations; units and domain come from the test set.
 
     Args:
         experiment: What is evaluated.
@@ -121,13 +126,16 @@ def attacked(
         epsilon: Radius in `epsilon_unit`.
 
     Returns:
-        x~ of shape `(B, Dx)`.
+        What the attack found, x~ of shape `(B, Dx)`.
     """
-    attack = _attack(experiment, epsilon)
+    attack = experiment.attack
+    ball = experiment.threat.ball(epsilon, experiment.task, experiment.test_set[1])
     generator = stream(experiment.seed, "attack", attack.name, str(epsilon))
     size = experiment.evaluation.batch_size
     batches = zip(theta.split(size), x.split(size), strict=True)
-    return torch.cat([attack(trained.estimator, b, t, generator=generator) for t, b in batches])
+    found = [attack.search(trained.estimator, b, t, ball, generator) for t, b in batches]
+    zero = [part.zero_gradients for part in found if part.zero_gradients is not None]
+    return Found(torch.cat([part.x_adv for part in found]), torch.cat(zero) if zero else None)
 
 
 def _per_observation(shared: dict[str, Any], measurement: Measurement) -> list[pd.DataFrame]:

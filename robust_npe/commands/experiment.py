@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from robust_npe.attacks import ThreatModel
+from robust_npe.attacks import Attack, ThreatModel, settings
 from robust_npe.checks import ConfigError, require
 from robust_npe.config import Evaluation, TrainConfig, build, choice, epsilons, plain
 from robust_npe.defenses import Defense
@@ -29,7 +29,7 @@ __all__ = ["Experiment", "Trained", "checked_device"]
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4  # increase when the same configuration comes to mean other weights or results
+FORMAT = 5  # increase when the same configuration comes to mean other weights or results
 
 
 def checked_device(name: str) -> torch.device:
@@ -99,8 +99,8 @@ class Experiment:
             for name, node in config.metrics.items()
             if "_target_" in node  # a scale also sizes metrics that were not chosen
         }
-        self.attack_factory = build(config.attack, "attack")
-        self.attack_factory(ball=self.threat.ball(0.0, self.task, torch.zeros(2, 2)))
+        self.attack: Attack = build(config.attack, "attack")
+        self.attack_settings = settings(self.attack)
         self._fresh_estimator()
 
     @property

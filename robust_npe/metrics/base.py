@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
-from robust_npe.estimators import Estimator
+from robust_npe.posterior import Posterior
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
 
@@ -23,8 +23,8 @@ class Context:
 
     Attributes:
         task: The task.
-        estimator: The amortized posterior.
-        theta: Parameters that generated x, shape `(B, D)`.
+        posterior: The amortized posterior, of any kind.
+        theta: Parameters that generated x, shape `(B, D)`, or `(B,)` for an event shape `()`.
         x: Clean observations, shape `(B, Dx)`.
         x_adv: Perturbed observations, shape `(B, Dx)`; x itself on clean data.
         attacked: Whether x_adv comes from an attack.
@@ -33,7 +33,7 @@ class Context:
     """
 
     task: Task
-    estimator: Estimator
+    posterior: Posterior
     theta: Tensor
     x: Tensor
     x_adv: Tensor
@@ -62,7 +62,15 @@ class Measurement:
 
 
 class Metric(ABC):
-    """Something to measure on clean or perturbed observations."""
+    """Something to measure on clean or perturbed observations.
+
+    Attributes:
+        name: As in `metric=<name>`.
+        version: Raised when the same arguments come to mean something else.
+    """
+
+    name: str
+    version: ClassVar[int] = 1
 
     @abstractmethod
     def __call__(self, context: Context) -> list[Measurement]:
