@@ -19,10 +19,11 @@ import torch
 from torch import Generator, Tensor
 
 from robust_npe.attacks import PGD, KLForward, data_domain, make_ball, std_unit
-from robust_npe.attacks.objectives import Climb, Objective, Posterior
+from robust_npe.attacks.objectives import Climb, Objective
 from robust_npe.defenses import NoDefense
 from robust_npe.divergences import kl
 from robust_npe.estimators import MAF, Estimator, Identity
+from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks.lotka_volterra import LotkaVolterra
 from robust_npe.training import TrainingSettings, train
@@ -63,12 +64,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     estimator, x = train_estimator(arguments.epochs)
-    ball, domain = make_ball("l2", EPSILON * std_unit(x)), data_domain(x)
-    settings = {"domain": domain, "steps": STEPS}
+    ball = make_ball("l2", EPSILON * std_unit(x), domain=data_domain(x))
 
     def run(objective: Objective, posterior: Posterior, seed: int) -> Tensor:
-        attack = PGD(ball, objective, **settings)  # type: ignore[arg-type]
-        return attack(posterior, x, generator=stream(seed, "attack"))
+        attack = PGD(objective, steps=STEPS)
+        return attack(posterior, x, ball=ball, generator=stream(seed, "attack"))
 
     # hidden in a function, the parameters are not found and so not frozen
     methods: dict[str, Callable[[int], Tensor]] = {

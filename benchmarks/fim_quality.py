@@ -71,10 +71,10 @@ def evaluate(estimator: Estimator, theta: Tensor, x: Tensor) -> dict[str, float]
     """Test NLL, and median KL under attack."""
     with torch.no_grad():
         nll = float(-estimator(x).log_prob(theta).mean())
-    ball = make_ball("l2", EPSILON * std_unit(x))
+    ball = make_ball("l2", EPSILON * std_unit(x), domain=data_domain(x))
     clean = x[:NUM_ATTACKED]
-    attack = PGD(ball, KLForward(), data_domain(x), steps=100)
-    moved = attack(estimator, clean, generator=stream(0, "attack"))
+    attack = PGD(KLForward(), steps=100)
+    moved = attack(estimator, clean, ball=ball, generator=stream(0, "attack"))
     with torch.no_grad():
         divergence = kl(estimator(clean), estimator(moved), 256, stream(0, "kl"))
     return {"nll": nll, "kl_forward": float(divergence.median())}

@@ -23,10 +23,11 @@ def has_closed_form_kl(p: Distribution, q: Distribution) -> bool:
 def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
     r"""Return KL(p || q) for each element of the batch.
 
-    In closed form where one exists (Gaussians), else the Monte-Carlo estimate
+    In closed form where one exists (Gaussians, classifiers), else the Monte-Carlo estimate
     mean_s log p(theta_s) - log q(theta_s), theta_s ~ p in antithetic pairs where p offers them,
     which is unbiased and may come out slightly negative. Gradients flow through both
-    distributions.
+    distributions, through p by reparameterised samples where p has them, else by the
+    score-function estimator (once differentiable).
 
     Args:
         p: Distribution with batch shape `(B,)`.
@@ -40,7 +41,29 @@ def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator)
     try:
         return kl_divergence(p, q)
     except NotImplementedError:
+        pass
+    if p.has_rsample:
         with draws_from(generator):
-            pairs = antithetic(p)
-            theta = (pairs.rsample if p.has_rsample else pairs.sample)((num_samples,))
+            theta = antithetic(p).rsample((num_samples,))
         return (p.log_prob(theta) - q.log_prob(theta)).mean(0)
+    with draws_from(generator):
+        theta = p.sample((num_samples,))
+    return _score_function(p.log_prob(theta), q.log_prob(theta)).mean(0)
+
+
+def _score_function(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return log p - log q `(S, B)` with the gradient of its mean under p as far as that depends on
+    what p's samples cannot carry: (log p - log q) grad log p, the mean of the other samples, which
+    are independent, subtracted as a baseline.
+
+    References:
+        Kool, van Hoof & Welling (2019), "Buy 4 REINFORCE samples, get a baseline for free!",
+        https://openreview.net/forum?id=r1lgTGL5DE
+    """
+    value = log_p.detach() - log_q
+    if not log_p.requires_grad:
+        return value
+    advantage = value.detach()
+    if len(value) > 1:
+        advantage = (advantage - advantage.mean(0)) * len(value) / (len(value) - 1)
+    return value + (log_p - log_p.detach()) * advantage

@@ -10,130 +10,80 @@ is drawn from moves with the weights too, and leaving that path out gives a bias
 
 from __future__ import annotations
 
-from typing import Literal, cast
-
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 
-from robust_npe.estimators.autoregressive import AutoregressiveFlow
-from robust_npe.estimators.base import Estimator, Pushforward
-from robust_npe.estimators.embeddings import Identity
-from robust_npe.random import draws_from
+from robust_npe.posterior import Posterior, differentiated_scores
 
 __all__ = [
-    "ScoreMethod",
     "fisher_eigenvalue",
     "fisher_information",
     "fisher_trace",
     "largest_eigenvector",
     "power_iteration",
     "rayleigh_quotient",
-    "score_method",
     "scores",
 ]
 
-ScoreMethod = Literal["compiled", "embedded", "differentiated"]
-
 
 def scores(
-    estimator: Estimator, x: Tensor, num_samples: int, generator: Generator, attached: bool
+    posterior: Posterior, x: Tensor, num_samples: int, generator: Generator, attached: bool
 ) -> Tensor:
     """Return grad_x log q(theta_s|x) for theta_s ~ q(.|x), shape `(S, B, Dx)`.
 
-    Where samples come with weights (see `weighted_noise`), each score is multiplied by the root of
-    its weight, so that the mean of s s^T is an unbiased estimate of I_x in any case.
+    A posterior may compute them itself: it has a method `scores` with the other arguments, as
+    `Estimator` does. Where its samples come with weights (see `weighted_noise`), each score is
+    multiplied by the root of its weight, so that the mean of s s^T is an unbiased estimate of I_x
+    in any case.
 
     Args:
-        estimator: The amortized posterior.
+        posterior: The amortized posterior.
         x: Observations of shape `(B, Dx)`.
         num_samples: Samples S of theta per observation.
         generator: Source of the samples.
         attached: See the module's docstring.
+
+    Raises:
+        ConfigError: `attached` is wanted, and q has no reparameterised samples.
     """
-    method = score_method(estimator)
-    if method != "differentiated":
-        embedded = method == "embedded"
-        with torch.set_grad_enabled(attached):
-            return _compiled_scores(estimator, embedded, x, num_samples, generator)
-    # one copy of x per sample, so that the gradient of the sum is the score of each sample
-    copies = x.detach().expand(num_samples, *x.shape).clone().requires_grad_(True)
-    with draws_from(generator), torch.set_grad_enabled(attached):
-        theta = _unconstrained(estimator(x.detach())).rsample((num_samples,))
-    with torch.enable_grad():
-        log_prob = _unconstrained(estimator(copies)).log_prob(theta).sum()
-        (score,) = torch.autograd.grad(log_prob, copies, create_graph=attached)
-    return score
-
-
-def _compiled_scores(
-    estimator: Estimator, embedded: bool, x: Tensor, num_samples: int, generator: Generator
-) -> Tensor:
-    head = cast(AutoregressiveFlow, estimator.head)
-    copies = x.detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
-    if embedded:
-        attached = torch.is_grad_enabled()
-        with torch.enable_grad():
-            context = estimator.context(copies.requires_grad_(True))
-            gradient, weight = head.sampled_score(context, generator)
-            (score,) = torch.autograd.grad(context, copies, gradient, create_graph=attached)
-        score = score * weight.sqrt().unsqueeze(1)
-    else:  # the common case needs no graph between x and its context
-        gradient, weight = head.sampled_score(estimator.context(copies), generator)
-        score = gradient * (weight.sqrt().unsqueeze(1) / estimator.standardize.std)
-    return score.reshape(num_samples, *x.shape)
-
-
-def score_method(estimator: Estimator) -> ScoreMethod:
-    """Tell how `scores` works for an estimator, which decides what it costs.
-
-    Returns:
-        `compiled`; `embedded` if the head's part is compiled, and the embedding net is left to
-        automatic differentiation; `differentiated` if all of it is.
-    """
-    head = estimator.head
-    if not (isinstance(head, AutoregressiveFlow) and head.is_compiled):
-        return "differentiated"
-    return "compiled" if isinstance(estimator.embedding, Identity) else "embedded"
-
-
-def _unconstrained(q: Distribution) -> Distribution:
-    """The score does not change under a bijection of theta that does not depend on x."""
-    return q.base if isinstance(q, Pushforward) else q
+    own = getattr(posterior, "scores", None)
+    if own is not None:
+        return own(x, num_samples, generator, attached)
+    return differentiated_scores(posterior, x, num_samples, generator, attached)
 
 
 def fisher_trace(
-    estimator: Estimator, x: Tensor, num_samples: int, generator: Generator, attached: bool = True
+    posterior: Posterior, x: Tensor, num_samples: int, generator: Generator, attached: bool = True
 ) -> Tensor:
     """Return unbiased Monte-Carlo estimates of tr I_x, shape `(B,)`; arguments as for `scores`."""
-    score = scores(estimator, x, num_samples, generator, attached)
+    score = scores(posterior, x, num_samples, generator, attached)
     return score.square().sum(-1).mean(0)
 
 
 def fisher_information(
-    estimator: Estimator, x: Tensor, num_samples: int, generator: Generator
+    posterior: Posterior, x: Tensor, num_samples: int, generator: Generator
 ) -> Tensor:
     """Return Monte-Carlo estimates of I_x, shape `(B, Dx, Dx)`, without graph.
 
     Args:
-        estimator: The amortized posterior.
+        posterior: The amortized posterior.
         x: Observations of shape `(B, Dx)`.
         num_samples: Samples of theta per observation.
         generator: Source of the samples.
     """
-    score = scores(estimator, x, num_samples, generator, attached=False)
+    score = scores(posterior, x, num_samples, generator, attached=False)
     return torch.einsum("sbi,sbj->bij", score, score) / num_samples
 
 
 def fisher_eigenvalue(
-    estimator: Estimator, x: Tensor, num_samples: int, generator: Generator, attached: bool = True
+    posterior: Posterior, x: Tensor, num_samples: int, generator: Generator, attached: bool = True
 ) -> Tensor:
     """Return the largest eigenvalue of the Monte-Carlo estimate of I_x, shape `(B,)`.
 
     An estimate from few samples is biased upwards; with one sample it is the trace. Arguments as
     for `scores`.
     """
-    score = scores(estimator, x, num_samples, generator, attached)
+    score = scores(posterior, x, num_samples, generator, attached)
     return rayleigh_quotient(score, largest_eigenvector(score))
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Generator
 
-__all__ = ["child", "draws_from", "stream"]
+__all__ = ["child", "draws_from", "replay", "stream"]
 
 
 def stream(seed: int, *purpose: str | int) -> Generator:
@@ -30,6 +30,11 @@ def child(generator: Generator) -> Generator:
     """Draw a new independent generator from `generator`, which advances by one number."""
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     return Generator().manual_seed(int(seed))
+
+
+def replay(generator: Generator) -> Generator:
+    """Return a generator in the same state: it draws the numbers that `generator` would draw."""
+    return Generator(generator.device).set_state(generator.get_state())
 
 
 @contextmanager

@@ -68,9 +68,9 @@ def example(experiment: Experiment, number: int, epsilon: float, simulations: in
     task, q = experiment.task, experiment.trained().estimator
     theta, x = experiment.test_set
     ball = experiment.threat.ball(epsilon, task, x)
-    attack = experiment.attack_factory(ball=ball, domain=experiment.threat.box(task, x))
     one, truth = x[number : number + 1], theta[number : number + 1]
-    x_adv = attack(q, one, truth, generator=stream(experiment.seed, "figure6", "attack"))
+    generator = stream(experiment.seed, "figure6", "attack")
+    x_adv = experiment.attack(q, one, truth, ball=ball, generator=generator)
     both = (one, x_adv)
     with torch.no_grad(), draws_from(stream(experiment.seed, "figure6", "samples")):
         samples = stacked([q(o).sample((2000,))[:, 0] for o in both])

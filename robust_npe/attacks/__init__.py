@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from robust_npe.attacks.balls import L1, L2, Ball, Linf, make_ball
-from robust_npe.attacks.base import Attack, Noise, frozen
+from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
+from robust_npe.attacks.base import Attack, Found, Noise, best_of, frozen, settings
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
-from robust_npe.attacks.pgd import PGD
+from robust_npe.attacks.pgd import FGSM, PGD
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
 
 __all__ = [
+    "FGSM",
     "L1",
     "L2",
     "PGD",
     "Attack",
     "Ball",
+    "Domain",
+    "Found",
     "KLForward",
     "KLReverse",
     "Linf",
@@ -21,8 +24,10 @@ __all__ = [
     "Noise",
     "Objective",
     "ThreatModel",
+    "best_of",
     "data_domain",
     "frozen",
     "make_ball",
+    "settings",
     "std_unit",
 ]

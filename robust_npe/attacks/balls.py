@@ -9,45 +9,75 @@ from torch import Generator, Tensor
 
 from robust_npe.checks import require
 
-__all__ = ["L1", "L2", "Ball", "Linf", "make_ball"]
+__all__ = ["L1", "L2", "Ball", "Domain", "Linf", "make_ball"]
+
+Domain = tuple[Tensor, Tensor]
+"""Smallest and largest allowed x, each of shape `(Dx,)`."""
 
 
 class Ball(ABC):
-    """All delta with norm(delta / scale) <= radius.
+    """All delta with norm(delta / scale) <= radius, and where x + delta may lie.
 
     Subclasses implement the unit ball in scaled coordinates.
 
     Args:
-        radius: In units of x (or of `scale` where that is given), not negative.
+        radius: In units of x (or of `scale` where that is given), not negative: one number, or one
+            for each row, shape `(B,)`.
         scale: Optional size of one unit for each feature, shape `(Dx,)`, positive.
+        domain: Box that x~ must stay in, None for no limit. Where x itself lies outside of the
+            box, the box is widened to contain it.
     """
 
-    def __init__(self, radius: float, scale: Tensor | None = None) -> None:
-        require(radius >= 0, "radius", radius, "a number that is not negative")
-        self.radius = float(radius)
-        self.unit = self.radius if scale is None else self.radius * scale
-        self._metric = 1.0 if scale is None else scale
+    def __init__(
+        self, radius: float | Tensor, scale: Tensor | None = None, domain: Domain | None = None
+    ) -> None:
+        radii = torch.as_tensor(radius)
+        fits = radii.ndim <= 1 and bool(((radii >= 0) & (radii < torch.inf)).all())
+        expected = "a finite number that is not negative, or one for each row"
+        require(fits, "radius", radii.tolist(), expected)
+        self.radius: float | Tensor = radii if radii.ndim else float(radius)
+        self.scale = scale
+        self.domain = domain
 
     def sample(self, like: Tensor, generator: Generator) -> Tensor:
         """Draw one perturbation per row of `like (B, Dx)`, uniform in the ball."""
-        return self._sample_unit(like, generator) * self.unit
+        return self._sample_unit(like, generator) * self._size(like)
 
     def project(self, delta: Tensor) -> Tensor:
         """Return the points of the ball nearest to `delta (B, Dx)`, in scaled coordinates."""
-        if self.radius == 0:
-            return torch.zeros_like(delta)
-        return self._project_unit(delta / self.unit) * self.unit
+        size = self._size(delta)
+        divisor = torch.where(size > 0, size, 1.0) if isinstance(size, Tensor) else size or 1.0
+        return self._project_unit(delta / divisor) * size
 
     def steepest_step(self, gradient: Tensor) -> Tensor:
         """Return the perturbation on the ball's surface along which a linear function with this
         gradient `(B, Dx)` rises most; zero where the gradient is zero or not finite."""
         finite = gradient.isfinite().all(-1, keepdim=True)
         gradient = torch.where(finite, gradient, 0.0)
-        return self._steepest_unit(gradient * self._metric) * self.unit
+        return self._steepest_unit(gradient * self._unit(gradient)) * self._size(gradient)
 
     def norm(self, delta: Tensor) -> Tensor:
         """Return the norm of `delta (B, Dx)` in scaled coordinates, shape `(B,)`."""
-        return self._norm(delta / self._metric)
+        return self._norm(delta / self._unit(delta))
+
+    def feasible(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """Return x~ moved into ball and domain. The domain contains x, so clipping to it can only
+        shorten the perturbation and never leaves the ball."""
+        x_adv = x + self.project(x_adv - x)
+        if self.domain is None:
+            return x_adv
+        low, high = (bound.to(x) for bound in self.domain)
+        return x_adv.clamp(torch.minimum(low, x), torch.maximum(high, x))
+
+    def _unit(self, like: Tensor) -> Tensor | float:
+        return 1.0 if self.scale is None else self.scale.to(like)
+
+    def _size(self, like: Tensor) -> Tensor | float:
+        """Half-widths of the ball, a number or broadcast over `(B, Dx)`."""
+        radius = self.radius
+        if isinstance(radius, Tensor):
+            radius = radius.to(like).unsqueeze(-1)
+        return radius if self.scale is None else radius * self._unit(like)
 
     @abstractmethod
     def _sample_unit(self, like: Tensor, generator: Generator) -> Tensor: ...
@@ -150,7 +180,12 @@ class L1(Ball):
 _BALLS: dict[str, type[Ball]] = {"l1": L1, "l2": L2, "linf": Linf}
 
 
-def make_ball(norm: str, radius: float, scale: Tensor | None = None) -> Ball:
-    """Return the ball of a norm given by name: `l1`, `l2` or `linf`."""
+def make_ball(
+    norm: str,
+    radius: float | Tensor,
+    scale: Tensor | None = None,
+    domain: Domain | None = None,
+) -> Ball:
+    """Return the ball of a norm given by name: `l1`, `l2` or `linf`; see `Ball`."""
     require(norm in _BALLS, "norm", norm, f"one of {', '.join(_BALLS)}")
-    return _BALLS[norm](radius, scale)
+    return _BALLS[norm](radius, scale, domain)

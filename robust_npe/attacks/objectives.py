@@ -16,8 +16,8 @@ from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
 from robust_npe.components import Component
 from robust_npe.divergences import has_closed_form_kl, kl
-from robust_npe.posterior import Posterior
-from robust_npe.random import child, draws_from
+from robust_npe.posterior import Posterior, as_events, sample_and_log_prob
+from robust_npe.random import child, draws_from, replay
 
 __all__ = [
     "Climb",
@@ -59,9 +59,9 @@ class Objective(Component, ABC):
     Calling an objective binds it to clean observations and draws its randomness: values of the
     returned function can be compared with each other (common random numbers). Bind again for
     fresh numbers.
-    """
 
-    name: str
+    Constructor arguments are kept as attributes of the same name.
+    """
 
     @abstractmethod
     def __call__(
@@ -96,9 +96,17 @@ class _Divergence(Objective):
         """See `Objective`."""
         with torch.no_grad():
             clean = posterior(x)
-        if has_closed_form_kl(clean, clean):
-            return lambda x_adv: self._direction(clean, posterior(x_adv), 0, generator)
-        return self._sampled(posterior, clean, generator)
+        batch = tuple(x.shape[:-1])
+        expected = (
+            f"{batch}, one distribution per observation (see torch.distributions.Independent)"
+        )
+        given = tuple(clean.batch_shape)
+        require(given == batch, "posterior(x).batch_shape", given, expected)
+        if not has_closed_form_kl(clean, clean):
+            return self._sampled(posterior, clean, generator)
+        # a closed form for equal transforms of a distribution, say, may not be one for others
+        n, noise = self.num_score_samples, child(generator)
+        return lambda x_adv: self._direction(clean, posterior(x_adv), n, replay(noise))
 
     @abstractmethod
     def _direction(self, clean: Distribution, moved: Distribution, n: int, g: Generator) -> Tensor:
@@ -125,7 +133,7 @@ class KLForward(_Divergence):
     def __init__(self, num_samples: int = 2, pool: int = 200) -> None:
         require(pool > 0, "objective.pool", pool, "a positive integer")
         super().__init__(num_samples)
-        self.pool = max(pool, num_samples)
+        self.pool = pool
 
     def _direction(self, clean: Distribution, moved: Distribution, n: int, g: Generator) -> Tensor:
         return kl(clean, moved, n, g)
@@ -139,8 +147,8 @@ class KLForward(_Divergence):
 
         @cache
         def groups() -> Iterator[tuple[Tensor, Tensor]]:
-            samples, log_prob = _draw(clean, self.pool, stepping)
             size = self.num_samples
+            samples, log_prob = _draw(clean, max(self.pool, size), stepping)
             return cycle(zip(samples.split(size), log_prob.split(size), strict=True))
 
         def value(x_adv: Tensor, samples: Tensor, log_prob: Tensor) -> Tensor:
@@ -153,7 +161,7 @@ class KLForward(_Divergence):
 
 
 class KLReverse(_Divergence):
-    """KL(q(.|x~) || q(.|x)), with reparameterised samples.
+    """KL(q(.|x~) || q(.|x)), with samples of the attacked posterior, reparameterised where it can.
 
     Args:
         num_samples: Samples of each step, an antithetic pair by default. Scores have at least
@@ -166,15 +174,12 @@ class KLReverse(_Divergence):
         return kl(moved, clean, n, g)
 
     def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
-        state = child(generator).get_state()
-        stepping = child(generator)
-
-        def score(x_adv: Tensor) -> Tensor:
-            same_noise = Generator()
-            same_noise.set_state(state)
-            return kl(posterior(x_adv), clean, self.num_score_samples, same_noise)
-
-        return Sampled(score, lambda x_adv: kl(posterior(x_adv), clean, self.num_samples, stepping))
+        scoring, stepping = child(generator), child(generator)
+        n = self.num_score_samples
+        return Sampled(
+            score=lambda x_adv: kl(posterior(x_adv), clean, n, replay(scoring)),
+            step=lambda x_adv: kl(posterior(x_adv), clean, self.num_samples, stepping),
+        )
 
 
 class NegativeLogLikelihood(Objective):
@@ -192,14 +197,14 @@ class NegativeLogLikelihood(Objective):
         """
         if theta is None:
             raise ValueError("objective nll needs theta, the parameters that generated x.")
-        return lambda x_adv: -posterior(x_adv).log_prob(theta)
+
+        def climb(x_adv: Tensor) -> Tensor:
+            q = posterior(x_adv)
+            return -q.log_prob(as_events(q, theta))
+
+        return climb
 
 
-@torch.no_grad()
 def _draw(q: Distribution, num_samples: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    q = antithetic(q)
     with draws_from(generator):
-        if hasattr(q, "sample_and_log_prob"):
-            return q.sample_and_log_prob((num_samples,))
-        samples = q.sample((num_samples,))
-    return samples, q.log_prob(samples)
+        return sample_and_log_prob(antithetic(q), (num_samples,))

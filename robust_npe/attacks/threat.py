@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_npe.attacks.balls import Ball, make_ball
-from robust_npe.attacks.base import Domain
+from robust_npe.attacks.balls import Ball, Domain, make_ball
 from robust_npe.checks import ConfigError, require
 from robust_npe.tasks.base import Task
 
@@ -78,12 +77,15 @@ class ThreatModel:
                 "none. Use epsilon_unit=std, absolute or feature."
             )
 
-    def ball(self, epsilon: float, task: Task, x: Tensor) -> Ball:
-        """Return the ball of radius epsilon, units taken from the test set `x (N, Dx)`."""
-        require(epsilon >= 0, "epsilon", epsilon, "a number that is not negative")
+    def ball(self, epsilon: float | Tensor, task: Task, x: Tensor) -> Ball:
+        """Return the ball of radius epsilon (a number, or one for each observation that will be
+        attacked, `(B,)`) with its domain; units and range come from the test set `x (N, Dx)`."""
+        not_negative = bool((torch.as_tensor(epsilon) >= 0).all())
+        require(not_negative, "epsilon", epsilon, "a number that is not negative")
+        domain = self.box(task, x)
         if self.epsilon_unit == "feature":
-            return make_ball(self.norm, epsilon, x.std(0).clamp(min=1e-12))
-        return make_ball(self.norm, epsilon * self.unit(task, x))
+            return make_ball(self.norm, epsilon, x.std(0).clamp(min=1e-12), domain)
+        return make_ball(self.norm, epsilon * self.unit(task, x), None, domain)
 
     def unit(self, task: Task, x: Tensor) -> float:
         """Return the length of epsilon = 1 in units of x; nan where it differs by feature."""

@@ -156,9 +156,12 @@ def perturbed(
             np.save(folder / "zero_gradients.npy", found.zero_gradients.cpu().numpy())
 
     folder = experiment.store.get("attacks", description, search).verify().path
-    names = ("x_adv.npy", "zero_gradients.npy")
-    arrays = [np.load(folder / n) if (folder / n).exists() else None for n in names]
-    return Found(*(None if a is None else torch.from_numpy(a).to(x.device) for a in arrays))
+    x_adv, zero = (folder / name for name in ("x_adv.npy", "zero_gradients.npy"))
+    return Found(_load(x_adv).to(x.device), _load(zero) if zero.exists() else None)
+
+
+def _load(path: Path) -> Tensor:
+    return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def _search(

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from robust_npe.checks import ConfigError, require
-from robust_npe.commands.evaluation import attacked
+from robust_npe.commands.evaluation import perturbed
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.config import TrainConfig, plain
 from robust_npe.metrics import c2st
@@ -86,7 +86,7 @@ def main(config: DictConfig) -> References:
     for epsilon in experiment.epsilons:
         x_adv = x
         if epsilon > 0 and trained is not None:
-            x_adv = attacked(experiment, trained, theta, x, epsilon)
+            x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv.x_adv
         count = len(numbers)
         observations = Observations(numbers, x[:count].cpu(), x_adv[:count].cpu(), epsilon)
         proposal = trained if config.proposal == "estimator" and not closed else None
@@ -168,7 +168,7 @@ class _Job:
             "x_adv": _digest(o.x_adv),
             "settings": asdict(self.settings),
             "proposal": self.trained and self.experiment.estimator_description,
-            "seed": self.experiment.seed,
+            "seed": self.experiment.seeds.evaluation,
             "c2st": self.compare,
         }
 
@@ -193,7 +193,7 @@ class _Job:
 
     def _one(self, k: int) -> tuple[Tensor, dict[str, Any]]:
         task, o = self.experiment.task, self.observations
-        generator = stream(self.experiment.seed, "reference", o.numbers[k])
+        generator = stream(self.experiment.seeds.evaluation, "reference", o.numbers[k])
         proposals = []
         if self.trained is not None:
             inputs = [o.x_adv[k : k + 1]] + ([o.x[k : k + 1]] if o.epsilon > 0 else [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -12,6 +11,7 @@ from robust_npe.attacks import (
     PGD,
     Attack,
     Ball,
+    Domain,
     KLForward,
     KLReverse,
     NegativeLogLikelihood,
@@ -26,8 +26,6 @@ from robust_npe.defenses.base import Defense, negative_log_likelihood
 from robust_npe.divergences import kl
 from robust_npe.estimators import Estimator
 from robust_npe.random import child
-
-A = TypeVar("A", bound=Attack)
 
 __all__ = ["TRADES", "AdversarialTraining", "NoiseAugmentation"]
 
@@ -47,27 +45,32 @@ class _PerturbedTraining(Defense):
         make_ball(norm, 0.0)
         self.epsilon = epsilon
         self.norm = norm
-        self.attack: Attack | None = None
+        self.ball: Ball | None = None
 
     def setup(self, theta: Tensor, x: Tensor) -> None:
         """Fix radius and domain from the training data."""
-        self.attack = self._attack(make_ball(self.norm, self.epsilon * std_unit(x)), x)
+        self.attack = self._attack()
+        self.ball = make_ball(self.norm, self.epsilon * std_unit(x), domain=self._domain(x))
 
     @abstractmethod
-    def _attack(self, ball: Ball, x: Tensor) -> Attack:
-        """Return the attack for training data `x (N, Dx)`."""
+    def _attack(self) -> Attack:
+        """Return the attack."""
+
+    def _domain(self, x: Tensor) -> Domain | None:
+        """Where x~ must lie, for training data `x (N, Dx)`."""
+        return None
 
     def perturb(
         self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
     ) -> Tensor:
         """Return x~ of shape `(B, Dx)`."""
-        return self._ready(self.attack)(estimator, x, theta, generator=generator)
+        ball = self._ready()
+        return self.attack(estimator, x, theta, ball=ball, generator=generator)
 
-    @staticmethod
-    def _ready(attack: A | None) -> A:
-        if attack is None:
+    def _ready(self) -> Ball:
+        if self.ball is None:
             raise RuntimeError("call setup(theta, x) with the training data before training.")
-        return attack
+        return self.ball
 
 
 class NoiseAugmentation(_PerturbedTraining):
@@ -83,8 +86,8 @@ class NoiseAugmentation(_PerturbedTraining):
     def __init__(self, epsilon: float = 1.0, norm: str = "l2") -> None:
         super().__init__(epsilon, norm)
 
-    def _attack(self, ball: Ball, x: Tensor) -> Attack:
-        return Noise(ball)
+    def _attack(self) -> Attack:
+        return Noise()
 
     def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
         """See `Defense.loss`."""
@@ -126,7 +129,6 @@ class _AttackedTraining(_PerturbedTraining):
         self.warm_start = warm_start
         self.attack_every = attack_every
         self.remembers = warm_start or attack_every > 1
-        self.attack: PGD | None = None
 
     def setup(self, theta: Tensor, x: Tensor) -> None:
         """See `Defense.setup`; forgets the perturbations of an earlier training."""
@@ -140,16 +142,17 @@ class _AttackedTraining(_PerturbedTraining):
     def _objective(self) -> Objective:
         """What the inner attack climbs."""
 
-    def _attack(self, ball: Ball, x: Tensor) -> PGD:
+    def _attack(self) -> PGD:
         return PGD(
-            ball,
             self._objective(),
-            domain=data_domain(x),
             steps=self.steps,
             step_size=min(1.0, self.step_size / self.epsilon),
             schedule="constant",
             select="last",
         )
+
+    def _domain(self, x: Tensor) -> Domain:
+        return data_domain(x)
 
     def select(self, index: Tensor) -> None:
         """See `Defense.select`."""
@@ -159,16 +162,17 @@ class _AttackedTraining(_PerturbedTraining):
         self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
     ) -> Tensor:
         """Return x~ of shape `(B, Dx)`, for the pairs selected last or for any others."""
-        attack, index = self._ready(self.attack), self._index
+        ball, index = self._ready(), self._index
         self._index = None
         if index is None or not self.remembers:
-            return attack(estimator, x, theta, generator=generator)
+            return self.attack(estimator, x, theta, ball=ball, generator=generator)
         epoch = int(self._visits[index[0]])  # every pair is visited once per epoch
         self._visits[index] += 1
         if epoch % self.attack_every == 0:
             initial = self._kept[index] if self.warm_start and epoch > 0 else None
-            x_adv = attack(estimator, x, theta, generator=generator, initial=initial)
-            self._kept[index] = x_adv
+            assert isinstance(self.attack, PGD)
+            found = self.attack.search(estimator, x, theta, ball, generator, initial)
+            self._kept[index] = found.x_adv
         return self._kept[index]
 
 

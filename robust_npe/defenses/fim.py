@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from robust_npe.checks import require
 from robust_npe.defenses.penalty import Penalized, PenaltyGradient
 from robust_npe.estimators import Estimator
+from robust_npe.estimators.base import ScoreMethod
 from robust_npe.fisher import (
-    ScoreMethod,
     fisher_trace,
     largest_eigenvector,
     power_iteration,

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from robust_npe.checks import require
 from robust_npe.defenses.base import Defense, negative_log_likelihood
 from robust_npe.estimators import Estimator
-from robust_npe.fisher import ScoreMethod, score_method
+from robust_npe.estimators.base import ScoreMethod
 
 __all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "with_gradient"]
 
@@ -174,7 +174,7 @@ class Penalized(Defense):
         return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
 
     def _choose(self, estimator: Estimator) -> None:
-        self.settings = self._settings[score_method(estimator)]
+        self.settings = self._settings[estimator.score_method]
 
     def _mean_penalty(self, estimator: Estimator, x: Tensor, generator: Generator) -> Tensor:
         return self.penalty(estimator, x, generator, attached=True).mean()

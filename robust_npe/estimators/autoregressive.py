@@ -14,8 +14,8 @@ from torch.distributions.constraints import Constraint
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
 from robust_npe.compiling import fits_kernels
-from robust_npe.estimators.base import Head
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
+from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.univariate import Affine, Univariate
 

@@ -3,50 +3,26 @@ r"""Amortized posteriors: modules whose forward pass returns a distribution over
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Generator, Size, Tensor, nn
 from torch.distributions import Distribution, biject_to, constraints, kl_divergence, register_kl
 from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
-from robust_npe.components import Component
+from robust_npe.estimators.embeddings import Identity
+from robust_npe.estimators.interfaces import Embedding, Head
+from robust_npe.posterior import differentiated_scores
 
-__all__ = ["Bijection", "Embedding", "Estimator", "Head", "Pushforward", "Standardize"]
+__all__ = ["Bijection", "Estimator", "Pushforward", "ScoreMethod", "Standardize"]
+
+ScoreMethod = Literal["compiled", "embedded", "differentiated"]
 
 ROWS = 65_536  # that are converted to float64 at a time
 MIN_STD = 0.05  # features of x that hardly vary are not blown up (published setting)
-
-
-class Head(nn.Module, Component, ABC):
-    """A conditional density estimator: maps a context to a distribution over R^D.
-
-    Its constructor takes `dim_theta`, `dim_context`, and settings.
-    """
-
-    @abstractmethod
-    def forward(self, context: Tensor) -> Distribution:
-        """Return the distribution for `context (B, C)`, batch shape `(B,)`, event shape `(D,)`."""
-
-
-class Embedding(nn.Module, Component, ABC):
-    """Turns an observation into the context of a head.
-
-    Its constructor takes `dim_x`, and settings.
-
-    Attributes:
-        dim_out: Number of features C of the context.
-    """
-
-    dim_out: int
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """Map standardised `x (*, Dx)` to `(*, C)`."""
 
 
 class Pushforward(Distribution):
@@ -61,10 +37,10 @@ class Pushforward(Distribution):
     """
 
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 (torch's interface)
-    has_rsample = True
 
     def __init__(self, base: Distribution, bijection: Bijection) -> None:
         self.base = base
+        self.has_rsample = base.has_rsample
         self.bijection = bijection
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
@@ -266,3 +242,36 @@ class Estimator(nn.Module):
     def context(self, x: Tensor) -> Tensor:
         """Return what the head sees of `x (*, Dx)`."""
         return self.embedding(self.standardize(x))
+
+    @property
+    def score_method(self) -> ScoreMethod:
+        """How `scores` works, which decides what it costs: `compiled`; `embedded` if the head's
+        part is compiled, and the embedding net is left to automatic differentiation;
+        `differentiated` if all of it is."""
+        if not getattr(self.head, "is_compiled", False):
+            return "differentiated"
+        return "compiled" if isinstance(self.embedding, Identity) else "embedded"
+
+    def scores(self, x: Tensor, num_samples: int, generator: Generator, attached: bool) -> Tensor:
+        """Return grad_x log q(theta_s|x), theta_s ~ q(.|x): see `robust_npe.fisher.scores`."""
+        if self.score_method == "differentiated":
+            # the score does not change under a bijection of theta that does not depend on x
+            return differentiated_scores(
+                lambda x: self(x).base, x, num_samples, generator, attached
+            )
+        copies = x.detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
+        with torch.set_grad_enabled(attached):
+            return self._compiled_scores(copies, generator).reshape(num_samples, *x.shape)
+
+    def _compiled_scores(self, x: Tensor, generator: Generator) -> Tensor:
+        """One score for each row of `x (N, Dx)`."""
+        head = cast(Any, self.head)
+        if self.score_method == "compiled":  # needs no graph between x and its context
+            gradient, weight = head.sampled_score(self.context(x), generator)
+            return gradient * (weight.sqrt().unsqueeze(1) / self.standardize.std)
+        attached = torch.is_grad_enabled()
+        with torch.enable_grad():
+            context = self.context(x.requires_grad_(True))
+            gradient, weight = head.sampled_score(context, generator)
+            (score,) = torch.autograd.grad(context, x, gradient, create_graph=attached)
+        return score * weight.sqrt().unsqueeze(1)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_npe.checks import require
-from robust_npe.estimators.base import Embedding
 from robust_npe.estimators.embeddings import mlp
+from robust_npe.estimators.interfaces import Embedding
 
 __all__ = ["CNN1d", "CNN2d", "PyloricCNN"]
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from robust_npe.checks import require
-from robust_npe.estimators.base import Embedding
+from robust_npe.estimators.interfaces import Embedding
 
 __all__ = ["MLP", "Identity", "mlp"]
 

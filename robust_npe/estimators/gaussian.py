@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from robust_npe.estimators.base import Head
 from robust_npe.estimators.embeddings import mlp
+from robust_npe.estimators.interfaces import Head
 
 __all__ = ["DiagonalGaussian", "FullGaussian"]
 

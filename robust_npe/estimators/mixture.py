@@ -13,8 +13,8 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic, half, paired
 from robust_npe.checks import require
-from robust_npe.estimators.base import Head
 from robust_npe.estimators.embeddings import mlp
+from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.univariate import soft_clip
 
 __all__ = ["GaussianMixture", "MixtureDensityNetwork"]

@@ -18,7 +18,7 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
-from robust_npe.estimators.base import Head
+from robust_npe.estimators.interfaces import Head
 
 __all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from robust_npe.components import Component
-from robust_npe.estimators import Estimator
+from robust_npe.posterior import Posterior
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
 
@@ -24,8 +24,8 @@ class Context:
 
     Attributes:
         task: The task.
-        estimator: The amortized posterior.
-        theta: Parameters that generated x, shape `(B, D)`.
+        posterior: The amortized posterior, of any kind.
+        theta: Parameters that generated x, shape `(B, D)`, or `(B,)` for an event shape `()`.
         x: Clean observations, shape `(B, Dx)`.
         x_adv: Perturbed observations, shape `(B, Dx)`; x itself on clean data.
         attacked: Whether x_adv comes from an attack.
@@ -34,7 +34,7 @@ class Context:
     """
 
     task: Task
-    estimator: Estimator
+    posterior: Posterior
     theta: Tensor
     x: Tensor
     x_adv: Tensor

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched
+from robust_npe.posterior import as_events, sample_and_log_prob
 from robust_npe.random import draws_from
 
 __all__ = ["Coverage", "coverage_curve", "coverage_summary"]
@@ -17,8 +18,9 @@ class Coverage(Metric):
     """How often the true parameters lie in the highest-density region of a nominal level.
 
     For each pair, `hpd_level` is the smallest level whose highest-density region of q(.|x~)
-    contains theta, estimated by ranking log q(theta|x~) among samples (middle of the rank). It
-    is uniform for a calibrated posterior. On perturbed x~ theta is what generated the clean x.
+    contains theta, estimated by ranking log q(theta|x~) among samples (middle of the rank, and of
+    ties where q is discrete). It is uniform for a calibrated continuous posterior, and 1/2 on
+    average for a discrete one. On perturbed x~ theta is what generated the clean x.
 
     References:
         Hermans et al. (2022), "A trust crisis in simulation-based inference? Your posterior
@@ -28,6 +30,8 @@ class Coverage(Metric):
         num_samples: Posterior samples per observation.
         num_levels: Number of intervals between nominal levels 0 and 1.
     """
+
+    name = "coverage"
 
     def __init__(self, num_samples: int = 200, num_levels: int = 20) -> None:
         require(num_samples > 0, "metrics.coverage.num_samples", num_samples, "positive")
@@ -40,11 +44,12 @@ class Coverage(Metric):
         generator = context.generator("coverage")
 
         def hpd_level(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:
-            q = context.estimator(x_adv)
+            q = context.posterior(x_adv)
             with draws_from(generator):
-                log_probs = q.sample_and_log_prob((self.num_samples,))[1]
-            log_prob = q.log_prob(theta)
-            level = ((log_probs > log_prob).sum(0) + 0.5) / (self.num_samples + 1)
+                log_probs = sample_and_log_prob(q, (self.num_samples,))[1]
+            log_prob = q.log_prob(as_events(q, theta))
+            above, ties = (log_probs > log_prob).sum(0), (log_probs == log_prob).sum(0)
+            level = (above + 0.5 * ties + 0.5) / (self.num_samples + 1)
             # without a density there is no region: such a pair counts as not covered
             broken = log_prob.isnan() | log_probs.isnan().any(0)
             return torch.where(broken, torch.nan, level)

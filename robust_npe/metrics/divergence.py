@@ -16,6 +16,8 @@ class Divergence(Metric):
         num_samples: Monte-Carlo samples where there is no closed form.
     """
 
+    name = "divergence"
+
     def __init__(self, num_samples: int = 256) -> None:
         require(num_samples > 0, "metrics.divergence.num_samples", num_samples, "positive")
         self.num_samples = num_samples
@@ -24,7 +26,7 @@ class Divergence(Metric):
         """See `Metric`."""
         if not context.attacked:
             return []
-        q, n = context.estimator, self.num_samples
+        q, n = context.posterior, self.num_samples
         generator = context.generator("divergence")
         values = {
             "kl_forward": batched(context, lambda _, x, x_adv: kl(q(x), q(x_adv), n, generator)),

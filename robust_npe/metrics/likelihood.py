@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+from robust_npe.posterior import as_events
 
 __all__ = ["NLL"]
 
@@ -10,7 +13,14 @@ __all__ = ["NLL"]
 class NLL(Metric):
     """-log q(theta|x~) in nats, theta being the parameters that generated the clean x."""
 
+    name = "nll"
+
     def __call__(self, context: Context) -> list[Measurement]:
         """See `Metric`."""
-        values = batched(context, lambda theta, _, x_adv: -context.estimator(x_adv).log_prob(theta))
+
+        def nll(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:
+            q = context.posterior(x_adv)
+            return -q.log_prob(as_events(q, theta))
+
+        values = batched(context, nll)
         return [Measurement("nll", summary_rows(values), values)]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+from robust_npe.posterior import as_vectors
 from robust_npe.random import draws_from
 
 __all__ = ["MMD", "mmd"]
@@ -57,6 +58,8 @@ class MMD(Metric):
         num_references: How many reference observations, from the first; 0 for none.
     """
 
+    name = "mmd"
+
     def __init__(self, num_samples: int = 256, num_references: int = 10) -> None:
         require(num_samples > 1, "metrics.mmd.num_samples", num_samples, "at least 2")
         require(num_references >= 0, "metrics.mmd.num_references", num_references, "zero or more")
@@ -84,8 +87,10 @@ class MMD(Metric):
 
         def moved(_: Tensor, x: Tensor, x_adv: Tensor) -> Tensor:
             with draws_from(generator):
-                p = context.estimator(x).sample((self.num_samples,)).movedim(0, -2)
-                q = context.estimator(x_adv).sample((self.num_samples,)).movedim(0, -2)
+                p, q = (
+                    as_vectors(d, d.sample((self.num_samples,))).movedim(0, -2)
+                    for d in (context.posterior(x), context.posterior(x_adv))
+                )
             pairs = zip(p.split(BLOCK), q.split(BLOCK), strict=True)
             return torch.cat([mmd(a, b) for a, b in pairs])
 
@@ -95,5 +100,6 @@ class MMD(Metric):
         reference = context.task.reference(i)
         x = reference.x.to(context.x.device).unsqueeze(0)
         with draws_from(context.generator(f"mmd {i}")), torch.no_grad():
-            q = context.estimator(x).sample((self.num_samples,)).squeeze(1).cpu()
-        return float(mmd(reference.samples[: self.num_samples], q))
+            q = context.posterior(x)
+            samples = as_vectors(q, q.sample((self.num_samples,))).squeeze(1).cpu()
+        return float(mmd(reference.samples[: self.num_samples], samples))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
+from robust_npe.posterior import as_vectors
 from robust_npe.random import draws_from
 
 __all__ = ["Predictive"]
@@ -27,6 +28,8 @@ class Predictive(Metric):
         num_observations: Observations that are looked at, from the first.
         num_samples: Simulations for each.
     """
+
+    name = "predictive"
 
     def __init__(self, num_observations: int = 100, num_samples: int = 50) -> None:
         name = "metrics.predictive"
@@ -49,7 +52,8 @@ class Predictive(Metric):
         """Simulate from q(.|x~): shape `(num_samples, B, Dx)`."""
         generator = context.generator("predictive")
         with draws_from(generator), torch.no_grad():
-            theta = context.estimator(x_adv).sample((self.num_samples,)).cpu()
+            q = context.posterior(x_adv)
+            theta = as_vectors(q, q.sample((self.num_samples,))).cpu()
         x = context.task.simulate(theta.flatten(0, 1), generator)
         return x.unflatten(0, theta.shape[:2])
 

@@ -15,6 +15,7 @@ from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.mmd import mmd
 from robust_npe.metrics.two_sample import c2st
+from robust_npe.posterior import as_events, as_vectors
 from robust_npe.random import draws_from, stream
 from robust_npe.reference import (
     ImpossibleObservationError,
@@ -52,6 +53,8 @@ class ReferencePosterior(Metric):
         max_evaluations: See `ReferenceSettings`.
     """
 
+    name = "reference"
+
     def __init__(
         self,
         num_observations: int = 10,
@@ -87,7 +90,7 @@ class ReferencePosterior(Metric):
 
     def _measure(self, context: Context, i: int) -> dict[str, float]:
         x, x_adv = context.x[i].cpu(), context.x_adv[i].cpu()
-        q, q_adv = (context.estimator(v[i : i + 1]) for v in (context.x, context.x_adv))
+        q, q_adv = (context.posterior(v[i : i + 1]) for v in (context.x, context.x_adv))
         proposals = [q_adv, q] if context.attacked else [q_adv]
         p_adv = self._posterior(context, x_adv, proposals, i)
         values = {"reference_error": self._error(p_adv, q_adv, context.x.device)}
@@ -111,7 +114,8 @@ class ReferencePosterior(Metric):
     def _error(self, p: PosteriorSamples | None, q: Distribution, device: torch.device) -> float:
         if p is None:
             return math.nan
-        log_q = q.log_prob(p.theta.to(device).unsqueeze(1)).squeeze(1).cpu()
+        theta = as_events(q, p.theta.to(device).unsqueeze(1), (len(p.theta),))
+        log_q = q.log_prob(theta).squeeze(1).cpu()
         return p.expectation(p.log_prob - log_q.double())
 
     def _movement(
@@ -136,7 +140,7 @@ class ReferencePosterior(Metric):
         if p is None:
             return dict.fromkeys(names, math.nan)
         with draws_from(context.generator(f"reference {i}")):
-            samples = q.sample((len(p.samples),)).squeeze(1).cpu()
+            samples = as_vectors(q, q.sample((len(p.samples),))).squeeze(1).cpu()
         values = {"reference_mmd": float(mmd(p.samples[:MMD_SAMPLES], samples[:MMD_SAMPLES]))}
         if self.c2st:
             values["reference_c2st"] = c2st(p.samples, samples)

@@ -7,6 +7,7 @@ from torch import Tensor
 from robust_npe.checks import require
 from robust_npe.divergences import kl
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+from robust_npe.posterior import as_events, as_vectors
 from robust_npe.random import draws_from
 
 __all__ = ["TruePosterior"]
@@ -25,13 +26,15 @@ class TruePosterior(Metric):
         num_samples: Monte-Carlo samples where there is no closed form.
     """
 
+    name = "true_posterior"
+
     def __init__(self, num_samples: int = 256) -> None:
         require(num_samples > 0, "metrics.true_posterior.num_samples", num_samples, "positive")
         self.num_samples = num_samples
 
     def __call__(self, context: Context) -> list[Measurement]:
         """See `Metric`."""
-        task, q = context.task, context.estimator
+        task, q = context.task, context.posterior
         if not task.knows("true_posterior"):
             return []
         generator = context.generator("true posterior")
@@ -44,7 +47,9 @@ class TruePosterior(Metric):
             p = task.true_posterior(x_adv.cpu())  # tasks live on the CPU
             with draws_from(generator):
                 theta = p.sample((self.num_samples,))
-            log_q = q(x_adv).log_prob(theta.to(x_adv)).cpu()
+            moved = q(x_adv)
+            vectors = as_vectors(p, theta).to(x_adv)
+            log_q = moved.log_prob(as_events(moved, vectors, (self.num_samples,))).cpu()
             return (p.log_prob(theta) - log_q).mean(0)
 
         values = {"error": batched(context, error)}

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric
+from robust_npe.posterior import as_vectors
 from robust_npe.random import draws_from
 
 __all__ = ["C2ST", "c2st"]
@@ -36,7 +37,7 @@ def c2st(p: Tensor, q: Tensor, seed: int = 1, folds: int = 5) -> float:
         seed: Seed of classifier and folds.
         folds: Number of folds.
     """
-    mean, std = p.mean(0), p.std(0)
+    mean, std = p.mean(0), p.std(0).clamp(min=1e-12)
     data = ((torch.cat([p, q]) - mean) / std).cpu().numpy()
     labels = np.repeat([0, 1], [len(p), len(q)])
     width = 10 * p.shape[1]
@@ -57,6 +58,8 @@ class C2ST(Metric):
         num_references: How many reference observations, from the first.
         num_samples: Samples from each side, at most as many as there are reference samples.
     """
+
+    name = "c2st"
 
     def __init__(self, num_references: int = 10, num_samples: int = 1000) -> None:
         require(num_references > 0, "metrics.c2st.num_references", num_references, "positive")
@@ -83,8 +86,8 @@ class C2ST(Metric):
         reference = context.task.reference(i)
         device = context.x.device
         with draws_from(context.generator(f"c2st {i}")), torch.no_grad():
-            q = context.estimator(reference.x.to(device).unsqueeze(0))
+            q = context.posterior(reference.x.to(device).unsqueeze(0))
             # as many from each side, so that 0.5 is chance
             count = min(self.num_samples, len(reference.samples))
-            samples = q.sample((count,)).squeeze(1).cpu()
+            samples = as_vectors(q, q.sample((count,))).squeeze(1).cpu()
         return c2st(reference.samples[:count], samples)

@@ -33,6 +33,12 @@ KEYS: dict[str, tuple[str, str]] = {
     "attack": ("string", "name of the attack; `none` for clean observations"),
     "norm": ("string", "l1, l2 or linf; empty for clean observations"),
     "objective": ("string", "what the attack climbs; empty where it climbs nothing"),
+    "attack_settings": (
+        "string",
+        "settings of attack and objective that differ from their defaults, e.g. steps=20; "
+        "empty for none",
+    ),
+    "domain": ("string", "data, task or none; empty for clean observations"),
     "epsilon": ("float", "radius of the attack in epsilon_unit; 0 for clean observations"),
     "epsilon_unit": ("string", "std, absolute, noise or feature"),
     "epsilon_abs": ("float", "radius in units of x; empty for epsilon_unit=feature"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -44,8 +44,6 @@ class Task(Component, ABC):
 
     Attributes:
         name: The task's name, as in `task=<name>`.
-        version: Raised when the same arguments come to mean other numbers: it is part of what
-            stored simulations are identified by.
         prior: Distribution over theta with event shape `(D,)`.
         dim_x: Number of features of one (flattened) observation.
         num_references: How many observations with reference posterior samples there are,
@@ -53,8 +51,6 @@ class Task(Component, ABC):
         embedding: Name of the embedding that suits x, used where none is asked for.
     """
 
-    name: str
-    version: ClassVar[int] = 1
     prior: Distribution
     dim_x: int
     num_references: int = 0
