@@ -98,7 +98,7 @@ def attack(
 
     Args:
         posterior: What is attacked: any map from x to a distribution over theta.
-        x: Observations of shape `(B, Dx)`; units and domain are taken from them.
+        x: Observations of shape `(B, Dx)`; the unit of epsilon is taken from them.
         theta: The parameters that generated x, `(B, D)`, for objectives that need them.
         epsilon: Radius, in `epsilon_unit`.
         norm: `l1`, `l2` or `linf`.
@@ -109,7 +109,7 @@ def attack(
     Returns:
         Perturbed observations of shape `(B, Dx)`.
     """
-    ball = ThreatModel(norm, epsilon_unit).ball(epsilon, None, x)
+    ball = ThreatModel(norm, epsilon_unit, domain="none").ball(epsilon, None, x)
     method = method or PGD(KLForward())
     return method(posterior, x, theta, ball=ball, generator=stream(seed, "attack"))
 
