@@ -174,4 +174,4 @@ class Experiment:
             stream(self.seed, "train"),
         )
         save_weights(estimator, folder / "weights.safetensors")
-        return asdict(history)
+        return asdict(history) | {"defense": self.defense.facts()}
