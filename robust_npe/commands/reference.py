@@ -86,7 +86,7 @@ def main(config: DictConfig) -> References:
     for epsilon in experiment.epsilons:
         x_adv = x
         if epsilon > 0 and trained is not None:
-            x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv.x_adv
+            x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv
         count = len(numbers)
         observations = Observations(numbers, x[:count].cpu(), x_adv[:count].cpu(), epsilon)
         proposal = trained if config.proposal == "estimator" and not closed else None

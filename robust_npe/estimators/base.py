@@ -239,6 +239,16 @@ class Estimator(nn.Module):
         )
         return Pushforward(self.head(self.context(x)), self.bijection)
 
+    def loss(self, theta: Tensor, x: Tensor, q: Distribution | None = None) -> Tensor:
+        """Return the loss of neural posterior estimation: the mean of -log q(theta|x), a scalar.
+
+        Args:
+            theta: Parameters of shape `(B, D)`.
+            x: Observations simulated from them, shape `(B, Dx)`.
+            q: The posterior at x where it is known already, which saves a forward pass.
+        """
+        return -(self(x) if q is None else q).log_prob(theta).mean()
+
     def context(self, x: Tensor) -> Tensor:
         """Return what the head sees of `x (*, Dx)`."""
         return self.embedding(self.standardize(x))
