@@ -4,7 +4,7 @@
 
 Reads <output_dir>/runs/*/results.csv (default: outputs) and writes <output_dir>/figures/*.png:
 one pair of plots for each setting of what may not be mixed in one panel (estimator, number of
-simulations, norm, objective, unit), with all tasks, attacks and defenses of that setting.
+simulations, norm, unit, domain, objective), with all tasks, attacks and defenses of that setting.
 """
 
 from __future__ import annotations

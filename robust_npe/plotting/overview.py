@@ -22,8 +22,9 @@ CELL = ["task", "attack", "defense", "seed", "epsilon", "metric", "statistic", "
 def comparable(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Split results into parts whose runs differ in task, attack, defense and seed alone.
 
+    Names of attacks and defenses get their settings, so that different ones are never averaged.
     Where several runs measured the same cell (with settings that no column tells, such as the
-    number of attack steps), the newest counts.
+    number of epochs), the newest counts.
 
     Args:
         table: Tidy results, newest runs last.
@@ -32,15 +33,16 @@ def comparable(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         A label that can stand in a file's name, and the rows of the part: those of its attacks and
         the clean rows of the same runs.
     """
-    table = table.assign(defense=[_defense_label(*d) for d in _defenses(table)])
+    attacks = (table.attack + " " + table.attack_settings).str.strip()
+    table = table.assign(attack=attacks, defense=[_defense_label(*d) for d in _defenses(table)])
     runs = table[table.attack != "none"].drop_duplicates("run_id")
-    settings = ["estimator", "num_simulations", "norm", "epsilon_unit"]
-    for (estimator, count, norm, unit), setting in runs.groupby(settings):
+    settings = ["estimator", "num_simulations", "norm", "epsilon_unit", "domain"]
+    for (estimator, count, norm, unit, domain), setting in runs.groupby(settings):
         # the noise baseline has no objective: it belongs to every objective of its setting
         for objective in sorted(set(setting.objective) - {""}) or [""]:
             chosen = setting[setting.objective.isin([objective, ""])].run_id
             part = table[table.run_id.isin(chosen)]
-            words = (estimator, f"n{count}", norm, unit, objective)
+            words = (estimator, f"n{count}", norm, unit, domain, objective)
             yield "_".join(str(w) for w in words if w), _newest(part)
 
 
@@ -65,16 +67,22 @@ def draw_overview(table: pd.DataFrame, folder: Path) -> list[Path]:
     paths = []
     for label, part in comparable(table):
         for defense, rows in part.groupby("defense"):
-            name = f"{label}_{defense}".replace("/", "-").replace(" ", "_")
+            name = _file_name(f"{label}_{defense}")
             figures = {"tolerance": tolerance_plot(rows), "coverage": coverage_plot(rows)}
             for kind, figure in figures.items():
                 paths.append(folder / f"{kind}_{name}.png")
                 save_figure(figure, paths[-1])
         if part.defense.nunique() > 1:
-            paths.append(folder / f"defenses_{label}.png")
-            attacked = part[part.attack.isin(["pgd", "none"])]
-            save_figure(tolerance_plot(attacked, compare="defense"), paths[-1])
+            for attack in sorted(a for a in set(part.attack) if a.split(" ")[0] == "pgd"):
+                suffix = attack.removeprefix("pgd")
+                paths.append(folder / f"defenses_{_file_name(label + suffix)}.png")
+                attacked = part[part.attack.isin([attack, "none"])]
+                save_figure(tolerance_plot(attacked, compare="defense"), paths[-1])
     return paths
+
+
+def _file_name(label: str) -> str:
+    return label.replace("/", "-").replace(" ", "_")
 
 
 def _defenses(table: pd.DataFrame) -> Iterator[tuple[str, float, float]]:

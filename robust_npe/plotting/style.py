@@ -59,6 +59,8 @@ SETTINGS = (
     "attack",
     "norm",
     "objective",
+    "attack_settings",
+    "domain",
     "epsilon_unit",
 )
 """Columns of the results in which runs must agree before they are averaged."""

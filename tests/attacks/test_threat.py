@@ -57,9 +57,11 @@ def test_norms(task, x, norm, kind):
 
 def test_boxes(task, x):
     assert ThreatModel(domain="none").box(task, x) is None
+    assert ThreatModel(domain="none").ball(1.0, task, x).domain is None
     assert ThreatModel(domain="task").box(task, x) is None  # this task knows no limits
     for got, expected in zip(ThreatModel().box(task, x), data_domain(x), strict=True):
         assert torch.equal(got, expected)
+    assert ThreatModel().ball(1.0, task, x).domain[1][0] == x.max()
     sir = SIR()
     box = ThreatModel(domain="task").box(sir, torch.ones(3, sir.dim_x))
     for got, expected in zip(box, sir.domain, strict=True):
@@ -71,6 +73,17 @@ def test_boxes(task, x):
 def test_settings_are_checked(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         ThreatModel(**wrong)
+
+
+@pytest.mark.parametrize("unit", ["std", "absolute", "noise", "feature"])
+def test_a_radius_for_each_observation(task, x, unit):
+    epsilon = torch.tensor([0.0, 0.5, 2.0])
+    threat = ThreatModel("linf", unit)
+    rows = threat.ball(epsilon, task, x).steepest_step(torch.ones(3, 2))
+    single = [threat.ball(float(e), task, x).steepest_step(torch.ones(1, 2)) for e in epsilon]
+    torch.testing.assert_close(rows, torch.cat(single))
+    with pytest.raises(ConfigError, match="epsilon"):
+        threat.ball(torch.tensor([1.0, -1.0]), task, x)
 
 
 def test_a_task_without_known_noise_has_no_noise_unit(task, x):

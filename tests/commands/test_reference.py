@@ -51,8 +51,9 @@ def test_attacked_observations_are_those_of_train(tmp_path, monkeypatch):
     whole = evaluation.attacked
 
     def spy(experiment, trained, theta, x, epsilon):
-        seen["x_adv"] = whole(experiment, trained, theta, x, epsilon)
-        return seen["x_adv"]
+        found = whole(experiment, trained, theta, x, epsilon)
+        seen["x_adv"] = found.x_adv
+        return found
 
     monkeypatch.setattr(evaluation, "attacked", spy)
     overrides = (*SMOKE[:3], "epsilon=0.5", "plots=false", f"output_dir={tmp_path}")

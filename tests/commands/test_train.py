@@ -35,7 +35,13 @@ def test_table_holds_the_promised_numbers(run):
     clean, attacked = table[table.attack == "none"], table[table.attack == "pgd"]
     assert {"nll", "coverage", "error", "training"} <= set(clean.metric)
     sensitivity = {"kl_forward", "kl_reverse", "legitimate_movement", "error", "nll", "coverage"}
-    assert set(attacked.metric) == sensitivity
+    assert set(attacked.metric) == {*sensitivity, "attack"}
+    blind = attacked[attacked.metric == "attack"]
+    assert list(blind.statistic) == ["zero_gradient_fraction"] * 2  # one for each radius
+    assert blind.value.between(0, 0.5).all()
+    assert set(attacked.attack_settings) == {""}  # all are defaults
+    assert set(attacked.domain) == {"data"}
+    assert set(clean.attack_settings) == set(clean.domain) == {""}
     assert (attacked.norm == "l2").all()
     assert (attacked.objective == "kl_forward").all()
     assert table.value.notna().all()
@@ -86,8 +92,11 @@ def test_stored_estimator_gives_the_same_bytes_as_a_fresh_one(run, tmp_path):
 def test_sweep_over_epsilon_trains_once(run, monkeypatch):
     output, _ = run
     monkeypatch.setattr("robust_npe.commands.experiment.train", None)
-    result = train.main(composed(*SMOKE[:3], "epsilon=0.5", "plots=false", f"output_dir={output}"))
+    overrides = ("epsilon=0.5", "plots=false", "attack.steps=20", "domain=none")
+    result = train.main(composed(*SMOKE[:3], *overrides, f"output_dir={output}"))
     assert set(result.table.epsilon) == {0.0, 0.5}
+    assert set(result.table.attack_settings) == {"", "steps=20"}
+    assert set(result.table.domain) == {"", "none"}
     assert "tolerance.png" not in files(result)
 
 

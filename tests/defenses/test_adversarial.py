@@ -130,7 +130,7 @@ def test_perturbations_fill_the_ball_and_never_leave_it(kind, norm, data):
     defense = kind(epsilon=0.5, norm=norm)
     defense.setup(theta, x)
     radius = 0.5 * std_unit(x)
-    assert defense.attack.ball.radius == pytest.approx(radius)
+    assert defense.ball.radius == pytest.approx(radius)
     batch = slice(0, 20)  # the radius is that of the training data, not of the batch
     x_adv = defense.perturb(gaussian(), theta[batch], x[batch], stream(0))
     order = {"l1": 1, "l2": 2, "linf": math.inf}[norm]
@@ -150,7 +150,7 @@ def test_inner_attack_has_the_published_settings(kind, data):
     assert isinstance(attack, PGD)
     assert (attack.steps, attack.schedule, attack.select) == (7, "constant", "last")
     # the step is in units of std, as epsilon is, not a share of the radius
-    assert attack.step_size * attack.ball.radius == pytest.approx(0.1 * std_unit(data[1]))
+    assert attack.step_size * defense.ball.radius == pytest.approx(0.1 * std_unit(data[1]))
     assert set_up(kind(epsilon=0.05, step_size=0.1), data).attack.step_size == 1.0
     expected = "nll" if kind is AdversarialTraining else "kl_forward"
     assert attack.objective.name == expected

@@ -8,7 +8,7 @@ import torch
 
 from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity, products
 from robust_npe.estimators.sampled_score import PRODUCTS, TILE, sampled_score
-from robust_npe.fisher import fisher_trace, score_method, scores
+from robust_npe.fisher import fisher_trace, scores
 from robust_npe.random import draws_from, stream
 
 REALS = torch.distributions.constraints.real_vector
@@ -124,9 +124,9 @@ def test_changed_weights_are_noticed():
 
 def test_who_is_compiled():
     maf = make(*SETTINGS[1])
-    assert score_method(maf) == "compiled"
-    assert score_method(make(*SETTINGS[1], embedding=MLP)) == "embedded"
+    assert maf.score_method == "compiled"
+    assert make(*SETTINGS[1], embedding=MLP).score_method == "embedded"
     with draws_from(stream(0, "weights")):
         nsf = Estimator(NSF, Identity, 2, 5, REALS)
-    assert score_method(nsf) == "differentiated"
+    assert nsf.score_method == "differentiated"
     assert scores(nsf, torch.zeros(3, 5), 2, stream(0), attached=True).shape == (2, 3, 5)

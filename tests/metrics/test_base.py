@@ -73,6 +73,6 @@ def test_random_streams_belong_to_seed_and_purpose(context):
     def draw(context, purpose):
         return float(torch.rand((), generator=context.generator(purpose)))
 
-    other = Context(context.task, context.estimator, *[context.x] * 3, False, seed=4)
+    other = Context(context.task, context.posterior, *[context.x] * 3, False, seed=4)
     assert draw(context, "a") == draw(context, "a")
     assert len({draw(context, "a"), draw(context, "b"), draw(other, "a")}) == 3

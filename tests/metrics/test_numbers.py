@@ -38,7 +38,7 @@ def q_of(estimator, x):
 def test_nll_by_hand_on_clean_and_attacked_data():
     for attacked in (False, True):
         c = context(Exact(TASK, spread=1.5, shift=0.1), attacked)
-        q = q_of(c.estimator, c.x_adv)
+        q = q_of(c.posterior, c.x_adv)
         expected = -q.log_prob(c.theta)
         torch.testing.assert_close(values(NLL(), c)["nll"], expected, rtol=1e-4, atol=1e-4)
 
@@ -52,7 +52,7 @@ def test_nll_of_the_exact_posterior_is_its_entropy():
 def test_sensitivity_in_closed_form():
     c = context(Exact(TASK, spread=1.5))
     got = values(Divergence(), c)
-    p, moved = q_of(c.estimator, c.x), q_of(c.estimator, c.x_adv)
+    p, moved = q_of(c.posterior, c.x), q_of(c.posterior, c.x_adv)
     torch.testing.assert_close(got["kl_forward"], gaussian_kl(p, moved), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(got["kl_reverse"], gaussian_kl(moved, p), rtol=1e-3, atol=1e-5)
 
@@ -99,10 +99,10 @@ def test_error_and_legitimate_movement_in_closed_form():
     torch.testing.assert_close(
         got["legitimate_movement"], gaussian_kl(p, p_adv), rtol=1e-3, atol=1e-5
     )
-    expected = gaussian_kl(p_adv, q_of(c.estimator, c.x_adv))
+    expected = gaussian_kl(p_adv, q_of(c.posterior, c.x_adv))
     torch.testing.assert_close(got["error"], expected, rtol=0.05, atol=0.01)
     # not the other way round
-    reverse = gaussian_kl(q_of(c.estimator, c.x_adv), p_adv)
+    reverse = gaussian_kl(q_of(c.posterior, c.x_adv), p_adv)
     assert float((expected / reverse - 1).abs().min()) > 0.2
 
 

@@ -15,6 +15,7 @@ from robust_npe.plotting import (
     style,
     tolerance_plot,
 )
+from robust_npe.plotting.overview import comparable, draw_overview
 from robust_npe.plotting.style import epsilon_color, line_colors
 
 EPSILONS = [0.1, 0.5, 2.0]
@@ -36,6 +37,8 @@ def row(**changes):
         "attack": "pgd",
         "norm": "l2",
         "objective": "kl_forward",
+        "attack_settings": "",
+        "domain": "data",
         "epsilon": 0.1,
         "epsilon_unit": "std",
         "metric": "kl_forward",
@@ -165,6 +168,8 @@ def test_no_dashed_line_where_the_true_posterior_is_unknown():
     [
         {"norm": "linf"},
         {"objective": "nll"},
+        {"attack_settings": "steps=20"},
+        {"domain": "none"},
         {"defense": "fim"},
         {"estimator": "nsf"},
         {"num_simulations": 7},
@@ -231,6 +236,31 @@ def test_attacks_of_one_radius_are_never_pooled_under_a_defense():
     parts = (coverages(1.0, 0.0), coverages(2.0, 0.5), coverages(0.5, 0.5, attack="noise"))
     with pytest.raises(ValueError, match="attack"):
         coverage_plot(table(*parts), rows="defense")
+
+
+def test_overview_draws_attacks_with_different_settings_apart(tmp_path):
+    parts = []
+    for base, defense, settings, domain in (
+        (1.0, "none", "", "data"),
+        (2.0, "none", "steps=20", "data"),
+        (3.0, "fim", "", "data"),
+        (4.0, "fim", "steps=20", "data"),
+        (5.0, "none", "", "none"),
+    ):
+        attacked = divergences(base, defense=defense, attack_settings=settings, domain=domain)
+        clean = coverages(1.0, 0.0, defense=defense, norm="", domain="")
+        parts.append(table(attacked, clean).assign(run_id=f"run {base}"))
+    results = pd.concat(parts)
+    split = dict(comparable(results))
+    assert set(split) == {f"maf_n100_l2_std_{domain}_kl_forward" for domain in ("data", "none")}
+    part = split["maf_n100_l2_std_data_kl_forward"]
+    assert set(part.attack) == {"none", "pgd", "pgd steps=20"}
+    (axes,) = tolerance_plot(part[part.defense == "none"]).axes
+    for label, base in (("pgd", 1.0), ("pgd steps=20", 2.0)):
+        assert lines(axes, label)[0].get_ydata() == pytest.approx(base * np.array(EPSILONS))
+    names = {path.name for path in draw_overview(results, tmp_path)}
+    for settings in ("", "_steps=20"):
+        assert f"defenses_maf_n100_l2_std_data_kl_forward{settings}.png" in names
 
 
 def test_empty_tables_are_refused():

@@ -27,6 +27,8 @@ ROW = {
     "attack": "none",
     "norm": "",
     "objective": "",
+    "attack_settings": "",
+    "domain": "",
     "epsilon": 0.0,
     "epsilon_unit": "std",
     "epsilon_abs": 0.0,
