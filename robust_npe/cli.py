@@ -21,8 +21,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from robust_npe import __version__
-from robust_npe.checks import ConfigError
+from robust_npe.checks import ConfigError, PartialResultError
 from robust_npe.config import TrainConfig, config_directory, register_schemas
+from robust_npe.files import StoreError
 
 __all__ = ["main"]
 
@@ -52,7 +53,14 @@ examples
 Tab completion in bash: eval "$(robust-npe completion)"
 """
 
-USER_ERRORS = (ConfigError, FileNotFoundError, ImportError, FloatingPointError)
+USER_ERRORS = (
+    ConfigError,
+    FileNotFoundError,
+    FloatingPointError,
+    ImportError,
+    PartialResultError,
+    StoreError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(_hydra_message(error))
     except USER_ERRORS as error:
-        return _fail(str(error))
+        return _fail(str(error), status=1 if isinstance(error, PartialResultError) else 2)
     return 0
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
+from robust_npe.files import write_atomically
 from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
@@ -59,11 +60,11 @@ def main(config: DictConfig) -> Result:
 
 
 def _make(folder: Path, experiment: Experiment, config: DictConfig, run_id: str) -> dict[str, str]:
-    # with the embedding that the task chose, so that the run never comes to mean another one
-    chosen = OmegaConf.merge(config, {"embedding": experiment.config["embedding"]})
-    OmegaConf.save(chosen, folder / "config.yaml", resolve=True)
     trained = experiment.trained()
     evaluate(experiment, trained, run_id, folder)
+    # with the embedding that the task chose, so that the run never comes to mean another one
+    chosen = OmegaConf.merge(config, {"embedding": experiment.config["embedding"]})
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(chosen, resolve=True).encode())
     return {"estimator": trained.artefact.key}
 
 
