@@ -69,17 +69,16 @@ def open_plain(path: Path, what: str, max_bytes: int | None = None) -> BufferedR
     """
     with naming(path, "read"):
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW  # a pipe without writer would block
-        file = os.fdopen(os.open(path, flags), "rb")
-    status = os.fstat(file.fileno())
+        descriptor = os.open(path, flags)
+    status, problem = os.fstat(descriptor), ""
     if not stat.S_ISREG(status.st_mode):
-        file.close()
-        raise StoreError(f"{path} is not a plain file, as a {what} must be: remove it.")
-    if max_bytes is not None and status.st_size > max_bytes:
-        file.close()
-        raise StoreError(
-            f"{path} has {status.st_size} bytes; a {what} has at most {max_bytes}: remove it."
-        )
-    return file
+        problem = f"is not a plain file, as a {what} must be"
+    elif max_bytes is not None and status.st_size > max_bytes:
+        problem = f"has {status.st_size} bytes; a {what} has at most {max_bytes}"
+    if problem:
+        os.close(descriptor)
+        raise StoreError(f"{path} {problem}: remove it.")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_plain(path: Path, what: str, max_bytes: int) -> bytes:

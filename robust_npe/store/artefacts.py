@@ -136,17 +136,17 @@ class Store:
             if found := self._find(kind, key, set_aside=True):
                 return found
             final, partial = self._path(kind, key), self._path(kind, f"{key}.partial")
-            try:
-                if not _is_complete(partial):
-                    _prepare(partial, resumable)
+            if not _is_complete(partial):
+                _prepare(partial, resumable)
+                try:
                     started = time.perf_counter()
                     facts = make(partial) or {}
                     seconds = time.perf_counter() - started
                     write_manifest(partial, kind, key, description, facts, seconds)
-                _publish(partial, final)
-            except BaseException:
-                _clear_up(partial, resumable)
-                raise
+                except BaseException:
+                    _clear_up(partial, resumable)
+                    raise
+            _publish(partial, final)
         return Artefact(final, key, created=True)
 
     def _path(self, *names: str) -> Path:
@@ -227,6 +227,5 @@ def _publish(partial: Path, final: Path) -> None:
 
 def _clear_up(partial: Path, resumable: bool) -> None:
     """Remove what a failed build left, unless the next one can use it."""
-    complete = (partial / MANIFEST).exists()
-    if not complete and not (resumable and any(p.is_file() for p in partial.rglob("*"))):
+    if not (resumable and any(p.is_file() for p in partial.rglob("*"))):
         shutil.rmtree(partial, ignore_errors=True)

@@ -19,6 +19,7 @@ MAX_DEPTH = 20
 MAX_LENGTH = 10_000  # characters of one value
 OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+NO_MAPPING = (yaml.StreamEndEvent, yaml.ScalarEvent, yaml.SequenceStartEvent)
 
 
 def read_yaml_config(path: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _check(text: str) -> None:
     """
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        if number == 2 and not isinstance(event, yaml.MappingStartEvent):
+        if number <= 2 and isinstance(event, NO_MAPPING):
             raise ValueError("its top level is not a mapping")
         depth += isinstance(event, OPENING) - isinstance(event, CLOSING)
         if depth > MAX_DEPTH or number > MAX_NODES:
