@@ -20,6 +20,7 @@ from robust_npe.files import TEMPORARY, StoreError, naming, refuse_links
 from robust_npe.store.manifests import (
     MANIFEST,
     PARTS,
+    REMEDY,
     CorruptArtefactError,
     checksum,
     read_manifest,
@@ -73,7 +74,7 @@ class Artefact:
             if not path.is_file() or checksum(path) != checksums.get(name):
                 raise CorruptArtefactError(
                     f"{path} does not match its checksum: it was changed, damaged or removed "
-                    f"after it had been stored. Delete {self.path} and run again."
+                    f"after it had been stored. {REMEDY}"
                 )
         return self
 
@@ -173,7 +174,7 @@ class Store:
             if set_aside:
                 names = (f"{key}.damaged-{n}" for n in count(1))
                 aside = next(p for name in names if not (p := path.with_name(name)).exists())
-                log.warning("%s It is set aside as %s and made again.", error, aside.name)
+                log.warning("set aside as %s, to be made again: %s", aside.name, error)
                 with naming(path, "set aside"):
                     path.rename(aside)
             return None

@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 PARTS = "parts"  # folder that an unfinished artefact may have, see `robust_npe.store.parts`
 MAX_BYTES = 2**24
 PACKAGES = ("robust-npe", "torch", "numpy", "numba", "nflows", "sbibm")
+REMEDY = "Repeat the command that made it: the damaged one is set aside."
 TYPES = {"description": dict, "facts": dict, "created": str, "sha256": dict}
 
 _checksums: dict[tuple[int, ...], str] = {}
@@ -49,16 +50,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     with naming(path, "read"):
         missing = not path.exists() and not path.is_symlink()
     if missing:
-        raise CorruptArtefactError(f"{folder} has no {MANIFEST}: it is not a finished artefact.")
+        raise CorruptArtefactError(f"{folder} has no {MANIFEST}. {REMEDY}")
     try:
         manifest = json.loads(read_plain(path, "manifest", MAX_BYTES))
     except (ValueError, RecursionError) as error:
-        raise CorruptArtefactError(f"{path} is damaged: it is not valid JSON ({error}).") from error
+        raise CorruptArtefactError(f"{path} is not valid JSON ({error}). {REMEDY}") from error
     if not isinstance(manifest, dict):
-        raise CorruptArtefactError(f"{path} is damaged: it holds no mapping.")
-    for key, kind in TYPES.items():
-        if not isinstance(manifest.get(key), kind):
-            raise CorruptArtefactError(f"{path} is damaged: {key} must be a {kind.__name__}.")
+        manifest = {}
+    wrong = [key for key, kind in TYPES.items() if not isinstance(manifest.get(key), kind)]
+    if wrong:
+        raise CorruptArtefactError(f"{path} lacks {', '.join(wrong)}. {REMEDY}")
     for name in map(PurePosixPath, manifest["sha256"]):
         if name.is_absolute() or ".." in name.parts:
             raise StoreError(f"{path} names {name}, which lies outside of its folder: remove it.")
