@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from robust_npe.annotations import convert, expected
-from robust_npe.checks import ConfigError, plain_file, require
+from robust_npe.checks import ConfigError, require
 from robust_npe.consent import file_of, import_consented
+from robust_npe.files import plain_file
 
 __all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
 
@@ -235,4 +236,4 @@ def _as_yaml(value: Any) -> Any:
 
 def _digest(path: Path, what: str) -> str:
     with plain_file(path, what, MAX_BYTES) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()

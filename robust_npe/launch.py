@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from robust_npe.checks import ConfigError
+from robust_npe.checks import ConfigError, PartialResultError
 from robust_npe.cli import fail
 from robust_npe.config import TrainConfig, prepare_hydra
 from robust_npe.files import StoreError
@@ -29,7 +29,14 @@ __all__ = ["launch"]
 
 log = logging.getLogger(__name__)
 
-USER_ERRORS = (ConfigError, StoreError, FileNotFoundError, ImportError, FloatingPointError)
+USER_ERRORS = (
+    ConfigError,
+    FileNotFoundError,
+    FloatingPointError,
+    ImportError,
+    PartialResultError,
+    StoreError,
+)
 
 
 def launch(command: str, *overrides: str) -> int:
@@ -46,7 +53,7 @@ def launch(command: str, *overrides: str) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         return fail(_hydra_message(error))
     except USER_ERRORS as error:
-        return fail(str(error))
+        return fail(str(error), status=1 if isinstance(error, PartialResultError) else 2)
     return 0
 
 

@@ -11,8 +11,7 @@ from robust_npe.checks import ConfigError
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
 from robust_npe.config import TrainConfig, plain
-from robust_npe.files import read_yaml_config
-from robust_npe.store import Artefact, Store
+from robust_npe.store import Artefact, Store, read_yaml_config
 
 __all__ = ["main"]
 

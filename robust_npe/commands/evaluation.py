@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
     radii = [None, *experiment.epsilons]
     for epsilon in tqdm(radii, desc="evaluate", disable=not sys.stderr.isatty()):
         path = folder / PARTS / f"{'clean' if epsilon is None else epsilon}.npz"
-        measured = part(path, lambda e=epsilon: _measure(experiment, trained, e))
+        measured = part(path, partial(_measure, experiment, trained, epsilon))
         shared = {**keys, **json.loads(str(measured.pop("columns")))}
         results += [{**shared, **row} for row in json.loads(str(measured.pop("rows")))]
         for metric, values in measured.items():

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
+from robust_npe.files import write_atomically
 from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
@@ -63,9 +64,10 @@ def run(experiment: Experiment, config: DictConfig) -> Result:
 
 
 def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
-    OmegaConf.save(OmegaConf.create(experiment.config), folder / "config.yaml")
     trained = experiment.trained()
     evaluate(experiment, trained, run_id, folder)
+    text = OmegaConf.to_yaml(OmegaConf.create(experiment.config))
+    write_atomically(folder / "config.yaml", text.encode())
     return {"estimator": trained.artefact.key}
 
 

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Generator, Tensor, nn
 
-from robust_npe.checks import ConfigError, plain_file, require
+from robust_npe.checks import ConfigError, require
+from robust_npe.files import plain_file
 from robust_npe.random import child, draws_from
 
 __all__ = ["load_decoder", "make_decoder", "save_decoder", "train_decoder"]
