@@ -152,7 +152,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
     Raises:
         StoreError: The disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
         with naming(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)

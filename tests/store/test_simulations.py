@@ -187,7 +187,7 @@ def test_counts_are_stored_as_floats(tmp_path):
 def test_what_overflows_float32_is_not_finite(tmp_path):
     def overflow(x):
         x = x.double()
-        x[:3, 2] = torch.tensor([1e39, -1e300, 1e38])
+        x[:3, 2] = torch.tensor([1e39, -1e300, 1e38], dtype=torch.float64)
         return x
 
     pairs = simulations(Store(tmp_path), Returns(overflow), CONFIG, "train", 10, 0)
