@@ -192,6 +192,10 @@ class CompleteSource(FileConfigSource):
         return result
 
 
+# the name under which Hydra knows the source of files, and compares when it starts in a process
+CompleteSource.__name__ = FileConfigSource.__name__
+
+
 def prepare_hydra() -> None:
     """Make the schemas known to Hydra, and the way YAML files are read."""
     store = ConfigStore.instance()

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from robust_npe.compiling import announced
+from robust_npe.compiling import log_compilation
 
 __all__ = ["solve_voltage"]
 
@@ -176,4 +176,4 @@ def _solve(
                 _derivative(state, neuron, injected, slopes[0])
 
 
-solve_voltage = announced(_solve, "the Hodgkin-Huxley simulator")
+solve_voltage = log_compilation(_solve, "the Hodgkin-Huxley simulator")
