@@ -3,8 +3,8 @@ r"""Scores of an affine autoregressive flow at its own samples, and their gradie
 The Fisher penalty needs s = d log q(theta|x) / dx at theta ~ q(.|x), and the gradient of a function
 of s with respect to the weights, through theta as well. Automatic differentiation takes thousands
 of small operations for it, most of them in the sequential inverse of the flow. Here one kernel
-goes from z to theta for s, and one from theta to z for the gradient. Names are those of the derivation
-in `docs/kernels.md`, sections 1 to 4.
+goes from z to theta for s, and one from theta to z for the gradient. Names are those of the
+derivation in `docs/kernels.md`, sections 1 to 4.
 
 Columns, one for each sample, go in tiles that fit into the cache, and of the masked weights only
 the blocks are touched that the masks keep.

@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-<<<<<<< HEAD:tests/estimators/test_sampled_score.py
-from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity, products
-from robust_npe.estimators.sampled_score import PRODUCTS, TILE, sampled_score
-=======
 from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
 from robust_npe.estimators.kernels.sampled_score import TILE, sampled_score
->>>>>>> kernels:tests/estimators/kernels/test_sampled_score.py
 from robust_npe.fisher import fisher_trace, scores
 from robust_npe.random import draws_from, stream
 
