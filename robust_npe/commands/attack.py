@@ -11,7 +11,7 @@ from robust_npe.checks import ConfigError
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
 from robust_npe.config import TrainConfig, plain
-from robust_npe.store import Artefact, Store, read_yaml_config
+from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
 __all__ = ["main"]
 
@@ -81,6 +81,6 @@ def _run_folder(config: DictConfig) -> Path:
     for folder in (runs / given, Path(given)):
         if (folder / "manifest.json").is_file():
             return folder.resolve()
-    known = sorted(p.parent.name for p in runs.glob("*/manifest.json"))
+    known = sorted(artefact.path.name for artefact in finished(runs))
     listing = ", ".join(known) if known else "there are none yet"
     raise ConfigError(f"run={given!r} was not found. Runs in {runs}: {listing}.")

@@ -21,6 +21,7 @@ ROW = {
     "defense_epsilon": None,
     "num_simulations": 100,
     "seed": 0,
+    "data_seed": 0,
     "attack": "none",
     "norm": "",
     "objective": "",
