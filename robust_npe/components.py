@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from robust_npe.annotations import convert, expected
+from robust_npe.annotations import convert, expected, no_component
 from robust_npe.checks import ConfigError, require
 from robust_npe.consent import file_of, import_consented
 from robust_npe.files import plain_file
@@ -154,7 +154,7 @@ def _checked(
 
 def _check_node(node: Any, kind: type, name: str) -> None:
     if not issubclass(kind, Component):
-        raise ConfigError(f"{name} cannot be set by a configuration: {kind} is no component.")
+        no_component(node, kind, name)
     _checked(node, name, kind, ())
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from robust_npe.attacks import Attack, Ball, ThreatModel
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind, build, complete, describe
-from robust_npe.config import Evaluation, Seeds, TrainConfig, choice, epsilons, plain
+from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
@@ -81,26 +81,27 @@ class Experiment:
     """
 
     def __init__(
-        self, config: DictConfig, store: Store | None = None, estimator: Artefact | None = None
+        self,
+        config: DictConfig | Mapping[str, Any],
+        store: Store | None = None,
+        estimator: Artefact | None = None,
     ) -> None:
-        missing = OmegaConf.missing_keys(config)
-        require(not missing, "configuration", sorted(missing), "complete; set these keys")
-        unknown = set(config) - {f.name for f in fields(TrainConfig)}
-        require(not unknown, "configuration", sorted(map(str, unknown)), "free of unknown keys")
-        self.config = plain(config)
+        self.config = checked(config, TrainConfig)
         self._check_numbers()
-        self.device = checked_device(config.device)
-        self.store = store or Store(Path(config.output_dir) / "store")
+        self.device = checked_device(self.config["device"])
+        self.store = store or Store(Path(self.config["output_dir"]) / "store")
         self.seeds = Seeds(**self.config["seeds"])
-        self.epsilons = epsilons(config.epsilon)
-        self.threat = ThreatModel(config.norm, config.epsilon_unit, config.domain)
+        self.epsilons = epsilons(self.config["epsilon"])
+        self.threat = ThreatModel(*(self.config[key] for key in ("norm", "epsilon_unit", "domain")))
         self.training = TrainingSettings(**self.config["training"])
         self.evaluation = Evaluation(**self.config["evaluation"])
         for group in GROUPS:
             self.config[group] = complete(self.config[group])
         # a scale also sizes metrics that were not chosen
-        metrics = {k: node for k, node in self.config["metrics"].items() if "_target_" in node}
-        self.config["metrics"] = metrics
+        metrics = self.config["metrics"]
+        require(isinstance(metrics, Mapping), "metrics", metrics, "a section of keys")
+        sized = [k for k, v in metrics.items() if isinstance(v, Mapping) and "_target_" not in v]
+        self.config["metrics"] = {k: node for k, node in metrics.items() if k not in sized}
         self._build()
         self._given = estimator
         if estimator is not None:
@@ -120,8 +121,9 @@ class Experiment:
     def _check_numbers(self) -> None:
         beta = self.config["beta"]
         require(beta is None or beta >= 0, "beta", beta, "a number that is not negative")
-        for key in ("num_simulations", "num_validation", "threads"):
-            require(self.config[key] > 0, key, self.config[key], "a positive integer")
+        for key in ("num_simulations", "num_validation"):
+            number, expected = self.config[key], f"between 1 and {MAX_COUNT:.0e}"
+            require(0 < number <= MAX_COUNT, key, number, expected)
 
     def _build(self) -> None:
         config = self.config

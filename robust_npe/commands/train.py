@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
 from robust_npe.files import write_atomically
-from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
 __all__ = ["Result", "main", "run", "summary"]
@@ -44,21 +43,21 @@ def main(config: DictConfig) -> Result:
     Raises:
         ConfigError: A setting is wrong; raised before any work is done.
     """
-    return run(Experiment(config), config)
+    return run(Experiment(config))
 
 
-def run(experiment: Experiment, config: DictConfig) -> Result:
+def run(experiment: Experiment) -> Result:
     """As `main`, for an experiment that was built before."""
     description = experiment.run_description
     run_id = content_key(description)
-    runs = Store(config.output_dir)
+    runs = Store(experiment.config["output_dir"])
     artefact = runs.get(
         "runs", description, lambda folder: _make(folder, experiment, run_id), resumable=True
     )
     if not artefact.created:
         log.info("this run was done before: nothing to compute")
     table = read_table(artefact.verify().path / "results.csv", RESULT_COLUMNS)
-    if config.plots:
+    if experiment.config["plots"]:
         _draw(table, artefact.path)
     return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
 
@@ -73,11 +72,16 @@ def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
 
 def _draw(table: pd.DataFrame, folder: Path) -> None:
     """Draw the plots that are not there yet and that the table has data for."""
-    metrics = set(table.metric)
-    if "kl_forward" in metrics and not (folder / "tolerance.png").exists():
-        save_figure(tolerance_plot(table), folder / "tolerance.png")
-    if "coverage" in metrics and not (folder / "coverage.png").exists():
-        save_figure(coverage_plot(table), folder / "coverage.png")
+    files = {"kl_forward": folder / "tolerance.png", "coverage": folder / "coverage.png"}
+    missing = [metric for metric in set(table.metric) & set(files) if not files[metric].exists()]
+    if not missing:
+        return
+    from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot  # slow to import
+
+    if "kl_forward" in missing:
+        save_figure(tolerance_plot(table), files["kl_forward"])
+    if "coverage" in missing:
+        save_figure(coverage_plot(table), files["coverage"])
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -6,8 +6,6 @@ import sys
 
 import numpy as np
 import torch
-from sklearn.model_selection import KFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 from tqdm import tqdm
 
@@ -37,6 +35,9 @@ def c2st(p: Tensor, q: Tensor, seed: int = 1, folds: int = 5) -> float:
         seed: Seed of classifier and folds.
         folds: Number of folds.
     """
+    from sklearn.model_selection import KFold, cross_val_score  # slow to import, rarely needed
+    from sklearn.neural_network import MLPClassifier
+
     mean, std = p.mean(0), p.std(0).clamp(min=1e-12)
     data = ((torch.cat([p, q]) - mean) / std).cpu().numpy()
     labels = np.repeat([0, 1], [len(p), len(q)])

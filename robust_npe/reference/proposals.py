@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from robust_npe.random import draws_from
 from robust_npe.reference.target import Target
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 __all__ = ["Amortized", "Prior", "Proposal", "StudentMixture"]
 
@@ -147,6 +149,9 @@ class StudentMixture(Proposal):
 
 def _smallest_bic(data: np.ndarray, effective: float, seed: int) -> GaussianMixture:
     """Fit mixtures of 1, 2, 4, ... Gaussians as long as the criterion falls."""
+    from sklearn.exceptions import ConvergenceWarning  # slow to import, and rarely needed
+    from sklearn.mixture import GaussianMixture
+
     best, lowest = None, math.inf
     parameters = data.shape[1] * (data.shape[1] + 3) // 2 + 1
     for exponent in range(6):
