@@ -13,7 +13,7 @@ from robust_npe.commands.experiment import Experiment
 from robust_npe.config import TrainConfig, plain
 from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
-__all__ = ["main"]
+__all__ = ["main", "stored_estimator"]
 
 REPLACED = (
     "attack",
@@ -45,7 +45,7 @@ def main(config: DictConfig) -> train.Result:
     folder = _run_folder(config)
     combined = _combined(config, read_yaml_config(folder / "config.yaml"))
     store = Store(folder.parent.parent / "store")
-    experiment = Experiment(combined, store, _estimator(store, folder))
+    experiment = Experiment(combined, store, stored_estimator(store, folder))
     return train.run(experiment, combined)
 
 
@@ -60,8 +60,12 @@ def _combined(config: DictConfig, earlier: dict[str, Any]) -> DictConfig:
     return cast(DictConfig, combined)
 
 
-def _estimator(store: Store, folder: Path) -> Artefact:
-    """Return the trained estimator that a run used."""
+def stored_estimator(store: Store, folder: Path) -> Artefact:
+    """Return the trained estimator that the run in a folder used.
+
+    Raises:
+        ConfigError: The store lacks it.
+    """
     run = Artefact(folder, folder.name, created=False)
     key = run.manifest.get("facts", {}).get("estimator")
     found = store.find("estimators", str(key))

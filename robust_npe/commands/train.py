@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
 from robust_npe.files import write_atomically
-from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
+from robust_npe.plotting import NothingToDrawError, coverage_plot, save_figure, tolerance_plot
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
 __all__ = ["Result", "main", "run", "summary"]
@@ -73,11 +73,14 @@ def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
 
 def _draw(table: pd.DataFrame, folder: Path) -> None:
     """Draw the plots that are not there yet and that the table has data for."""
-    metrics = set(table.metric)
-    if "kl_forward" in metrics and not (folder / "tolerance.png").exists():
-        save_figure(tolerance_plot(table), folder / "tolerance.png")
-    if "coverage" in metrics and not (folder / "coverage.png").exists():
-        save_figure(coverage_plot(table), folder / "coverage.png")
+    for name, plot in (("tolerance", tolerance_plot), ("coverage", coverage_plot)):
+        path = folder / f"{name}.png"
+        if path.exists():
+            continue
+        try:
+            save_figure(plot(table), path)
+        except NothingToDrawError as error:
+            log.info("no %s: there are %s", path.name, error)
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -28,6 +28,16 @@ def test_writes_tables_and_plots(run):
     assert all(name in result.text for name in ("results.csv", "tolerance.png", "NLL"))
 
 
+def test_draws_only_what_was_measured(run, caplog):
+    output, _ = run
+    caplog.set_level("INFO")
+    words = ("epsilon=0", "metric=[nll,divergence]", f"output_dir={output}")
+    result = train.main(composed(*SMOKE, *words))
+    assert not {name for name in files(result) if name.endswith(".png")}
+    assert "no tolerance.png: there are no rows with metric kl_forward at a radius" in caplog.text
+    assert "no coverage.png: there are no rows with metric coverage" in caplog.text
+
+
 def test_table_holds_the_promised_numbers(run):
     _, result = run
     table = result.table
