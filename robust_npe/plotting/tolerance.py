@@ -42,9 +42,9 @@ def tolerance_plot(
 
     Points are medians over observations, bars the 15 and 85 % quantiles; where several runs share
     a panel and a line, they must differ by nothing but the seed of training (equal `seeds.data`),
-    and their mean is drawn. Dashed: how far the true posterior itself moves under the same perturbations, where that is known.
-    Hollow at the ends of the logarithmic axis: what it cannot show, and what cannot be told from
-    zero (is not more than two standard errors, `median_se`, above it).
+    and their mean is drawn. Dashed: how far the true posterior itself moves under the same
+    perturbations, where that is known. Hollow at the ends of the logarithmic axis: what it cannot
+    show, and what is not more than two standard errors (`median_se`) above zero.
 
     Args:
         table: Tidy results of one or more runs.

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from robust_npe.commands import train
 from robust_npe.store import RESULT_COLUMNS, Store, StoreError, write_table
 from tests.plotting.tables import coverages, divergences, row, table
+from tests.test_config import composed
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -79,3 +81,14 @@ def test_figure6_without_runs_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["figure6.py", "--output", str(tmp_path)])
     assert script("figure6.py")["main"]() == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_figure6_attacks_nothing_again(tmp_path, monkeypatch, capsys):
+    train.main(composed("experiment=figure6/smoke", f"output_dir={tmp_path}", "plots=false"))
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/*")}
+    monkeypatch.setattr("sys.argv", ["figure6.py", "--output", str(tmp_path)])
+    assert script("figure6.py")["main"]() == 0
+    assert "figure6.png: observation" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "figure6.png").stat().st_size > 10_000
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/*")} == stored
