@@ -17,7 +17,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-__all__ = ["Antithetic", "antithetic", "half", "paired"]
+__all__ = ["Antithetic", "antithetic", "pair_shape", "paired"]
 
 
 def antithetic(q: Distribution) -> Distribution:
@@ -47,12 +47,12 @@ class Antithetic:
     def _normal_noise(self, sample_shape: Size, shape: Size, like: Tensor) -> Tensor:
         """Draw standard normal noise `(*sample_shape, *shape)`, in pairs if these are wanted."""
         pairs = self._pairs(sample_shape)
-        drawn = half(sample_shape) if pairs else sample_shape
+        drawn = pair_shape(sample_shape) if pairs else sample_shape
         z = torch.randn(drawn + shape, dtype=like.dtype, device=like.device)
         return paired(z, -z, sample_shape[0]) if pairs else z
 
 
-def half(sample_shape: Size) -> Size:
+def pair_shape(sample_shape: Size) -> Size:
     """Return the shape of the pairs that samples of a shape are made of."""
     return Size([-(-sample_shape[0] // 2), *sample_shape[1:]])
 

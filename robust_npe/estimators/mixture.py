@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
-from robust_npe.antithetic import Antithetic, half, paired
+from robust_npe.antithetic import Antithetic, pair_shape, paired
 from robust_npe.checks import require
 from robust_npe.estimators.embeddings import mlp
 
@@ -54,7 +54,7 @@ class GaussianMixture(Antithetic, Distribution):
         """Draw samples of shape `(*sample_shape, *batch_shape, D)`."""
         count = Size(sample_shape)
         pairs = self._pairs(count)
-        drawn = half(count) if pairs else count
+        drawn = pair_shape(count) if pairs else count
         with torch.no_grad():
             shape = drawn + self.batch_shape
             weights = self.log_weights.exp().expand(*shape, -1)
