@@ -18,8 +18,8 @@ from torch import Generator, Tensor
 
 from robust_npe.defenses import FIM
 from robust_npe.estimators import MAF, Estimator, Identity
-from robust_npe.estimators.sampled_score import sampled_score
-from robust_npe.estimators.weighted_noise import weighted_noise
+from robust_npe.estimators.kernels.sampled_score import sampled_score
+from robust_npe.estimators.kernels.weighted_noise import weighted_noise
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks.gaussian_linear import GaussianLinear
 from robust_npe.training import TrainingSettings, train

@@ -1,7 +1,47 @@
-"""robust-npe: adversarial robustness of amortized Bayesian inference."""
+"""robust-npe: adversarial robustness of amortized Bayesian inference.
+
+    import robust_npe as rn
+
+    task = rn.tasks.GaussianLinear()
+    q = rn.train(task, rn.estimators.MAF, rn.defenses.FIM(beta=0.01))
+
+Everything is imported when it is first used.
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robust_npe import attacks, defenses, estimators, metrics, tasks
+    from robust_npe.api import attack, kl, simulate, train
+
+__all__ = [
+    "__version__",
+    "attack",
+    "attacks",
+    "defenses",
+    "estimators",
+    "kl",
+    "metrics",
+    "simulate",
+    "tasks",
+    "train",
+]
 
 __version__ = "0.1.0"
+
+_FUNCTIONS = ("attack", "kl", "simulate", "train")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module("robust_npe.api"), name)
+    return importlib.import_module(f"robust_npe.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "require"]
+__all__ = ["ConfigError", "PartialResultError", "require"]
 
 
 class ConfigError(ValueError):
     """A setting is wrong; the message names it, its value, and what was expected."""
+
+
+class PartialResultError(RuntimeError):
+    """A command did its work except for a part of it, which the message names."""
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -1,32 +1,20 @@
-"""The command line: `robust-npe <command> [group=choice] [key=value] ...`."""
+"""The command line: `robust-npe <command> [group=choice] [key=value] ...`.
+
+Help, version and completion answer at once; everything else is imported when a command runs.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import importlib
-import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
-import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
 from robust_npe import __version__
-from robust_npe.checks import ConfigError
-from robust_npe.config import TrainConfig, config_directory, register_schemas
+from robust_npe.checks import ConfigError, require
 
-__all__ = ["main"]
-
-log = logging.getLogger(__name__)
+__all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "train": "simulate, train, attack, measure; write tidy tables and plots",
@@ -38,10 +26,15 @@ COMMANDS = {
 
 HELP = """robust-npe: adversarial robustness of amortized Bayesian inference.
 
-usage: robust-npe <command> [group=choice] [key=value] ...
+usage: robust-npe [--module FILE.py] <command> [group=choice] [key=value] ...
 
 commands
 {commands}
+
+your own code
+  --module FILE.py      lets the configuration name the classes of a file of yours (repeatable;
+                        or ROBUST_NPE_MODULES=FILE.py)
+  --config-dir FOLDER   adds your own YAML files, e.g. FOLDER/task/mine.yaml for task=mine
 
 examples
   robust-npe train
@@ -52,7 +45,8 @@ examples
 Tab completion in bash: eval "$(robust-npe completion)"
 """
 
-USER_ERRORS = (ConfigError, FileNotFoundError, ImportError, FloatingPointError)
+INTERRUPTED = "interrupted; finished artefacts are kept, the same command continues"
+WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--cfg", "-c")  # options of Hydra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +56,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; those of the process if None.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except ConfigError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail(INTERRUPTED, 130)
+    except BrokenPipeError:  # e.g. `... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def fail(message: str, status: int = 2) -> int:
+    """Say what went wrong and return the exit status."""
+    sys.stderr.write(f"robust-npe: {message}\n")
+    return status
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--complete"]:
+        from robust_npe.completion import complete
+
+        sys.stdout.write("\n".join(complete(words[1:], COMMANDS)))
+        return 0
+    words = _consented(words)
     if not words or words[0] in ("-h", "--help", "help"):
         listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
         sys.stdout.write(HELP.format(commands=listing))
@@ -70,93 +88,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"robust-npe {__version__}\n")
         return 0
     if words[0] == "completion":
-        script = Path(__file__).with_name("completion.bash").read_text()
-        sys.stdout.write(script.replace("@COMMANDS@", " ".join(COMMANDS)))
+        sys.stdout.write(Path(__file__).with_name("completion.bash").read_text())
         return 0
     if words[0] not in COMMANDS:
-        return _fail(_unknown_command(words[0]))
-    try:
-        _run_hydra(*words)
-    except BrokenPipeError:  # e.g. `... | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        return _fail("interrupted; finished artefacts are kept, the same command continues", 130)
-    except MissingConfigException as error:
-        return _fail(_missing_choice(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        return _fail(_hydra_message(error))
-    except USER_ERRORS as error:
-        return _fail(str(error))
-    return 0
+        return fail(_unknown_command(words[0]))
+    from robust_npe.launch import launch
+
+    return launch(words[0], *_options_first(words[1:]))
 
 
-def _run_hydra(command: str, *overrides: str) -> None:
-    register_schemas()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
-    sys.argv = ["robust-npe", *overrides]
+def _consented(words: Sequence[str]) -> list[str]:
+    """Take `--module` out of the words, which is consent to run the user's own code."""
+    rest, given = [], iter(words)
+    for word in given:
+        option, assigned, value = word.partition("=")
+        if option != "--module":
+            rest.append(word)
+            continue
+        value = value if assigned else next(given, "")
+        require(bool(value), "--module", value, "followed by a Python file or a module's name")
+        from robust_npe.consent import allow
 
-    failures: list[Exception] = []
-
-    def job(config: DictConfig) -> None:
-        torch.set_num_threads(int(config.threads))
-        try:
-            result = importlib.import_module(f"robust_npe.commands.{command}").main(config)
-        except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                # launchers show one failure of a sweep at most: each job's log holds its own
-                log.error("failed: %s", error, exc_info=not isinstance(error, USER_ERRORS))
-                raise
-            failures.append(error)
-        else:
-            sys.stdout.write(f"{getattr(result, 'text', result)}\n")
-
-    decorate = hydra.main(
-        config_path=str(config_directory()), config_name=command, version_base="1.3"
-    )
-    decorate(job)()
-    if failures:
-        raise failures[0]
+        allow(value)
+    return rest
 
 
-def _fail(message: str, status: int = 2) -> int:
-    sys.stderr.write(f"robust-npe: {message}\n")
-    return status
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Put Hydra's options before the overrides: its parser loses overrides that come before."""
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        (options if word.startswith("-") else overrides).append(word)
+        if word in WITH_VALUE:
+            options += [value for value in (next(rest, None),) if value is not None]
+    return options + overrides
 
 
 def _unknown_command(word: str) -> str:
     close = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"unknown command {word!r}.{hint} Commands: {', '.join(COMMANDS)}."
-
-
-def _missing_choice(error: MissingConfigException) -> str:
-    """Name the choices of a group, those in subfolders included."""
-    if "hydra/launcher/joblib" in str(error.missing_cfg_file):
-        return "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
-    group, _, choice = (error.missing_cfg_file or "").partition("/")
-    folder = config_directory() / group
-    if not choice or not folder.is_dir():
-        return str(error)
-    choices = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
-    return f"{group}={choice} does not exist. Choices: {', '.join(choices)}."
-
-
-def _hydra_message(error: Exception) -> str:
-    """Say in one line what Hydra or OmegaConf found wrong."""
-    if unknown := re.match(r"Could not override '([^']+)'", str(error)):
-        return _unknown_key(unknown[1])
-    cause = f" ({error.__cause__})" if error.__cause__ else ""
-    return " ".join(
-        re.sub(r"\s*(full_key|reference_type|object_type)[:=]\S*", "", f"{error}{cause}").split()
-    )
-
-
-def _unknown_key(key: str) -> str:
-    names = [f.name for f in dataclasses.fields(TrainConfig)]
-    close = difflib.get_close_matches(key, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"there is no key {key!r}.{hint} Add `--cfg job` to the command to see all keys."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What compiled kernels work on, and a message when one has to be prepared first."""
+"""A message when a numba kernel has to be compiled first."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
-__all__ = ["announced", "fits_kernels"]
+__all__ = ["log_compilation"]
 
 _logger = logging.getLogger(__name__)
 
 PATIENCE = 0.3  # seconds between two looks at whether the cache had the kernel
 
 
-def fits_kernels(tensor: Tensor) -> bool:
-    """Tell whether the kernels of the estimators work on a tensor of this type and place."""
-    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
-
-
-def announced(function: Callable[..., Any], what: str, *kernels: Any) -> Callable[..., Any]:
+def log_compilation(function: Callable[..., Any], what: str, *kernels: Any) -> Callable[..., Any]:
     """Return `function` with a log message when its first call has to wait for a compiler.
 
     Args:
@@ -35,13 +27,13 @@ def announced(function: Callable[..., Any], what: str, *kernels: Any) -> Callabl
     lock = threading.Lock()
 
     def watch(done: threading.Event) -> None:
-        start, announced = time.perf_counter(), False
-        while not done.wait(PATIENCE) and not announced:
-            announced = any(kernel.stats.cache_misses for kernel in kernels)
-            if announced:
+        start, compiled = time.perf_counter(), False
+        while not done.wait(PATIENCE) and not compiled:
+            compiled = any(kernel.stats.cache_misses for kernel in kernels)
+            if compiled:
                 _logger.info("preparing %s: compiled once per machine, then kept in a cache", what)
         done.wait()
-        if announced:
+        if compiled:
             _logger.info("%s is ready after %.1f s", what, time.perf_counter() - start)
 
     def first_call(arguments: tuple[Any, ...]) -> Any:

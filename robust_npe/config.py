@@ -1,23 +1,21 @@
-"""Configuration: the schema of the top level, and building objects from `_target_` nodes."""
+"""Configuration: the schema of the top level, and where the YAML groups are read from."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import inspect
 import math
-import typing
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import MISSING, OmegaConf
 
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import require
+from robust_npe.components import complete
+from robust_npe.paths import config_directory
 from robust_npe.reference import ReferenceSettings
 from robust_npe.training import TrainingSettings
 
@@ -25,16 +23,13 @@ __all__ = [
     "AttackConfig",
     "Evaluation",
     "ReferenceConfig",
+    "Seeds",
     "TrainConfig",
-    "build",
     "choice",
-    "config_directory",
     "epsilons",
     "plain",
-    "register_schemas",
+    "prepare_hydra",
 ]
-
-ALLOWED_TARGETS = ("robust_npe.", "torch.")
 
 
 @dataclass
@@ -62,6 +57,25 @@ class Evaluation:
             self.num_attacked,
             f"at most evaluation.num_test={self.num_test}",
         )
+
+
+@dataclass
+class Seeds:
+    """One seed for each purpose; all are `seed` unless they are set.
+
+    Networks with the same seed of data and different ones of the others share their simulations.
+
+    Attributes:
+        data: Simulations of all splits.
+        initialisation: Initial weights.
+        training: Order of the pairs, and what a defense draws.
+        evaluation: Attacks and metrics.
+    """
+
+    data: int = 0
+    initialisation: int = 0
+    training: int = 0
+    evaluation: int = 0
 
 
 @dataclass
@@ -106,6 +120,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0
+    seeds: Seeds = field(default_factory=Seeds)
     num_simulations: int = MISSING
     num_validation: int = 512
     beta: float | None = None
@@ -163,23 +178,36 @@ SCHEMAS: dict[str, type] = {
 }
 
 
-def register_schemas() -> None:
-    """Make the schemas known to Hydra."""
+class CompleteSource(FileConfigSource):
+    """YAML files whose nodes get the defaults of the constructors they name.
+
+    So every setting can be seen (`--help`, `--cfg job`), overridden, and is stored with a run.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file as Hydra does, and fill in what it leaves out."""
+        result = super().load_config(config_path)
+        content = OmegaConf.to_container(result.config, resolve=False)
+        result.config = OmegaConf.create(complete(content))
+        return result
+
+
+# the name under which Hydra knows the source of files, and compares when it starts in a process
+CompleteSource.__name__ = FileConfigSource.__name__
+
+
+def prepare_hydra() -> None:
+    """Make the schemas known to Hydra, and the way YAML files are read."""
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(name=name, node=node)
-
-
-def config_directory() -> Path:
-    """Return the folder of the YAML groups: inside the installed package, else the checkout's."""
-    package = Path(__file__).resolve().parent
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parent / "conf"
+    Plugins.instance()  # registers Hydra's own source of files, which is replaced then
+    SourcesRegistry.instance().types[CompleteSource.scheme()] = CompleteSource
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
-    """Return what `group=name` stands for."""
-    return dict(plain(OmegaConf.load(config_directory() / group / f"{name}.yaml")))
+    """Return what `group=name` stands for, with the defaults of its constructor."""
+    return dict(complete(plain(OmegaConf.load(config_directory() / group / f"{name}.yaml"))))
 
 
 def plain(config: Any) -> Any:
@@ -202,72 +230,3 @@ def epsilons(value: Any) -> list[float]:
         )
     require(len(set(values)) == len(values), "epsilon", values, "free of repetitions")
     return [float(v) for v in values]
-
-
-def build(config: DictConfig | dict[str, Any], name: str, **extra: Any) -> Any:
-    """Build the object that a config node describes.
-
-    The node holds `_target_` (inside of robust_npe or torch, nothing else is ever imported) and
-    the constructor's arguments; with `_partial_: true` the constructor is returned with these
-    arguments bound. Types are checked against the constructor's annotations.
-
-    Args:
-        config: The node.
-        name: The group's name, for error messages.
-        extra: Arguments that come from the program, not from the node.
-
-    Raises:
-        ConfigError: Unknown target or argument, wrong type or value.
-    """
-    arguments = dict(plain(config))
-    target = arguments.pop("_target_", None)
-    bind_only = arguments.pop("_partial_", False)
-    function = _locate(target, name)
-    arguments = _checked(function, arguments, name, given=list(extra))
-    for key, value in arguments.items():
-        if isinstance(value, dict) and "_target_" in value:
-            arguments[key] = build(value, f"{name}.{key}")
-    if bind_only:
-        return partial(function, **arguments, **extra)
-    return function(**arguments, **extra)
-
-
-def _locate(target: Any, name: str) -> Callable[..., Any]:
-    valid = isinstance(target, str) and target.startswith(ALLOWED_TARGETS)
-    require(valid, f"{name}._target_", target, "the dotted name of a class in robust_npe or torch")
-    module, _, attribute = str(target).rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{name}._target_={target!r} cannot be imported: {error}") from error
-
-
-def _checked(
-    function: Callable[..., Any], arguments: dict[str, Any], name: str, given: Sequence[str]
-) -> dict[str, Any]:
-    """Check names and types of arguments against the signature."""
-    signature = inspect.signature(function)
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    allowed = [p for p in signature.parameters if p not in given]
-    for key in arguments:
-        if key not in allowed:
-            raise ConfigError(f"{name} has no key {key!r}; its keys are {', '.join(allowed)}.")
-    fields = [(key, _schema_type(hints.get(key, Any))) for key in arguments]
-    schema = OmegaConf.structured(dataclasses.make_dataclass(name.replace(".", "_"), fields))
-    try:
-        checked = OmegaConf.merge(schema, arguments)
-    except OmegaConfBaseException as error:
-        where = f"{name}.{error.full_key}" if error.full_key else name
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}.") from error
-    return {str(key): plain(value) for key, value in checked.items()}
-
-
-def _schema_type(hint: Any) -> Any:
-    """Return the annotation where OmegaConf can check it, else Any."""
-    simple = (int, float, bool, str)
-    options = typing.get_args(hint) or (hint,)
-    if typing.get_origin(hint) in (Sequence, list, tuple):
-        return list[options[0]] if options[0] in simple else Any  # type: ignore[valid-type]
-    if all(option in simple or option is type(None) for option in options):
-        return hint
-    return Any

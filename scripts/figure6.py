@@ -12,7 +12,6 @@ median of those attacked, unless --observation names another.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from robust_npe.divergences import kl
 from robust_npe.plotting.pyloric import Example, Scene, pyloric_figure, stacked
 from robust_npe.plotting.style import save_figure
 from robust_npe.random import draws_from, stream
-from robust_npe.store import OBSERVATION_COLUMNS, read_table
+from robust_npe.store import OBSERVATION_COLUMNS, finished, read_table
 
 TITLES = {"none": "no defense", "fim": "FIM"}
 
@@ -34,11 +33,10 @@ TITLES = {"none": "no defense", "fim": "FIM"}
 def newest_runs(output: Path) -> dict[str, Path]:
     """Return the newest run of each defense on the task `pyloric`."""
     found: dict[str, Path] = {}
-    manifests = {p: json.loads(p.read_text()) for p in output.glob("runs/*/manifest.json")}
-    for path in sorted(manifests, key=lambda p: manifests[p]["created"]):
-        table = read_table(path.with_name("results.csv"))
+    for run in sorted(finished(output / "runs"), key=lambda run: run.manifest["created"]):
+        table = read_table(run.path / "results.csv")
         if table.task.iloc[0] == "pyloric" and "pgd" in set(table.attack):
-            found[table.defense.iloc[0]] = path.parent
+            found[table.defense.iloc[0]] = run.path
     if "none" not in found:
         command = "robust-npe train -m experiment=pyloric"
         sys.exit(f"No runs of the pyloric network in {output}/runs. First: {command}")

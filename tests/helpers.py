@@ -13,11 +13,25 @@ from torch.distributions import (
     Uniform,
 )
 
-from robust_npe.config import build, config_directory
-from robust_npe.estimators import Estimator, Identity, Pushforward
+from robust_npe.attacks import Attack, Objective
+from robust_npe.components import bind, build
+from robust_npe.defenses import Defense
+from robust_npe.estimators import Embedding, Estimator, Head, Identity, Pushforward
 from robust_npe.estimators.base import Bijection
+from robust_npe.metrics import Metric
+from robust_npe.paths import config_directory
 from robust_npe.random import draws_from, stream
-from robust_npe.tasks import GaussianLinear
+from robust_npe.tasks import GaussianLinear, Task
+
+KINDS = {
+    "task": (Task,),
+    "estimator": (Head, "dim_theta", "dim_context"),
+    "embedding": (Embedding, "dim_x"),
+    "defense": (Defense,),
+    "attack": (Attack,),
+    "objective": (Objective,),
+    "metric": (Metric,),
+}
 
 
 def conf_names(group):
@@ -27,11 +41,16 @@ def conf_names(group):
 
 
 def from_conf(group, name, skip=(), **overrides):
-    """Build what conf/<group>/<name>.yaml describes, leaving out some keys."""
+    """Build what conf/<group>/<name>.yaml describes, leaving out some keys.
+
+    Heads and embeddings become factories, which take the dimensions.
+    """
     config = OmegaConf.load(config_directory() / group / f"{name}.yaml")
     node = config if "_target_" in config else config[group]  # some set top-level keys, too
-    wanted = OmegaConf.create({key: node[key] for key in node if key not in skip})
-    return build({**OmegaConf.to_container(wanted), **overrides}, group)
+    skip = (*skip, *(key for key in node if OmegaConf.is_interpolation(node, key)))
+    wanted = {k: v for k, v in OmegaConf.to_container(node).items() if k not in skip} | overrides
+    kind, *given = KINDS[group]
+    return bind(wanted, group, kind, given) if given else build(wanted, group, kind)
 
 
 def prior(kind, dim=2):

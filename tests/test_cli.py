@@ -7,7 +7,7 @@ import sys
 import pytest
 from hydra.errors import MissingConfigException
 
-from robust_npe import cli
+from robust_npe import cli, launch
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_sweep_on_all_cores(capsys, elsewhere):
 
 def test_launcher_that_is_not_installed():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib")
-    assert cli._missing_choice(error) == (
+    assert launch._missing_choice(error) == (
         "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
     )
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from robust_npe import compiling
-from robust_npe.compiling import announced
+from robust_npe.compiling import log_compilation
 
 
 class Kernel:
@@ -35,8 +35,8 @@ def impatient(monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="robust_npe")
 
 
-def test_compilation_is_announced_once(caplog):
-    function = announced(Kernel(cached=False), "the kernel")
+def test_compilation_is_logged_once(caplog):
+    function = log_compilation(Kernel(cached=False), "the kernel")
     assert function(1) == 2
     assert [r.getMessage()[:20] for r in caplog.records] == [
         "preparing the kernel",
@@ -47,14 +47,14 @@ def test_compilation_is_announced_once(caplog):
     assert not caplog.text
 
 
-def test_a_kernel_from_the_cache_is_not_announced(caplog):
-    assert announced(Kernel(cached=True), "the kernel")(1) == 2
+def test_a_kernel_from_the_cache_is_not_log_compilation(caplog):
+    assert log_compilation(Kernel(cached=True), "the kernel")(1) == 2
     assert not caplog.text
 
 
 def test_kernels_that_a_function_calls_are_watched(caplog):
     kernel = Kernel(cached=False)
-    assert announced(lambda x: 2 * kernel(x), "the result", kernel)(1) == 4
+    assert log_compilation(lambda x: 2 * kernel(x), "the result", kernel)(1) == 4
     assert "preparing the result" in caplog.text
 
 
@@ -64,6 +64,6 @@ def test_an_error_leaves_no_message_behind(caplog):
             raise ValueError(x)
 
     with pytest.raises(ValueError, match="3"):
-        announced(Broken(cached=True), "the kernel")(3)
+        log_compilation(Broken(cached=True), "the kernel")(3)
     time.sleep(0.03)
     assert not caplog.text

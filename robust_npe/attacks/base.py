@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.objectives import Objective
+from robust_npe.components import Component
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
@@ -35,19 +35,12 @@ class Found:
     zero_gradients: Tensor | None = None
 
 
-class Attack(ABC):
+class Attack(Component, ABC):
     """Searches in a ball around each observation for one that misleads the posterior.
 
     Constructor arguments are kept as attributes of the same name, which is how `settings` finds
     them.
-
-    Attributes:
-        name: As in `attack=<name>`.
-        version: Raised when the same arguments come to mean something else.
     """
-
-    name: str
-    version: ClassVar[int] = 1
 
     def __call__(
         self,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -15,6 +14,7 @@ from torch.distributions import Distribution
 
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
+from robust_npe.components import Component
 from robust_npe.divergences import has_closed_form_kl, kl
 from robust_npe.posterior import Posterior, as_events, sample_and_log_prob
 from robust_npe.random import child, draws_from, replay
@@ -53,7 +53,7 @@ class Sampled:
         return self.score(x_adv)
 
 
-class Objective(ABC):
+class Objective(Component, ABC):
     """A quantity that an attack increases.
 
     Calling an objective binds it to clean observations and draws its randomness: values of the
@@ -61,14 +61,7 @@ class Objective(ABC):
     fresh numbers.
 
     Constructor arguments are kept as attributes of the same name.
-
-    Attributes:
-        name: As in `objective=<name>`.
-        version: Raised when the same arguments come to mean something else.
     """
-
-    name: str
-    version: ClassVar[int] = 1
 
     @abstractmethod
     def __call__(

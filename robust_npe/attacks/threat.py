@@ -67,19 +67,25 @@ class ThreatModel:
         require(self.epsilon_unit in UNITS, "epsilon_unit", self.epsilon_unit, f"one of {UNITS}")
         require(self.domain in DOMAINS, "domain", self.domain, f"one of {DOMAINS}")
 
-    def check(self, task: Task) -> None:
+    def check(self, task: Task | None) -> None:
         """Raise a `ConfigError` where the task does not know what the settings need."""
-        if self.epsilon_unit == "std":
+        if self.epsilon_unit == "std" and task is not None:
             _require_features(task.dim_x)
-        if self.epsilon_unit == "noise" and task.noise_norm is None:
+        if self.epsilon_unit == "noise" and (task is None or task.noise_norm is None):
             raise ConfigError(
-                f"epsilon_unit=noise needs a task with known observation noise; {task.name} has "
-                "none. Use epsilon_unit=std, absolute or feature."
+                "epsilon_unit=noise needs a task with known observation noise; "
+                f"{'there is no task' if task is None else f'{task.name} has none'}. "
+                "Use epsilon_unit=std, absolute or feature."
             )
 
-    def ball(self, epsilon: float | Tensor, task: Task, x: Tensor) -> Ball:
-        """Return the ball of radius epsilon (a number, or one for each observation that will be
-        attacked, `(B,)`) with its domain; units and range come from the test set `x (N, Dx)`."""
+    def ball(self, epsilon: float | Tensor, task: Task | None, x: Tensor) -> Ball:
+        """Return the allowed perturbations.
+
+        Args:
+            epsilon: Radius, or one for each observation that will be attacked, `(B,)`.
+            task: What knows its noise and what is possible; None where neither is asked for.
+            x: The test set, `(N, Dx)`, from which units and range are taken.
+        """
         not_negative = bool((torch.as_tensor(epsilon) >= 0).all())
         require(not_negative, "epsilon", epsilon, "a number that is not negative")
         domain = self.box(task, x)
@@ -87,20 +93,20 @@ class ThreatModel:
             return make_ball(self.norm, epsilon, x.std(0).clamp(min=1e-12), domain)
         return make_ball(self.norm, epsilon * self.unit(task, x), None, domain)
 
-    def unit(self, task: Task, x: Tensor) -> float:
+    def unit(self, task: Task | None, x: Tensor) -> float:
         """Return the length of epsilon = 1 in units of x; nan where it differs by feature."""
         self.check(task)
-        if self.epsilon_unit == "noise":
+        if self.epsilon_unit == "noise" and task is not None:
             return float(task.noise_norm or 0.0)
         if self.epsilon_unit == "std":
             return std_unit(x)
         return 1.0 if self.epsilon_unit == "absolute" else float("nan")
 
-    def box(self, task: Task, x: Tensor) -> Domain | None:
+    def box(self, task: Task | None, x: Tensor) -> Domain | None:
         """Return the box that x~ must stay in, from the test set `x (N, Dx)` or the task."""
         if self.domain == "data":
             return data_domain(x)
-        if self.domain == "task" and task.domain is not None:
+        if self.domain == "task" and task is not None and task.domain is not None:
             low, high = task.domain
             return low.to(x), high.to(x)
         return None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.checks import ConfigError
 from robust_npe.commands import train
+from robust_npe.commands.experiment import Experiment
 from robust_npe.config import TrainConfig, plain
+from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
 __all__ = ["main"]
 
@@ -20,7 +22,6 @@ REPLACED = (
     "epsilon_unit",
     "norm",
     "domain",
-    "metrics",
     "plots",
     "output_dir",
     "device",
@@ -31,19 +32,45 @@ REPLACED = (
 def main(config: DictConfig) -> train.Result:
     """Evaluate an attack on a stored estimator; training is never repeated.
 
+    Simulations and the estimator come from the store beside the run, wherever that is; what is
+    measured and how finely are as in the run, except for what the configuration says.
+
     Args:
         config: Composed configuration, see `conf/attack.yaml`; `run` is a run's id or folder.
 
     Raises:
-        ConfigError: There is no such run.
+        ConfigError: There is no such run, its estimator is not there, or its configuration
+            describes another one now.
     """
-    earlier = OmegaConf.load(_run_folder(config) / "config.yaml")
-    kept = {key: value for key, value in plain(earlier).items() if key not in REPLACED}
+    folder = _run_folder(config)
+    combined = _combined(config, read_yaml_config(folder / "config.yaml"))
+    store = Store(folder.parent.parent / "store")
+    experiment = Experiment(combined, store, _estimator(store, folder))
+    return train.run(experiment, combined)
+
+
+def _combined(config: DictConfig, earlier: dict[str, Any]) -> DictConfig:
+    """The earlier run's configuration, with another attack."""
     replaced = {key: plain(config[key]) for key in REPLACED}
     changes = {key: value for key, value in config.evaluation.items() if value is not None}
-    replaced["evaluation"] = kept["evaluation"] | changes
-    combined = OmegaConf.merge(OmegaConf.structured(TrainConfig), kept | replaced)
-    return train.main(cast(DictConfig, combined))
+    replaced["evaluation"] = {**earlier.get("evaluation", {}), **changes}
+    if config.metrics:
+        replaced["metrics"] = plain(config.metrics)
+    combined = OmegaConf.merge(OmegaConf.structured(TrainConfig), earlier | replaced)
+    return cast(DictConfig, combined)
+
+
+def _estimator(store: Store, folder: Path) -> Artefact:
+    """Return the trained estimator that a run used."""
+    run = Artefact(folder, folder.name, created=False)
+    key = run.manifest.get("facts", {}).get("estimator")
+    found = store.find("estimators", str(key))
+    if found is None:
+        raise ConfigError(
+            f"run={str(folder)!r}: its estimator {key} is not in {store.root}. Bring that folder "
+            "along with the run, or train again with `robust-npe train`."
+        )
+    return found
 
 
 def _run_folder(config: DictConfig) -> Path:
@@ -53,7 +80,7 @@ def _run_folder(config: DictConfig) -> Path:
         raise ConfigError(f"run is not set: run=<id of a run in {runs}, or its folder>.")
     for folder in (runs / given, Path(given)):
         if (folder / "manifest.json").is_file():
-            return folder
-    known = sorted(p.parent.name for p in runs.glob("*/manifest.json"))
+            return folder.resolve()
+    known = sorted(artefact.path.name for artefact in finished(runs))
     listing = ", ".join(known) if known else "there are none yet"
     raise ConfigError(f"run={given!r} was not found. Runs in {runs}: {listing}.")

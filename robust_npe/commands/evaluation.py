@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robust_npe.attacks import Found
+from robust_npe.attacks import Found, settings
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.metrics import Context, Measurement
 from robust_npe.random import stream
 from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, write_table
+from robust_npe.store.parts import PARTS, part
 
-__all__ = ["attacked", "evaluate"]
+__all__ = ["digest", "evaluate", "perturbed"]
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path) -> pd.DataFrame:
     """Measure on clean and on attacked observations and write both tables.
+
+    What was measured at each radius is kept as a part: interrupted evaluations continue.
 
     Args:
         experiment: What to evaluate.
@@ -37,20 +43,19 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
         The table of results.
     """
     keys = _run_keys(experiment, trained, run_id)
-    results: list[dict[str, Any]] = [_diverged_row(keys, experiment, trained)]
+    results: list[dict[str, Any]] = [_diverged_row(keys, trained)]
     observations: list[pd.DataFrame] = []
-    steps = _contexts(experiment, trained)
-    hidden = not sys.stderr.isatty()
-    for columns, context, found in tqdm(
-        steps, total=len(experiment.epsilons) + 1, desc="evaluate", disable=hidden
-    ):
-        results += _zero_gradient_rows({**keys, **columns}, found)
-        for metric in experiment.metrics.values():
-            for measurement in metric(context):
-                shared = {**keys, **columns, "metric": measurement.metric}
-                results += [{**shared, **row} for row in measurement.rows]
-                observations += _per_observation(shared, measurement)
-    write_table(pd.concat(observations), folder / "observations.csv", OBSERVATION_COLUMNS)
+    radii = [None, *experiment.epsilons]
+    for epsilon in tqdm(radii, desc="evaluate", disable=not sys.stderr.isatty()):
+        path = folder / PARTS / f"{'clean' if epsilon is None else epsilon}.npz"
+        measured = part(path, partial(_measure, experiment, trained, epsilon))
+        shared = {**keys, **json.loads(str(measured.pop("columns")))}
+        results += [{**shared, **row} for row in json.loads(str(measured.pop("rows")))]
+        for metric, values in measured.items():
+            numbered = {"metric": metric, "observation": range(len(values)), "value": values}
+            observations.append(pd.DataFrame({**shared, **numbered}))
+    rows = pd.concat(observations) if observations else pd.DataFrame(columns=[*OBSERVATION_COLUMNS])
+    write_table(rows, folder / "observations.csv", OBSERVATION_COLUMNS)
     return write_table(results, folder / "results.csv", RESULT_COLUMNS)
 
 
@@ -63,60 +68,78 @@ def _run_keys(experiment: Experiment, trained: Trained, run_id: str) -> dict[str
         "beta": experiment.defense.beta,
         "defense_epsilon": experiment.defense.epsilon,
         "num_simulations": experiment.config["num_simulations"],
-        "seed": experiment.seed,
+        "seed": experiment.seeds.training,
+        "data_seed": experiment.seeds.data,
         "epsilon_unit": experiment.threat.epsilon_unit,
     }
 
 
-def _clean_columns() -> dict[str, Any]:
-    empty = dict.fromkeys(("norm", "objective", "attack_settings", "domain"), "")
-    return {"attack": "none", **empty, "epsilon": 0.0, "epsilon_abs": 0.0}
+CLEAN = {
+    "attack": "none",
+    "attack_settings": "",
+    "norm": "",
+    "objective": "",
+    "domain": "",
+    "epsilon": 0.0,
+    "epsilon_abs": 0.0,
+}
 
 
-def _diverged_row(keys: dict[str, Any], experiment: Experiment, trained: Trained) -> dict[str, Any]:
+def _diverged_row(keys: dict[str, Any], trained: Trained) -> dict[str, Any]:
     measured = {"metric": "training", "statistic": "diverged", "value": float(trained.diverged)}
-    return {**keys, **_clean_columns(), **measured, "level": None}
+    return {**keys, **CLEAN, **measured, "level": None}
 
 
-def _zero_gradient_rows(shared: dict[str, Any], found: Found | None) -> list[dict[str, Any]]:
-    if found is None or found.zero_gradients is None:
+def _measure(experiment: Experiment, trained: Trained, epsilon: float | None) -> dict[str, Any]:
+    """Measure at one radius, or (None) on the whole clean test set."""
+    theta, x = experiment.test_set
+    shared = (experiment.task, trained.estimator)
+    last = experiment.seeds.evaluation, experiment.evaluation.batch_size
+    if epsilon is None:
+        columns, extra = CLEAN, []
+        context = Context(*shared, theta, x, x, False, *last)
+    else:
+        count = experiment.evaluation.num_attacked
+        found = perturbed(experiment, trained, theta[:count], x[:count], epsilon)
+        columns, extra = _attack_columns(experiment, epsilon), _blindness(found)
+        context = Context(*shared, theta[:count], x[:count], found.x_adv, True, *last)
+    measurements = [m for metric in experiment.metrics.values() for m in metric(context)] + extra
+    rows = [{"metric": m.metric, **row} for m in measurements for row in m.rows]
+    values = {
+        m.metric: m.per_observation.double().cpu().numpy()
+        for m in measurements
+        if m.per_observation is not None
+    }
+    return {"columns": json.dumps(columns), "rows": json.dumps(rows), **values}
+
+
+def _attack_columns(experiment: Experiment, epsilon: float) -> dict[str, Any]:
+    attack, threat = experiment.attack, experiment.threat
+    unit = threat.unit(experiment.task, experiment.test_set[1])
+    return {
+        "attack": attack.name,
+        "attack_settings": settings(attack),
+        "norm": threat.norm,
+        "objective": getattr(getattr(attack, "objective", None), "name", ""),
+        "domain": threat.domain,
+        "epsilon": epsilon,
+        "epsilon_abs": epsilon * unit,
+    }
+
+
+def _blindness(found: Found) -> list[Measurement]:
+    """How often the attack had no gradient to follow."""
+    if found.zero_gradients is None:
         return []
     share = float(found.zero_gradients.double().mean())
-    measured = {"metric": "attack", "statistic": "zero_gradient_fraction", "value": share}
-    return [{**shared, **measured, "level": None}]
+    row = {"statistic": "zero_gradient_fraction", "level": None, "value": share}
+    return [Measurement("attack", [row])]
 
 
-def _contexts(
-    experiment: Experiment, trained: Trained
-) -> Iterator[tuple[dict[str, Any], Context, Found | None]]:
-    """Yield the clean context, on the whole test set, then one context for each radius."""
-    theta, x = experiment.test_set
-    size = experiment.evaluation.batch_size
-    shared = (experiment.task, trained.estimator)
-    yield _clean_columns(), Context(*shared, theta, x, x, False, experiment.seed, size), None
-
-    count = experiment.evaluation.num_attacked
-    unit = experiment.threat.unit(experiment.task, x)
-    for epsilon in experiment.epsilons:
-        columns = {
-            "attack": experiment.attack.name,
-            "norm": experiment.threat.norm,
-            "objective": getattr(getattr(experiment.attack, "objective", None), "name", ""),
-            "attack_settings": experiment.attack_settings,
-            "domain": experiment.threat.domain,
-            "epsilon": epsilon,
-            "epsilon_abs": epsilon * unit,
-        }
-        pairs = theta[:count], x[:count]
-        found = attacked(experiment, trained, *pairs, epsilon)
-        context = Context(*shared, *pairs, found.x_adv, True, experiment.seed, size)
-        yield columns, context, found
-
-
-def attacked(
+def perturbed(
     experiment: Experiment, trained: Trained, theta: Tensor, x: Tensor, epsilon: float
 ) -> Found:
-    """Attack observations; units and domain come from the test set.
+    """Attack observations, or find in the store what the attack found before.
 
     Args:
         experiment: What is evaluated.
@@ -124,22 +147,38 @@ def attacked(
         theta: The parameters that generated x, shape `(B, D)`.
         x: Clean observations, shape `(B, Dx)`. The same batch gives the same result.
         epsilon: Radius in `epsilon_unit`.
-
-    Returns:
-        What the attack found, x~ of shape `(B, Dx)`.
     """
-    attack = experiment.attack
-    ball = experiment.threat.ball(epsilon, experiment.task, experiment.test_set[1])
-    generator = stream(experiment.seed, "attack", attack.name, str(epsilon))
+    description = {**experiment.threat_description, "x": digest(x), "epsilon": epsilon}
+
+    def search(folder: Path) -> None:
+        found = _search(experiment, trained, theta, x, epsilon)
+        np.save(folder / "x_adv.npy", found.x_adv.cpu().numpy())
+        if found.zero_gradients is not None:
+            np.save(folder / "zero_gradients.npy", found.zero_gradients.cpu().numpy())
+
+    folder = experiment.store.get("attacks", description, search).verify().path
+    x_adv, zero = (folder / name for name in ("x_adv.npy", "zero_gradients.npy"))
+    return Found(_load(x_adv).to(x.device), _load(zero) if zero.exists() else None)
+
+
+def _load(path: Path) -> Tensor:
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def _search(
+    experiment: Experiment, trained: Trained, theta: Tensor, x: Tensor, epsilon: float
+) -> Found:
+    attack, ball = experiment.attack, experiment.ball(epsilon)
+    generator = stream(experiment.seeds.evaluation, "attack", attack.name, str(epsilon))
     size = experiment.evaluation.batch_size
-    batches = zip(theta.split(size), x.split(size), strict=True)
-    found = [attack.search(trained.estimator, b, t, ball, generator) for t, b in batches]
-    zero = [part.zero_gradients for part in found if part.zero_gradients is not None]
-    return Found(torch.cat([part.x_adv for part in found]), torch.cat(zero) if zero else None)
+    found = [
+        attack.search(trained.estimator, b, t, ball, generator)
+        for t, b in zip(theta.split(size), x.split(size), strict=True)
+    ]
+    blind = [f.zero_gradients for f in found if f.zero_gradients is not None]
+    return Found(torch.cat([f.x_adv for f in found]), torch.cat(blind) if blind else None)
 
 
-def _per_observation(shared: dict[str, Any], measurement: Measurement) -> list[pd.DataFrame]:
-    if measurement.per_observation is None:
-        return []
-    values = measurement.per_observation.double().cpu().numpy()
-    return [pd.DataFrame({**shared, "observation": range(len(values)), "value": values})]
+def digest(x: Tensor) -> str:
+    """Return a hash of the numbers in a tensor."""
+    return hashlib.sha256(np.ascontiguousarray(x.cpu().numpy()).tobytes()).hexdigest()

@@ -13,14 +13,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from robust_npe.attacks import Attack, ThreatModel, settings
+from robust_npe.attacks import Attack, Ball, ThreatModel
 from robust_npe.checks import ConfigError, require
-from robust_npe.config import Evaluation, TrainConfig, build, choice, epsilons, plain
+from robust_npe.components import bind, build, complete, describe
+from robust_npe.config import Evaluation, Seeds, TrainConfig, choice, epsilons, plain
 from robust_npe.defenses import Defense
-from robust_npe.estimators import Estimator
+from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.random import draws_from, stream
-from robust_npe.store import Artefact, SimulationSet, Store, simulations
+from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
 from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings, train
@@ -29,7 +30,9 @@ __all__ = ["Experiment", "Trained", "checked_device"]
 
 log = logging.getLogger(__name__)
 
-FORMAT = 5  # increase when the same configuration comes to mean other weights or results
+HEAD = ("dim_theta", "dim_context")  # arguments that the task and the embedding net determine
+EMBEDDING = ("dim_x",)
+GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
 
 
 def checked_device(name: str) -> torch.device:
@@ -69,76 +72,137 @@ class Experiment:
 
     Args:
         config: Composed configuration of `robust-npe train`.
+        store: Where simulations, estimators and attacked observations are kept; None for the one
+            in the configuration's `output_dir`.
+        estimator: The trained estimator, where it must not be trained again.
+
+    Raises:
+        ConfigError: A setting is wrong, or the estimator was made with other ones.
     """
 
-    def __init__(self, config: DictConfig) -> None:
+    def __init__(
+        self, config: DictConfig, store: Store | None = None, estimator: Artefact | None = None
+    ) -> None:
         missing = OmegaConf.missing_keys(config)
         require(not missing, "configuration", sorted(missing), "complete; set these keys")
         unknown = set(config) - {f.name for f in fields(TrainConfig)}
         require(not unknown, "configuration", sorted(map(str, unknown)), "free of unknown keys")
         self.config = plain(config)
-        self.seed = int(config.seed)
+        self._check_numbers()
         self.device = checked_device(config.device)
-        self.store = Store(Path(config.output_dir) / "store")
-        beta = config.beta
-        require(beta is None or beta >= 0, "beta", beta, "a number that is not negative")
-        for key in ("num_simulations", "num_validation", "threads"):
-            require(config[key] > 0, key, config[key], "a positive integer")
+        self.store = store or Store(Path(config.output_dir) / "store")
+        self.seeds = Seeds(**self.config["seeds"])
         self.epsilons = epsilons(config.epsilon)
         self.threat = ThreatModel(config.norm, config.epsilon_unit, config.domain)
         self.training = TrainingSettings(**self.config["training"])
         self.evaluation = Evaluation(**self.config["evaluation"])
-        self.task: Task = build(config.task, "task")
-        self.config["embedding"] = self.config["embedding"] or choice(
-            "embedding", self.task.embedding
-        )
-        self.threat.check(self.task)
-        self.defense: Defense = build(config.defense, "defense")
-        self.metrics: dict[str, Metric] = {
-            name: build(node, f"metrics.{name}")
-            for name, node in config.metrics.items()
-            if "_target_" in node  # a scale also sizes metrics that were not chosen
-        }
-        self.attack: Attack = build(config.attack, "attack")
-        self.attack_settings = settings(self.attack)
-        self._fresh_estimator()
+        for group in GROUPS:
+            self.config[group] = complete(self.config[group])
+        # a scale also sizes metrics that were not chosen
+        metrics = {k: node for k, node in self.config["metrics"].items() if "_target_" in node}
+        self.config["metrics"] = metrics
+        self._build()
+        self._given = estimator
+        if estimator is not None:
+            self._check_given(estimator)
 
-    @property
+    def _check_given(self, estimator: Artefact) -> None:
+        """Make sure that a stored estimator is what the configuration describes."""
+        stored = {**estimator.manifest["description"], "device": self.device.type}
+        if content_key(stored) == content_key(self._described_estimator()):
+            return
+        raise ConfigError(
+            f"the estimator in {estimator.path} was made with other code, files or settings than "
+            "its configuration describes now: use the version and the files it was made with, or "
+            "train again with `robust-npe train`."
+        )
+
+    def _check_numbers(self) -> None:
+        beta = self.config["beta"]
+        require(beta is None or beta >= 0, "beta", beta, "a number that is not negative")
+        for key in ("num_simulations", "num_validation", "threads"):
+            require(self.config[key] > 0, key, self.config[key], "a positive integer")
+
+    def _build(self) -> None:
+        config = self.config
+        self.task = build(config["task"], "task", Task)
+        self.threat.check(self.task)
+        config["embedding"] = config["embedding"] or choice("embedding", self.task.embedding)
+        self._head = bind(config["estimator"], "estimator", Head, HEAD)
+        self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
+        self.defense = build(config["defense"], "defense", Defense)
+        self.attack = build(config["attack"], "attack", Attack)
+        self.metrics = {
+            name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
+        }
+        self._fresh_estimator()  # its settings are checked against the task's dimensions
+
+    @cached_property
+    def task_description(self) -> dict[str, Any]:
+        """Everything that determines the simulator."""
+        return describe(self.config["task"], "task", Task)
+
+    @cached_property
     def estimator_description(self) -> dict[str, Any]:
         """Everything that determines the weights."""
-        keys = ("task", "estimator", "embedding", "defense", "num_simulations", "num_validation")
+        return self._given.manifest["description"] if self._given else self._described_estimator()
+
+    def _described_estimator(self) -> dict[str, Any]:
+        seeds = asdict(self.seeds)
         return {
-            "format": FORMAT,
-            **{key: self.config[key] for key in keys},
-            "training": asdict(self.training),
-            "seed": self.seed,
+            "task": self.task_description,
+            "estimator": describe(self.config["estimator"], "estimator", Head, *HEAD),
+            "embedding": describe(self.config["embedding"], "embedding", Embedding, *EMBEDDING),
+            "defense": describe(self.config["defense"], "defense", Defense),
+            "training": {"class": "training", "version": [TrainingSettings.version]}
+            | asdict(self.training),
+            "posterior": {"class": "Estimator", "version": [Estimator.version]},
+            "num_simulations": self.config["num_simulations"],
+            "num_validation": self.config["num_validation"],
+            "seeds": {name: seeds[name] for name in ("data", "initialisation", "training")},
             "device": self.device.type,
         }
 
-    @property
-    def run_description(self) -> dict[str, Any]:
-        """Everything that determines the results."""
-        keys = ("attack", "metrics", "evaluation", "epsilon_unit", "norm", "domain")
+    @cached_property
+    def threat_description(self) -> dict[str, Any]:
+        """Everything but the radius that determines the attacked observations."""
         return {
             **self.estimator_description,
-            **{key: self.config[key] for key in keys},
-            "epsilon": self.epsilons,
+            "attack": describe(self.config["attack"], "attack", Attack),
+            "threat": asdict(self.threat),
+            "evaluation": asdict(self.evaluation),
+            "seeds": asdict(self.seeds),
         }
+
+    @cached_property
+    def run_description(self) -> dict[str, Any]:
+        """Everything that determines the results."""
+        metrics = {
+            name: describe(node, f"metrics.{name}", Metric)
+            for name, node in self.config["metrics"].items()
+        }
+        return {**self.threat_description, "metrics": metrics, "epsilon": self.epsilons}
 
     @cached_property
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Parameters and observations of the test set, on the device."""
         return self._pairs("test", self.evaluation.num_test)
 
+    def ball(self, epsilon: float) -> Ball:
+        """Return the allowed perturbations; units and domain come from the test set."""
+        return self.threat.ball(epsilon, self.task, self.test_set[1])
+
     def simulate(self, split: str, num_simulations: int) -> SimulationSet:
         """Return a simulation set from the store, made if needed."""
         return simulations(
-            self.store, self.task, self.config["task"], split, num_simulations, self.seed
+            self.store, self.task, self.task_description, split, num_simulations, self.seeds.data
         )
 
     def trained(self) -> Trained:
         """Return the trained estimator from the store, trained if needed."""
-        artefact = self.store.get("estimators", self.estimator_description, self._train)
+        artefact = self._given or self.store.get(
+            "estimators", self.estimator_description, self._train
+        )
         artefact.verify()
         verb = "trained" if artefact.created else "found trained"
         log.info("%s estimator in %s", verb, artefact.path)
@@ -151,27 +215,16 @@ class Experiment:
         return pairs.theta.to(self.device), pairs.x.to(self.device)
 
     def _fresh_estimator(self) -> Estimator:
-        with draws_from(stream(self.seed, "initialise")):
-            return Estimator(
-                build(self.config["estimator"], "estimator"),
-                build(self.config["embedding"], "embedding"),
-                self.task.dim_theta,
-                self.task.dim_x,
-                self.task.support,
-            )
+        task = self.task
+        with draws_from(stream(self.seeds.initialisation, "initialise")):
+            return Estimator(self._head, self._embedding, task.dim_theta, task.dim_x, task.support)
 
     def _train(self, folder: Path) -> Mapping[str, Any]:
         estimator = self._fresh_estimator().to(self.device)
         pairs = self._pairs("train", self.config["num_simulations"])
         validation = self._pairs("validation", self.config["num_validation"])
         log.info("training on %d pairs, defense %s ...", len(pairs[0]), self.defense.name)
-        history = train(
-            estimator,
-            self.defense,
-            pairs,
-            validation,
-            self.training,
-            stream(self.seed, "train"),
-        )
+        generator = stream(self.seeds.training, "train")
+        history = train(estimator, self.defense, pairs, validation, self.training, generator)
         save_weights(estimator, folder / "weights.safetensors")
-        return asdict(history)
+        return asdict(history) | {"defense": self.defense.facts()}

@@ -8,8 +8,9 @@ import logging
 import math
 import sys
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from robust_npe.checks import ConfigError, require
-from robust_npe.commands.evaluation import attacked
+from robust_npe.commands.evaluation import perturbed
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.config import TrainConfig, plain
+from robust_npe.files import write_atomically
 from robust_npe.metrics import c2st
 from robust_npe.random import stream
 from robust_npe.reference import (
@@ -31,6 +33,7 @@ from robust_npe.reference import (
     reference_posterior,
 )
 from robust_npe.reference.target import check_likelihood
+from robust_npe.store import PARTS, part
 
 __all__ = ["References", "main"]
 
@@ -38,7 +41,6 @@ log = logging.getLogger(__name__)
 
 SOURCES = ("test", "stored")
 PROPOSALS = ("estimator", "prior")
-FORMAT = 2  # increase when the same settings come to mean other samples
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def main(config: DictConfig) -> References:
     for epsilon in experiment.epsilons:
         x_adv = x
         if epsilon > 0 and trained is not None:
-            x_adv = attacked(experiment, trained, theta, x, epsilon).x_adv
+            x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv
         count = len(numbers)
         observations = Observations(numbers, x[:count].cpu(), x_adv[:count].cpu(), epsilon)
         proposal = trained if config.proposal == "estimator" and not closed else None
@@ -141,6 +143,8 @@ def _clean(experiment: Experiment, config: DictConfig) -> tuple[Tensor, Tensor, 
 class _Job:
     """The true posteriors of one set of observations."""
 
+    version: ClassVar[int] = 2  # raise it when the same settings come to mean other samples
+
     experiment: Experiment
     settings: ReferenceSettings
     observations: Observations
@@ -160,7 +164,8 @@ class _Job:
         """Everything that determines the samples."""
         o = self.observations
         return {
-            "format": FORMAT,
+            "class": "Reference",
+            "version": [self.version],
             "task": self.experiment.config["task"],
             "numbers": o.numbers,
             "epsilon": o.epsilon,
@@ -168,32 +173,32 @@ class _Job:
             "x_adv": _digest(o.x_adv),
             "settings": asdict(self.settings),
             "proposal": self.trained and self.experiment.estimator_description,
-            "seed": self.experiment.seed,
+            "seed": self.experiment.seeds.evaluation,
             "c2st": self.compare,
         }
 
     def _make(self, folder: Path) -> dict[str, Any]:
         numbers = self.observations.numbers
+        rows, samples = [], []
         for k in tqdm(range(len(numbers)), desc="references", disable=not sys.stderr.isatty()):
-            if not (folder / f"row_{k}.json").exists():
-                samples, row = self._one(k)
-                np.save(folder / f"samples_{k}.npy", samples.numpy())
-                partial = folder / f"row_{k}.json.new"
-                partial.write_text(json.dumps(row))
-                partial.replace(folder / f"row_{k}.json")
-        parts = [folder / f"samples_{k}.npy" for k in range(len(numbers))]
-        rows = [folder / f"row_{k}.json" for k in range(len(numbers))]
-        table = pd.DataFrame([json.loads(path.read_text()) for path in rows])
-        table.to_csv(folder / "table.csv", index=False, lineterminator="\n")
-        np.save(folder / "samples.npy", np.stack([np.load(path) for path in parts]))
-        np.save(folder / "x.npy", self.observations.x_adv.numpy())
-        for path in [*parts, *rows]:
-            path.unlink()
+            found = part(folder / PARTS / f"observation_{k}.npz", partial(self._one, k))
+            rows.append(json.loads(str(found["row"])))
+            samples.append(found["samples"])
+        table = pd.DataFrame(rows)
+        text = table.to_csv(index=False, lineterminator="\n")
+        write_atomically(folder / "table.csv", text.encode())
+        x_adv = self.observations.x_adv.numpy()
+        for name, array in {"samples": np.stack(samples), "x": x_adv}.items():
+            write_atomically(folder / f"{name}.npy", partial(_save, array))
         return {"converged": int(table.converged.sum()), "observations": len(table)}
 
-    def _one(self, k: int) -> tuple[Tensor, dict[str, Any]]:
+    def _one(self, k: int) -> dict[str, Any]:
+        samples, row = self._sampled(k)
+        return {"samples": samples.numpy(), "row": json.dumps(row)}
+
+    def _sampled(self, k: int) -> tuple[Tensor, dict[str, Any]]:
         task, o = self.experiment.task, self.observations
-        generator = stream(self.experiment.seed, "reference", o.numbers[k])
+        generator = stream(self.experiment.seeds.evaluation, "reference", o.numbers[k])
         proposals = []
         if self.trained is not None:
             inputs = [o.x_adv[k : k + 1]] + ([o.x[k : k + 1]] if o.epsilon > 0 else [])
@@ -224,6 +229,10 @@ def _verdict(p: PosteriorSamples) -> dict[str, Any]:
         "log_evidence": p.log_evidence,
         "evaluations": p.evaluations,
     }
+
+
+def _save(array: np.ndarray, file: BinaryIO) -> None:
+    np.save(file, array)
 
 
 def _digest(x: Tensor) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.checks import require
-from robust_npe.config import build, plain
+from robust_npe.components import build, describe
+from robust_npe.config import plain
 from robust_npe.store import Shard, Store, simulations
-from robust_npe.store.chunks import Plan
+from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.shards import make_shard
+from robust_npe.tasks.base import Task
 
 __all__ = ["main"]
 
@@ -29,13 +31,14 @@ def main(config: DictConfig) -> str:
     number = config.num_simulations
     require(number > 0, "num_simulations", number, "a positive integer")
     shard = None if config.shard is None else Shard.parse(config.shard)
-    task = build(config.task, "task")
+    node = plain(config.task)
+    task = build(node, "task", Task)
     store = Store(Path(config.output_dir) / "store")
-    plan = Plan(task, plain(config.task), config.split, number, config.seed)
+    plan = SimulationPlan(task, describe(node, "task", Task), config.split, number, config.seed)
     return _whole(store, plan) if shard is None else _part(store, plan, shard)
 
 
-def _whole(store: Store, plan: Plan) -> str:
+def _whole(store: Store, plan: SimulationPlan) -> str:
     task, number = plan.task, plan.num_simulations
     pairs = simulations(store, task, plan.task_config, plan.split, number, plan.seed)
     text = (
@@ -47,7 +50,7 @@ def _whole(store: Store, plan: Plan) -> str:
     return text
 
 
-def _part(store: Store, plan: Plan, shard: Shard) -> str:
+def _part(store: Store, plan: SimulationPlan, shard: Shard) -> str:
     artefact, counts = make_shard(store, plan, shard)
     text = f"{plan.task.name}, shard {shard}: {counts.accepted} pairs in {artefact.path}"
     if plan.filters:

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
+from robust_npe.files import write_atomically
 from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
-__all__ = ["Result", "main", "summary"]
+__all__ = ["Result", "main", "run", "summary"]
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,16 @@ def main(config: DictConfig) -> Result:
     Raises:
         ConfigError: A setting is wrong; raised before any work is done.
     """
-    experiment = Experiment(config)
+    return run(Experiment(config), config)
+
+
+def run(experiment: Experiment, config: DictConfig) -> Result:
+    """As `main`, for an experiment that was built before."""
     description = experiment.run_description
     run_id = content_key(description)
     runs = Store(config.output_dir)
     artefact = runs.get(
-        "runs", description, lambda folder: _make(folder, experiment, config, run_id)
+        "runs", description, lambda folder: _make(folder, experiment, run_id), resumable=True
     )
     if not artefact.created:
         log.info("this run was done before: nothing to compute")
@@ -58,12 +63,11 @@ def main(config: DictConfig) -> Result:
     return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
 
 
-def _make(folder: Path, experiment: Experiment, config: DictConfig, run_id: str) -> dict[str, str]:
-    # with the embedding that the task chose, so that the run never comes to mean another one
-    chosen = OmegaConf.merge(config, {"embedding": experiment.config["embedding"]})
-    OmegaConf.save(chosen, folder / "config.yaml", resolve=True)
+def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
     trained = experiment.trained()
     evaluate(experiment, trained, run_id, folder)
+    text = OmegaConf.to_yaml(OmegaConf.create(experiment.config))
+    write_atomically(folder / "config.yaml", text.encode())
     return {"estimator": trained.artefact.key}
 
 

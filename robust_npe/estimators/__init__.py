@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from robust_npe.estimators.base import Estimator, Head, Pushforward, Standardize
+from robust_npe.estimators.base import Estimator, Pushforward, Standardize
 from robust_npe.estimators.cnn import CNN1d, CNN2d, PyloricCNN
 from robust_npe.estimators.embeddings import MLP, Identity
 from robust_npe.estimators.flows import MAF, NSF
 from robust_npe.estimators.gaussian import DiagonalGaussian, FullGaussian
+from robust_npe.estimators.interfaces import Embedding, Head
 from robust_npe.estimators.mixture import GaussianMixture, MixtureDensityNetwork
 from robust_npe.estimators.nflows import NflowsMAF, NflowsNSF
 
@@ -17,6 +18,7 @@ __all__ = [
     "CNN1d",
     "CNN2d",
     "DiagonalGaussian",
+    "Embedding",
     "Estimator",
     "FullGaussian",
     "GaussianMixture",

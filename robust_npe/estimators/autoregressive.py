@@ -13,9 +13,10 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
-from robust_npe.compiling import fits_kernels
 from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
+from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.inverse import invert, solve
+from robust_npe.estimators.kernels import fits_kernels
 from robust_npe.estimators.univariate import Affine, Univariate
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
@@ -24,7 +25,7 @@ MAX_COLUMNS = 4096  # larger batches go in pieces whose activations fit into the
 LOG_2PI = math.log(2 * math.pi)
 
 
-class AutoregressiveFlow(nn.Module):
+class AutoregressiveFlow(Head):
     r"""Normalizing flow of masked autoregressive transforms with a standard normal base.
 
     Each transform maps z_i = f(theta_i; phi_i(theta_{<i}, context)); the order of the coordinates
@@ -104,8 +105,8 @@ class AutoregressiveFlow(nn.Module):
             differentiated once more, theta being reparameterised; and the weights of theta, `(N,)`.
         """
         # numba takes long to import
-        from robust_npe.estimators.sampled_score import sampled_score
-        from robust_npe.estimators.weighted_noise import weighted_noise
+        from robust_npe.estimators.kernels.sampled_score import sampled_score
+        from robust_npe.estimators.kernels.weighted_noise import weighted_noise
 
         z, weight = weighted_noise(len(context), self.dim_theta, generator, context.dtype)
         conditioners = [cast(Conditioner, conditioner) for conditioner in self.conditioners]

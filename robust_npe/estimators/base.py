@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Size, Tensor, nn
@@ -14,38 +14,15 @@ from torch.distributions.constraints import Constraint
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
 from robust_npe.estimators.embeddings import Identity
+from robust_npe.estimators.interfaces import Embedding, Head
 from robust_npe.posterior import differentiated_scores
 
-__all__ = [
-    "Bijection",
-    "Estimator",
-    "Head",
-    "HeadFactory",
-    "Pushforward",
-    "ScoreMethod",
-    "Standardize",
-]
+__all__ = ["Bijection", "Estimator", "Pushforward", "ScoreMethod", "Standardize"]
 
 ScoreMethod = Literal["compiled", "embedded", "differentiated"]
 
 ROWS = 65_536  # that are converted to float64 at a time
 MIN_STD = 0.05  # features of x that hardly vary are not blown up (published setting)
-
-
-class Head(Protocol):
-    """A module that maps a context `(B, C)` to a distribution over R^D, batch shape `(B,)`."""
-
-    def __call__(self, context: Tensor) -> Distribution:
-        """Return the distribution."""
-        ...
-
-
-class HeadFactory(Protocol):
-    """Builds a head for given dimensions, e.g. a head's class with its other settings bound."""
-
-    def __call__(self, dim_theta: int, dim_context: int) -> nn.Module:
-        """Return a `Head`."""
-        ...
 
 
 class Pushforward(Distribution):
@@ -216,21 +193,24 @@ class Estimator(nn.Module):
     units is inside, so x and theta are always in the task's own units.
 
     Args:
-        head: Builds the conditional density.
-        embedding: Builds the embedding net from the number of features of x; it has an
-            attribute `dim_out`.
+        head: Builds the head from D and the number of features of the context: the class of a
+            head, or one with its settings bound by `functools.partial`.
+        embedding: Builds the embedding net from the number of features of x, likewise.
         dim_theta: Number of parameters D.
         dim_x: Number of features Dx.
         support: Support of the prior over theta.
 
     Attributes:
         name: Name of the density estimator, for tables.
+        version: Raise it when the same head and embedding come to mean another posterior.
     """
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
-        head: HeadFactory,
-        embedding: Any,
+        head: Callable[[int, int], Head],
+        embedding: Callable[[int], Embedding],
         dim_theta: int,
         dim_x: int,
         support: Constraint,
@@ -242,7 +222,7 @@ class Estimator(nn.Module):
         self.bijection = Bijection(dim_theta, support)
         self.embedding = embedding(dim_x)
         self.head = head(dim_theta, self.embedding.dim_out)
-        self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
+        self.name: str = self.head.name
 
     def fit_standardization(self, theta: Tensor, x: Tensor) -> None:
         """Set the z-scoring of x `(N, Dx)` and of unconstrained theta `(N, D)` from data."""
@@ -258,6 +238,16 @@ class Estimator(nn.Module):
             f"(..., {self.dim_x})",
         )
         return Pushforward(self.head(self.context(x)), self.bijection)
+
+    def loss(self, theta: Tensor, x: Tensor, q: Distribution | None = None) -> Tensor:
+        """Return the loss of neural posterior estimation: the mean of -log q(theta|x), a scalar.
+
+        Args:
+            theta: Parameters of shape `(B, D)`.
+            x: Observations simulated from them, shape `(B, Dx)`.
+            q: The posterior at x where it is known already, which saves a forward pass.
+        """
+        return -(self(x) if q is None else q).log_prob(theta).mean()
 
     def context(self, x: Tensor) -> Tensor:
         """Return what the head sees of `x (*, Dx)`."""

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from robust_npe.checks import require
 from robust_npe.estimators.embeddings import mlp
+from robust_npe.estimators.interfaces import Embedding
 
 __all__ = ["CNN1d", "CNN2d", "PyloricCNN"]
 
 
-class CNN1d(nn.Module):
+class CNN1d(Embedding):
     """One-dimensional convolutions over traces.
 
     Each layer is a convolution that keeps the length, ReLU and max pooling; a linear layer makes
@@ -57,7 +58,7 @@ class CNN1d(nn.Module):
         return self.net(x.reshape(-1, *self.shape)).view(*x.shape[:-1], self.dim_out)
 
 
-class CNN2d(nn.Module):
+class CNN2d(Embedding):
     """Two-dimensional convolutions over an image, otherwise as `CNN1d`.
 
     Args:
@@ -96,7 +97,7 @@ class CNN2d(nn.Module):
         return self.net(x.reshape(-1, 1, *self.shape)).view(*x.shape[:-1], self.dim_out)
 
 
-class PyloricCNN(nn.Module):
+class PyloricCNN(Embedding):
     """One `CNN1d` for each cell's trace, joined by a fully connected net.
 
     The defaults are those of Gloeckler, Deistler & Macke (2023), "Adversarial robustness of

@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from robust_npe.checks import require
+from robust_npe.estimators.interfaces import Embedding
 
 __all__ = ["MLP", "Identity", "mlp"]
 
@@ -21,7 +22,7 @@ def mlp(dim_in: int, hidden: Sequence[int], dim_out: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(sizes[-1], dim_out))
 
 
-class Identity(nn.Module):
+class Identity(Embedding):
     """No embedding: the z-scored observation itself."""
 
     def __init__(self, dim_x: int) -> None:
@@ -33,7 +34,7 @@ class Identity(nn.Module):
         return x
 
 
-class MLP(nn.Module):
+class MLP(Embedding):
     """Fully connected embedding; the defaults are the published ones.
 
     Args:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
-from robust_npe.estimators.univariate import Affine, RationalQuadraticSpline
+from robust_npe.estimators.kernels.spline import CompiledSpline
+from robust_npe.estimators.univariate import Affine
 
 __all__ = ["MAF", "NSF"]
 
@@ -26,6 +27,8 @@ class MAF(AutoregressiveFlow):
         passes: Sequential steps of the inverse; None is D (fully autoregressive), 2 is a
             coupling flow, whose samples are cheap.
     """
+
+    name = "maf"
 
     def __init__(
         self,
@@ -55,6 +58,8 @@ class NSF(AutoregressiveFlow):
         passes: As in `MAF`.
     """
 
+    name = "nsf"
+
     def __init__(
         self,
         dim_theta: int,
@@ -65,5 +70,5 @@ class NSF(AutoregressiveFlow):
         hidden: Sequence[int] = (100, 100),
         passes: int | None = None,
     ) -> None:
-        spline = RationalQuadraticSpline(bins, bound)
+        spline = CompiledSpline(bins, bound)
         super().__init__(dim_theta, dim_context, spline, transforms, hidden, passes)

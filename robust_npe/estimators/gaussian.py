@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from robust_npe.estimators.embeddings import mlp
+from robust_npe.estimators.interfaces import Head
 
 __all__ = ["DiagonalGaussian", "FullGaussian"]
 
 
-class DiagonalGaussian(nn.Module):
+class DiagonalGaussian(Head):
     """N(mu(x), diag(sigma(x)^2)).
 
     Args:
@@ -36,7 +37,7 @@ class DiagonalGaussian(nn.Module):
         return Independent(Normal(mean, log_std.exp(), validate_args=False), 1, validate_args=False)
 
 
-class FullGaussian(nn.Module):
+class FullGaussian(Head):
     """N(mu(x), L(x) L(x)^T) with a lower triangular L of positive diagonal.
 
     Args:

@@ -23,7 +23,7 @@ __all__ = ["invert", "solve"]
 
 def invert(net: BoundConditioner, univariate: Univariate, z: Tensor) -> Tensor:
     """Return theta with f(theta) = z for `z (D, N)`, differentiable once."""
-    return _Inverse.apply(net, univariate, z, *_tensors(net))
+    return _Inverse.apply(net, univariate, z, net.context_term, *net.weights, *net.biases)
 
 
 @torch.no_grad()
@@ -35,15 +35,14 @@ def solve(
     first = net.context_term.repeat(1, columns // net.context_term.shape[1])
     layers = [first, *(bias.repeat(1, columns) for bias in net.biases)]
     theta, log_slope = torch.empty_like(z), torch.empty_like(z)
-    for coordinates, *rows in net.groups:
-        known, weight = theta[: coordinates.start], net.first
+    for coordinates, *rows in net.blocks.slices:
+        known = theta[: coordinates.start]
         for i, new in enumerate(rows):
             block = layers[i][new]
-            if weight is not None:
-                block.addmm_(weight[new, : known.shape[0]], known)
+            block.addmm_(net.weights[i][new, : known.shape[0]], known)
             if i + 1 < len(rows):
                 block.relu_()
-                known, weight = layers[i][: new.stop], net.weights[i]
+                known = layers[i][: new.stop]
         theta[coordinates], log_slope[coordinates] = univariate.inverse(
             z[coordinates], net.unpack(layers[-1][rows[-1]])
         )
@@ -56,18 +55,20 @@ class _Inverse(torch.autograd.Function):
         ctx: Any, net: BoundConditioner, univariate: Univariate, z: Tensor, *tensors: Tensor
     ) -> Tensor:
         theta, _, layers = solve(net, univariate, z)
-        ctx.settings = net.groups, net.num_parameters, univariate, net.first is not None
+        ctx.settings = net.blocks, net.num_parameters, univariate
         ctx.save_for_backward(theta, *layers, *tensors)
         return theta
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_theta: Tensor) -> tuple[Tensor | None, ...]:
-        groups, num_parameters, univariate, has_first = ctx.settings
-        depth = len(groups[0]) - 1
+        blocks, num_parameters, univariate = ctx.settings
+        depth = len(blocks.ends) - 1
         theta, *saved = ctx.saved_tensors
-        layers, tensors = saved[:depth], saved[depth:]
-        net = _restore(tensors, groups, num_parameters, has_first)
+        layers, context_term, tensors = saved[:depth], saved[depth], saved[depth + 1 :]
+        net = BoundConditioner(
+            context_term, tensors[:depth], tensors[depth:], blocks, num_parameters
+        )
         grad_z, gradients = _pull_back(net, univariate, theta, layers, grad_theta)
         return None, None, grad_z, *_gradients(net, theta, layers, gradients)
 
@@ -89,7 +90,7 @@ def _pull_back(
     grad_theta, grad_z = grad_theta.clone(), torch.empty_like(theta)
     gradients = [torch.zeros_like(layer) for layer in layers]
     active = [(layer > 0).to(theta.dtype) for layer in layers[:-1]]
-    for coordinates, *rows in reversed(net.groups):
+    for coordinates, *rows in reversed(net.blocks.slices):
         new_z = grad_z[coordinates]
         torch.div(grad_theta[coordinates], slope[coordinates], out=new_z)
         outputs = net.unpack(gradients[-1][rows[-1]])
@@ -97,37 +98,20 @@ def _pull_back(
         for i in range(len(layers) - 1, 0, -1):
             new, seen = rows[i], rows[i - 1]
             below = gradients[i - 1][: seen.stop]
-            below.addmm_(net.weights[i - 1][new, : seen.stop].T, gradients[i][new])
+            below.addmm_(net.weights[i][new, : seen.stop].T, gradients[i][new])
             gradients[i - 1][seen].mul_(active[i - 1][seen])
-        if net.first is not None and coordinates.start:
-            weight = net.first[rows[0], : coordinates.start]
-            grad_theta[: coordinates.start].addmm_(weight.T, gradients[0][rows[0]])
+        weight = net.weights[0][rows[0], : coordinates.start]
+        grad_theta[: coordinates.start].addmm_(weight.T, gradients[0][rows[0]])
     return grad_z, gradients
 
 
 def _gradients(
     net: BoundConditioner, theta: Tensor, layers: list[Tensor], gradients: list[Tensor]
 ) -> list[Tensor]:
-    """Return the gradients of `_tensors(net)`."""
-    batch = net.context_term.shape[1]
-    result = [gradients[0].unflatten(1, (-1, batch)).sum(1)]
-    if net.first is not None:
-        result.append(gradients[0] @ theta[: net.first.shape[1]].T)
-    pairs = zip(gradients[1:], layers[:-1], strict=True)
-    result += [gradient @ layer.T for gradient, layer in pairs]
-    return result + [gradient.sum(1, keepdim=True) for gradient in gradients[1:]]
-
-
-def _tensors(net: BoundConditioner) -> list[Tensor]:
-    first = [] if net.first is None else [net.first]
-    return [net.context_term, *first, *net.weights, *net.biases]
-
-
-def _restore(
-    tensors: list[Tensor], groups: list[list[slice]], num_parameters: int, has_first: bool
-) -> BoundConditioner:
-    """Undo `_tensors`."""
-    context_term, *rest = tensors
-    first, rest = (rest[0], rest[1:]) if has_first else (None, rest)
-    half = len(rest) // 2
-    return BoundConditioner(context_term, first, rest[:half], rest[half:], groups, num_parameters)
+    """Return the gradients with respect to context term, weights and biases."""
+    inputs = [theta[: net.weights[0].shape[1]], *layers[:-1]]
+    return [
+        gradients[0].unflatten(1, (-1, net.context_term.shape[1])).sum(1),
+        *(gradient @ below.T for gradient, below in zip(gradients, inputs, strict=True)),
+        *(gradient.sum(1, keepdim=True) for gradient in gradients[1:]),
+    ]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Size, Tensor
 from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic, pair_shape, paired
 from robust_npe.checks import require
 from robust_npe.estimators.embeddings import mlp
+from robust_npe.estimators.interfaces import Head
+from robust_npe.estimators.univariate import soft_clip
 
 __all__ = ["GaussianMixture", "MixtureDensityNetwork"]
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+MAX_DISTANCE = 1e6  # in standard deviations of a component
+LOG_STD_LIMIT = 12.0  # what training may reach, in units of the prior's standard deviation
 
 
 class GaussianMixture(Antithetic, Distribution):
@@ -33,7 +40,8 @@ class GaussianMixture(Antithetic, Distribution):
     Args:
         logits: Unnormalised log weights, shape `(*, K)`.
         means: Shape `(*, K, D)`.
-        stds: Shape `(*, K, D)`, positive.
+        stds: Shape `(*, K, D)`, not negative; components too narrow for the type of the numbers
+            are as narrow as it allows.
     """
 
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 (torch's interface)
@@ -42,8 +50,8 @@ class GaussianMixture(Antithetic, Distribution):
     def __init__(self, logits: Tensor, means: Tensor, stds: Tensor) -> None:
         self.log_weights = logits.log_softmax(-1)
         self.means = means
-        self.stds = stds
-        self._components = Normal(means, stds, validate_args=False)
+        self.stds = stds.clamp(min=torch.finfo(stds.dtype).tiny)
+        self._components = Normal(means, self.stds, validate_args=False)
         super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=False)
 
     def log_prob(self, theta: Tensor) -> Tensor:
@@ -79,7 +87,9 @@ class GaussianMixture(Antithetic, Distribution):
 
     def _component_log_probs(self, theta: Tensor) -> Tensor:
         """Log density of each coordinate under each component, `(*, K, D)`."""
-        return self._components.log_prob(theta.unsqueeze(-2))
+        # without a limit, the square of a distance overflows and its gradient is not a number
+        z = ((theta.unsqueeze(-2) - self.means) / self.stds).clamp(-MAX_DISTANCE, MAX_DISTANCE)
+        return -0.5 * z.square() - self.stds.log() - HALF_LOG_2PI
 
     def _weights_given_previous(self, theta: Tensor) -> Tensor:
         """w_k(theta_{<d}), the weights of the conditional of coordinate d: `(*, K, D)`."""
@@ -97,7 +107,7 @@ class GaussianMixture(Antithetic, Distribution):
         normal = self._components
         weights = self._weights_given_previous(theta)
         cdf = normal.cdf(theta.unsqueeze(-2))
-        density = normal.log_prob(theta.unsqueeze(-2)).exp()
+        density = self._component_log_probs(theta).exp()
         slope = (self.means - theta.unsqueeze(-2)) / self.stds**2
         # d/dtheta_j of sum_k w_kd cdf_kd for j < d: the weights move, w_kd being a softmax
         joint = torch.einsum("...kd,...kd,...kj->...dj", weights, cdf, slope)
@@ -108,7 +118,7 @@ class GaussianMixture(Antithetic, Distribution):
         return below + torch.diag_embed(diagonal)
 
 
-class MixtureDensityNetwork(nn.Module):
+class MixtureDensityNetwork(Head):
     """Mixture of diagonal Gaussians whose parameters a network computes.
 
     References:
@@ -122,6 +132,7 @@ class MixtureDensityNetwork(nn.Module):
     """
 
     name = "mdn"
+    version: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -140,6 +151,5 @@ class MixtureDensityNetwork(nn.Module):
         """Return the mixture for `context (*, C)`."""
         k, d = self.components, self.dim_theta
         logits, means, log_stds = self.net(context).split([k, k * d, k * d], dim=-1)
-        return GaussianMixture(
-            logits, means.unflatten(-1, (k, d)), log_stds.unflatten(-1, (k, d)).exp()
-        )
+        stds = soft_clip(log_stds, LOG_STD_LIMIT).exp()
+        return GaussianMixture(logits, means.unflatten(-1, (k, d)), stds.unflatten(-1, (k, d)))

@@ -18,6 +18,7 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
+from robust_npe.estimators.interfaces import Head
 
 __all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF"]
 
@@ -72,7 +73,7 @@ class NflowsDistribution(Antithetic, Distribution):
         return Normal(0.0, 1.0, validate_args=False).log_prob(z).sum(-1)
 
 
-class _NflowsFlow(nn.Module):
+class _NflowsFlow(Head):
     """Autoregressive transforms with reversed order in between.
 
     The first coordinate of nflows' MADE does not see the context at all, so the order has to

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from robust_npe.checks import require
-from robust_npe.compiling import fits_kernels
 
 __all__ = ["Affine", "RationalQuadraticSpline", "Univariate"]
 
@@ -39,7 +38,7 @@ class Univariate(Protocol):
         ...
 
 
-def _soft_clip(a: Tensor, bound: float) -> Tensor:
+def soft_clip(a: Tensor, bound: float) -> Tensor:
     """Map R smoothly to (-bound, bound), with slope 1 at zero: a / (1 + |a| / bound)."""
     # written without abs, whose second derivative is costly zeros
     return a / (1 + a * (a.detach().sign() / bound))
@@ -52,12 +51,12 @@ class Affine:
 
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        shift, log_slope = phi[0], _soft_clip(phi[1], LOG_SLOPE_LIMIT)
+        shift, log_slope = phi[0], soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return torch.addcmul(shift, x, log_slope.exp()), log_slope
 
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        shift, log_slope = phi[0], _soft_clip(phi[1], LOG_SLOPE_LIMIT)
+        shift, log_slope = phi[0], soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return (y - shift) * (-log_slope).exp(), log_slope
 
     @torch.no_grad()
@@ -89,44 +88,32 @@ class RationalQuadraticSpline:
         self.size_limit = LOG_SLOPE_LIMIT / 2  # of the logarithm
 
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`; not for the transforms of `torch.func`, see `forward_by_torch`."""
-        if x.ndim == 2 and fits_kernels(x):
-            from robust_npe.estimators import compiled_spline  # numba takes long to import
-
-            return compiled_spline.forward(self, x, phi)
-        return self.forward_by_torch(x, phi)
-
-    def forward_by_torch(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`; by operations of torch alone."""
+        """See `Univariate`."""
         inside, u = self._to_unit(x)
         left, size, slopes = self._find_bin(u, phi, axis=0)
-        ratio = size[1] / size[0]
-        z = (u - left[0]) / size[0]
-        first, bend = ratio - slopes[0], slopes[0] + slopes[1] - 2 * ratio
-        denominator = _denominator(z, ratio, bend)
-        rise = z * torch.addcmul(slopes[0], z, first) / denominator
+        s = size[1] / size[0]
+        xi = (u - left[0]) / size[0]
+        e, q = s - slopes[0], slopes[0] + slopes[1] - 2 * s
+        denominator = _denominator(xi, s, q)
+        rise = xi * torch.addcmul(slopes[0], xi, e) / denominator
         y = torch.addcmul(left[1], size[1], rise)
-        log_slope = _log_slope(z, ratio, slopes[0], first, bend, denominator)
+        log_slope = _log_slope(xi, s, slopes[0], e, q, denominator)
         return self._from_unit(inside, y, x), torch.where(inside, log_slope, 0.0)
 
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate`."""
-        if y.ndim == 2 and fits_kernels(y) and not torch.is_grad_enabled():
-            from robust_npe.estimators import compiled_spline  # numba takes long to import
-
-            return compiled_spline.inverse(self, y, phi)
         inside, v = self._to_unit(y)
         left, size, slopes = self._find_bin(v, phi, axis=1)
-        ratio = size[1] / size[0]
-        first, bend = ratio - slopes[0], slopes[0] + slopes[1] - 2 * ratio
+        s = size[1] / size[0]
+        e, q = s - slopes[0], slopes[0] + slopes[1] - 2 * s
         rise = v - left[1]
-        a = size[1] * first + rise * bend
-        b = size[1] * slopes[0] - rise * bend
-        c = -ratio * rise
-        z = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
-        denominator = _denominator(z, ratio, bend)
-        log_slope = _log_slope(z, ratio, slopes[0], first, bend, denominator)
-        x = self._from_unit(inside, left[0] + z * size[0], y)
+        a = size[1] * e + rise * q
+        b = size[1] * slopes[0] - rise * q
+        c = -s * rise
+        xi = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+        denominator = _denominator(xi, s, q)
+        log_slope = _log_slope(xi, s, slopes[0], e, q, denominator)
+        x = self._from_unit(inside, left[0] + xi * size[0], y)
         return x, torch.where(inside, log_slope, 0.0)
 
     def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +127,7 @@ class RationalQuadraticSpline:
     def relative_sizes(self, phi: Tensor) -> Tensor:
         """Return widths and heights of all bins, `(2, K, *)`, up to factors."""
         # no maximum has to be subtracted before exp: the clipped values are small
-        sizes = _soft_clip(phi[: 2 * self.bins], self.size_limit).exp()
+        sizes = soft_clip(phi[: 2 * self.bins], self.size_limit).exp()
         return sizes.unflatten(0, (2, self.bins))
 
     def _to_unit(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,18 +154,18 @@ class RationalQuadraticSpline:
         # the log slope at both ends of the interval is zero, as that of the identity outside
         padded = torch.nn.functional.pad(inner, (0, 0) * u.ndim + (1, 1))
         raw = padded.gather(0, torch.stack((index, index + 1)))
-        slopes = _soft_clip(raw, LOG_SLOPE_LIMIT).exp()
+        slopes = soft_clip(raw, LOG_SLOPE_LIMIT).exp()
         return left, size, slopes
 
 
-def _denominator(z: Tensor, ratio: Tensor, bend: Tensor) -> Tensor:
-    """Denominator of the rational function in the bin's own coordinate z in [0, 1]."""
-    return torch.addcmul(ratio, bend, torch.addcmul(z, z, z, value=-1))
+def _denominator(xi: Tensor, s: Tensor, q: Tensor) -> Tensor:
+    """Denominator of the rational function in the bin's own coordinate xi in [0, 1]."""
+    return torch.addcmul(s, q, torch.addcmul(xi, xi, xi, value=-1))
 
 
 def _log_slope(
-    z: Tensor, ratio: Tensor, start: Tensor, first: Tensor, bend: Tensor, denominator: Tensor
+    xi: Tensor, s: Tensor, d0: Tensor, e: Tensor, q: Tensor, denominator: Tensor
 ) -> Tensor:
-    """Logarithm of the derivative, whose numerator is quadratic in z."""
-    numerator = torch.addcmul(start, z, torch.addcmul(2 * first, z, bend))
-    return (ratio / denominator).square().mul(numerator).log()
+    """Logarithm of the derivative, whose numerator is quadratic in xi."""
+    numerator = torch.addcmul(d0, xi, torch.addcmul(2 * e, xi, q))
+    return (s / denominator).square().mul(numerator).log()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from robust_npe.components import Component
 from robust_npe.posterior import Posterior
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
@@ -61,16 +62,8 @@ class Measurement:
     per_observation: Tensor | None = None
 
 
-class Metric(ABC):
-    """Something to measure on clean or perturbed observations.
-
-    Attributes:
-        name: As in `metric=<name>`.
-        version: Raised when the same arguments come to mean something else.
-    """
-
-    name: str
-    version: ClassVar[int] = 1
+class Metric(Component, ABC):
+    """Something to measure on clean or perturbed observations."""
 
     @abstractmethod
     def __call__(self, context: Context) -> list[Measurement]:

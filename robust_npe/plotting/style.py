@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+
+from robust_npe.files import write_atomically
 
 __all__ = [
     "COLORS",
@@ -146,7 +149,6 @@ def require_one_setting(table: pd.DataFrame, where: str) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure atomically; the format follows the file's suffix."""
-    temporary = path.with_name("." + path.name)
+    settings: dict[str, Any] = {"format": path.suffix[1:], "metadata": {"Software": None}}
     with style():
-        figure.savefig(temporary, format=path.suffix.lstrip("."), metadata={"Software": None})
-    temporary.replace(path)
+        write_atomically(path, lambda file: figure.savefig(file, **settings))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Barrier, BrokenBarrierError
 
 import emcee
 import numpy as np
@@ -48,8 +44,7 @@ def run_chains(
     """Run independent ensembles from points spread over the posterior.
 
     Half of the moves stretch, the others are differential evolution, some of them with jumps
-    from mode to mode. The first half of the steps is warm-up. The likelihoods of all walkers of
-    all ensembles are computed together.
+    from mode to mode. The first half of the steps is warm-up.
 
     References:
         Foreman-Mackey, Hogg, Lang & Goodman (2013), "emcee: the MCMC hammer",
@@ -64,76 +59,23 @@ def run_chains(
         ensembles: Number of independent ensembles.
     """
     walkers = max(walkers, 2 * target.dim + 2)
-    together = _Together(target, ensembles)
-    jobs = []
-    for k in range(ensembles):
+    chains, log_targets = [], []
+    for _ in range(ensembles):
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         first = emcee.State(
             _positions(target, start, walkers, generator),
             random_state=np.random.RandomState(seed).get_state(),
         )
-        jobs.append((_sampler(together.density(k), walkers, target.dim), first))
-
-    def run(job: tuple[emcee.EnsembleSampler, emcee.State]) -> None:
-        with together.stopping_on_error():
-            job[0].run_mcmc(job[1], steps, skip_initial_state_check=True)
-
-    with ThreadPoolExecutor(ensembles) as pool, together.stopping_on_error():
-        futures = [pool.submit(run, job) for job in jobs]
-        errors = [error for future in futures if (error := future.exception())]
-    if errors:  # one failed; the others only tell that they waited in vain
-        raise next((e for e in errors if not isinstance(e, BrokenBarrierError)), errors[0])
-    samplers = [sampler for sampler, _ in jobs]
-    chains = [sampler.get_chain(discard=steps // 2) for sampler in samplers]
-    log_targets = [sampler.get_log_prob(discard=steps // 2) for sampler in samplers]
+        sampler = _sampler(target, walkers)
+        sampler.run_mcmc(first, steps, skip_initial_state_check=True)
+        chains.append(sampler.get_chain(discard=steps // 2))
+        log_targets.append(sampler.get_log_prob(discard=steps // 2))
     ess = [chain.shape[0] * walkers / _autocorrelation_times(chain) for chain in chains]
     stacked = torch.from_numpy(np.stack(chains))
     flat, flat_log = stacked.flatten(0, 2), torch.from_numpy(np.stack(log_targets)).flatten()
     order = torch.randperm(len(flat), generator=generator)
     total = np.sum(ess, axis=0).min()
     return Chains(flat[order], flat_log[order], float(total), nested_rhat(stacked))
-
-
-class _Together:
-    """Lets samplers in several threads wait for one another, to compute all densities in one call.
-
-    That is what makes small ensembles affordable where the cost of a call hardly depends on the
-    number of parameters. All samplers make the same number of calls: one for the start, and one
-    for each half of the walkers in each step.
-
-    Args:
-        target: Unnormalised density.
-        count: Number of samplers.
-    """
-
-    def __init__(self, target: Target, count: int) -> None:
-        self.target = target
-        self.points = [np.empty((0, target.dim))] * count
-        self.values = [np.empty(0)] * count
-        self.barrier = Barrier(count, action=self._compute)
-
-    def _compute(self) -> None:
-        values = self.target(torch.from_numpy(np.concatenate(self.points))).numpy()
-        self.values = np.split(values, np.cumsum([len(z) for z in self.points[:-1]]))
-
-    def density(self, k: int) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the log density for the k-th sampler."""
-
-        def log_density(z: np.ndarray) -> np.ndarray:
-            self.points[k] = z
-            self.barrier.wait()
-            return self.values[k]
-
-        return log_density
-
-    @contextmanager
-    def stopping_on_error(self) -> Iterator[None]:
-        """Do not let the others wait for a sampler that has failed, or after an interrupt."""
-        try:
-            yield
-        except BaseException:
-            self.barrier.abort()
-            raise
 
 
 def _autocorrelation_times(chain: np.ndarray) -> np.ndarray:
@@ -143,15 +85,16 @@ def _autocorrelation_times(chain: np.ndarray) -> np.ndarray:
     return np.maximum(np.nan_to_num(times, nan=len(chain)), 1.0)
 
 
-def _sampler(
-    log_density: Callable[[np.ndarray], np.ndarray], walkers: int, dim: int
-) -> emcee.EnsembleSampler:
+def _sampler(target: Target, walkers: int) -> emcee.EnsembleSampler:
+    def log_density(z: np.ndarray) -> np.ndarray:
+        return target(torch.from_numpy(z)).numpy()
+
     moves = [
         (emcee.moves.StretchMove(), 0.5),
         (emcee.moves.DEMove(), 0.4),
         (emcee.moves.DEMove(gamma0=1.0), 0.1),
     ]
-    return emcee.EnsembleSampler(walkers, dim, log_density, moves=moves, vectorize=True)
+    return emcee.EnsembleSampler(walkers, target.dim, log_density, moves=moves, vectorize=True)
 
 
 def _positions(target: Target, start: Tensor, walkers: int, generator: Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
+from robust_npe.components import Component
 from robust_npe.random import draws_from
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Reference:
     samples: Tensor
 
 
-class Task(ABC):
+class Task(Component, ABC):
     """A prior over parameters and a simulator of observations.
 
     A subclass sets `name`, `prior` (event shape `(D,)`) and `dim_x`, and implements `simulate`.
@@ -50,7 +51,6 @@ class Task(ABC):
         embedding: Name of the embedding that suits x, used where none is asked for.
     """
 
-    name: str
     prior: Distribution
     dim_x: int
     num_references: int = 0

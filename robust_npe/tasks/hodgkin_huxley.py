@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Uniform
 
 from robust_npe.checks import require
-from robust_npe.tasks.adaptive import Stimulus, solve_adaptive
 from robust_npe.tasks.base import Task
-from robust_npe.tasks.membrane import Membrane, resting_state
 from robust_npe.tasks.noise import gaussian_norm, normal_log_prob
 from robust_npe.tasks.plots import draw_trace
 
@@ -67,11 +66,12 @@ class HodgkinHuxley(Task):
     """
 
     name = "hodgkin_huxley"
+    version: ClassVar[int] = 2
     embedding = "mlp"
 
     def __init__(
         self,
-        bounds: Mapping[str, tuple[float, float]] = PAPER_BOUNDS,
+        bounds: Mapping[str, Sequence[float]] = PAPER_BOUNDS,
         fixed: Mapping[str, float] | None = None,
         num_points: int = 200,
         duration: float = 60.0,
@@ -87,8 +87,9 @@ class HodgkinHuxley(Task):
         given = sorted([*bounds, *fixed])
         expected = f"each of {list(PARAMETERS)} once, in one of the two"
         require(given == sorted(PARAMETERS), "task.bounds and task.fixed", given, expected)
-        for name, (low, high) in bounds.items():
-            require(low < high, f"task.bounds.{name}", (low, high), "a lower and a higher number")
+        for name, ends in bounds.items():
+            ordered = len(ends) == 2 and ends[0] < ends[1]
+            require(ordered, f"task.bounds.{name}", ends, "a lower and a higher number")
         require(num_points >= 2, "task.num_points", num_points, "at least 2")
         require(0 < onset < offset < duration, "task.onset", onset, "before offset and duration")
         require(noise_std > 0, "task.noise_std", noise_std, "positive")
@@ -138,27 +139,34 @@ class HodgkinHuxley(Task):
             theta: Parameters of shape `(*, D)`.
             num_points: Number of equally spaced times, the task's own by default.
         """
-        columns = [
-            theta[..., self.free.index(name)].double()
-            if name in self.free
-            else torch.full(theta.shape[:-1], self.fixed[name], dtype=torch.float64)
-            for name in PARAMETERS
-        ]
-        stimulus = Stimulus(self.onset, self.offset, lambda p: self.current * self._gain(p))
-        return solve_adaptive(
-            lambda p: Membrane(p, self._gain(p), self.g_leak),
-            resting_state,
-            torch.stack(columns, dim=-1),
-            stimulus,
-            float(self.times[-1]),
-            num_points or len(self.times),
-            self.tolerance,
-        )
+        from robust_npe.tasks.membrane import solve_voltage  # imports numba
 
-    def _gain(self, parameters: Tensor) -> Tensor:
-        """What turns a current into a change of voltage, `(B,)`."""
-        capacitance = parameters[PARAMETERS.index("C")]
-        return 1 / capacitance if self.divide_by_capacitance else capacitance.clone()
+        num_points = num_points or len(self.times)
+        require(num_points >= 2, "num_points", num_points, "at least 2")
+        if torch.is_grad_enabled() and theta.requires_grad:
+            raise ValueError(
+                "theta requires a gradient, which the solver cannot give: call .detach() on it "
+                "or simulate under torch.no_grad()."
+            )
+        duration = float(self.times[-1])
+        times = torch.linspace(0, duration, num_points, dtype=torch.float64).numpy()
+        stops = np.array([self.onset, self.offset, duration])
+        neurons = self._neurons(theta.detach().double())
+        voltage = np.full((len(neurons), num_points), np.nan)
+        solve_voltage(neurons.numpy(), self.current, stops, times, self.tolerance.numpy(), voltage)
+        return torch.from_numpy(voltage).reshape(*theta.shape[:-1], num_points)
+
+    def _neurons(self, theta: Tensor) -> Tensor:
+        """Parameters as the kernel takes them: `(N, 8)` for theta `(*, D)` with N members."""
+        flat = theta.reshape(-1, len(self.free))
+        neurons = flat.new_empty(len(flat), len(PARAMETERS) + 1)
+        for column, name in enumerate(PARAMETERS):
+            free = name in self.free
+            neurons[:, column] = flat[:, self.free.index(name)] if free else self.fixed[name]
+        if self.divide_by_capacitance:
+            neurons[:, PARAMETERS.index("C")].reciprocal_()
+        neurons[:, -1] = self.g_leak
+        return neurons
 
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
         """See `Task.simulate`; a voltage that could not be solved is NaN."""

@@ -26,11 +26,11 @@ __all__ = ["SBIBM", "SBIBM_TASKS"]
 MODELS: dict[str, Callable[[], models.Model]] = {
     "bernoulli_glm": models.BernoulliGLM,
     "bernoulli_glm_raw": models.BernoulliGLMRaw,
-    "gaussian_linear": models.GaussianLinear,
+    "gaussian_linear": models.BenchmarkGaussianLinear,
     "gaussian_linear_uniform": models.GaussianLinearUniform,
-    "gaussian_mixture": models.GaussianMixture,
-    "lotka_volterra": dynamics.LotkaVolterra,
-    "sir": dynamics.SIR,
+    "gaussian_mixture": models.BenchmarkGaussianMixture,
+    "lotka_volterra": dynamics.BenchmarkLotkaVolterra,
+    "sir": dynamics.BenchmarkSIR,
     "slcp": models.SLCP,
     "slcp_distractors": models.SLCPDistractors,
     "two_moons": models.TwoMoons,
@@ -107,14 +107,16 @@ class SBIBM(Task):
         """Exact posterior of `gaussian_linear`: half the observation, half the variance."""
         if not self.knows("true_posterior"):
             raise NotImplementedError(f"task {self.name} has no closed-form posterior")
-        assert isinstance(self.model, models.GaussianLinear)
+        assert isinstance(self.model, models.BenchmarkGaussianLinear)
         scale = torch.eye(self.dim_x, dtype=x.dtype) * (self.model.noise_std / 2**0.5)
         return MultivariateNormal(x / 2, scale_tril=scale)
 
     def knows(self, what: str) -> bool:
         """See `Task.knows`; only `gaussian_linear` has a posterior in closed form."""
         if what == "true_posterior":
-            return type(self.model) is models.GaussianLinear  # not its child with a uniform prior
+            return (
+                type(self.model) is models.BenchmarkGaussianLinear
+            )  # not its child with a uniform prior
         return super().knows(what)
 
     def reference(self, i: int) -> Reference:

@@ -14,10 +14,10 @@ from robust_npe.tasks.ode import solve_rk4
 from robust_npe.tasks.sbibm_models import Model
 from robust_npe.tasks.sir import sir_system
 
-__all__ = ["SIR", "LotkaVolterra"]
+__all__ = ["BenchmarkLotkaVolterra", "BenchmarkSIR"]
 
 
-class SIR(Model):
+class BenchmarkSIR(Model):
     """Epidemic in a million people: 1000 of them tested every 17th day."""
 
     dim_x = 10
@@ -58,7 +58,7 @@ class SIR(Model):
         return (solution[..., 1, :] / self.population).clamp(0, 1)
 
 
-class LotkaVolterra(Model):
+class BenchmarkLotkaVolterra(Model):
     """Prey and predator every 2.1 days, with log-normal noise of scale 0.1."""
 
     dim_x = 20

@@ -16,19 +16,19 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, Uniform
 from torch.nn.functional import logsigmoid, softplus
 
+from robust_npe.tasks.distractors import Distractors
 from robust_npe.tasks.noise import (
     gaussian_norm,
     normal_log_prob,
 )
-from robust_npe.tasks.student_mixture import StudentMixture
 
 __all__ = [
     "SLCP",
+    "BenchmarkGaussianLinear",
+    "BenchmarkGaussianMixture",
     "BernoulliGLM",
     "BernoulliGLMRaw",
-    "GaussianLinear",
     "GaussianLinearUniform",
-    "GaussianMixture",
     "Model",
     "SLCPDistractors",
     "TwoMoons",
@@ -54,7 +54,7 @@ class Model(ABC):
         """Return log p(x|theta) for theta `(*, D)` and x `(*, Dx)`, broadcast."""
 
 
-class GaussianLinear(Model):
+class BenchmarkGaussianLinear(Model):
     """theta ~ N(0, 0.1 I), x ~ N(theta, 0.1 I) in ten dimensions."""
 
     dim_x = 10
@@ -73,14 +73,14 @@ class GaussianLinear(Model):
         return normal_log_prob(x, theta, self.noise_std)
 
 
-class GaussianLinearUniform(GaussianLinear):
+class GaussianLinearUniform(BenchmarkGaussianLinear):
     """theta ~ U(-1, 1), x ~ N(theta, 0.1 I) in ten dimensions."""
 
     def __init__(self) -> None:
         self.prior = _box(1.0, 10)
 
 
-class GaussianMixture(Model):
+class BenchmarkGaussianMixture(Model):
     """theta ~ U(-10, 10), x ~ 0.5 N(theta, I) + 0.5 N(theta, 0.01 I) in two dimensions."""
 
     dim_x = 2
@@ -177,7 +177,7 @@ class SLCPDistractors(SLCP):
     def __init__(self) -> None:
         super().__init__()
         numbers = np.random.RandomState(42)
-        self.noise = StudentMixture.random(numbers, components=20, dim=92)
+        self.noise = Distractors.random(numbers, components=20, dim=92)
         self.order = torch.from_numpy(numbers.permutation(self.dim_x))
         self.informative = self.order.argsort()[:8]
 

@@ -41,7 +41,7 @@ class VAE(Task):
     name = "vae"
     embedding = "mlp"
 
-    def __init__(self, decoder: str | Path | None = None, noise_std: float = 0.05) -> None:
+    def __init__(self, decoder: Path | None = None, noise_std: float = 0.05) -> None:
         require(noise_std > 0, "task.noise_std", noise_std, "positive")
         self.decoder = load_decoder(decoder or DEFAULT_DECODER)
         weights = list(self.decoder.parameters())

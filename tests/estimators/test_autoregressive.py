@@ -63,7 +63,7 @@ def zuko_twin(flow, kind, context, passes, hidden=(16, 13)):
 def copy_conditioner(mine, context_weight, context_bias, theirs, dim, reverse):
     """Ours are sorted by degree and in ascending order of coordinates."""
     layers = [layer for layer in theirs if not isinstance(layer, nn.ReLU)]
-    groups = len(mine.groups)
+    groups = len(mine.blocks.slices)
     place = [torch.arange(layer.out_features) for layer in layers]
     for i, layer in enumerate(layers[:-1]):
         place[i] = (torch.arange(layer.out_features) % groups).argsort(stable=True)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from robust_npe.estimators import GaussianMixture
+from robust_npe.estimators import GaussianMixture, MixtureDensityNetwork
 from robust_npe.random import draws_from, stream
 
 K, D = 3, 2
@@ -127,3 +129,28 @@ def test_components_far_apart_give_finite_gradients():
     share = (theta[:, 0] < 0).float().mean()
     expected = torch.stack([share, 1 - share]).unsqueeze(1).expand(2, 2)
     torch.testing.assert_close(gradient, expected.detach(), atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_components_too_narrow_for_numbers_do_not_spoil_the_others(dtype):
+    stds = torch.tensor([-200.0, 0.0], dtype=dtype).exp()[:, None].requires_grad_(True)
+    theta = torch.tensor([0.5], dtype=dtype, requires_grad=True)
+    logits, means = torch.zeros(2, dtype=dtype), torch.zeros(2, 1, dtype=dtype)
+    log_prob = GaussianMixture(logits, means, stds).log_prob(theta)
+    expected = math.log(0.5) + Normal(0.0, 1.0).log_prob(torch.tensor(0.5))
+    assert float(log_prob.detach()) == pytest.approx(float(expected), abs=1e-6)
+    gradients = torch.autograd.grad(log_prob, (theta, stds))
+    assert gradients[0].item() == pytest.approx(-0.5, abs=1e-6)
+    assert gradients[1].isfinite().all()
+
+
+def test_training_cannot_reach_widths_that_are_no_numbers():
+    with draws_from(stream(0)):
+        net = MixtureDensityNetwork(2, 3, components=2)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1e4)
+    q = net(torch.randn(50, 3, generator=stream(1)))
+    assert float(q.stds.detach().min()) > 1e-6
+    assert float(q.stds.detach().max()) < 1e6
+    assert q.log_prob(torch.zeros(50, 2)).isfinite().all()

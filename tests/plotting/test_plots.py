@@ -34,6 +34,7 @@ def row(**changes):
         "defense_epsilon": math.nan,
         "num_simulations": 100,
         "seed": 0,
+        "data_seed": 0,
         "attack": "pgd",
         "norm": "l2",
         "objective": "kl_forward",

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from robust_npe.config import build, config_directory
+from robust_npe.components import build
+from robust_npe.paths import config_directory
 from robust_npe.random import draws_from, stream
+from robust_npe.tasks import Task
 
 FOLDER = config_directory() / "task"
 NAMES = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
@@ -16,7 +24,7 @@ NAMES = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob(
 @pytest.fixture(scope="module", params=NAMES)
 def task(request):
     config = OmegaConf.load(FOLDER / f"{request.param}.yaml")
-    return build(config.get("task", config), "task")
+    return build(OmegaConf.to_container(config), "task", Task)
 
 
 def simulated(task, num, seed=0):
@@ -140,3 +148,18 @@ def test_plot_draws(task, pairs, axes):
     task.plot(axes, pairs[1][0])
     assert axes.has_data() or axes.images
     assert axes.get_xlabel() or axes.images
+
+
+def checkable(hint):
+    """Whether a value from a YAML file can be checked against the hint."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType, Sequence, Mapping):
+        return all(map(checkable, get_args(hint)))
+    return origin is Literal or hint in (int, float, bool, str, Path, NoneType)
+
+
+def test_arguments_can_be_checked_and_have_a_version(task):
+    hints = get_type_hints(type(task).__init__)
+    names = list(signature(type(task)).parameters)
+    assert {name: hints[name] for name in names if not checkable(hints[name])} == {}
+    assert type(task).version >= 1

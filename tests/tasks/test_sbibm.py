@@ -8,8 +8,8 @@ from scipy.stats import t
 from torch.distributions import Binomial, MultivariateNormal
 
 from robust_npe.random import stream
+from robust_npe.tasks.distractors import Distractors
 from robust_npe.tasks.sbibm import SBIBM, SBIBM_TASKS
-from robust_npe.tasks.student_mixture import StudentMixture
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("sbibm") is None, reason="needs the extra sbibm"
@@ -205,10 +205,10 @@ def test_stored_statistics_are_those_of_the_stored_spikes():
         )
 
 
-def test_student_mixture_against_scipy_in_one_dimension():
+def test_distractors_against_scipy_in_one_dimension():
     location = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
     factor = torch.tensor([[[0.5]], [[-2.0]]], dtype=torch.float64)
-    draws = StudentMixture(location, factor).sample(20_000, stream(0))[:, 0]
+    draws = Distractors(location, factor).sample(20_000, stream(0))[:, 0]
     for edge in (-2.0, 0.0, 3.0):
         below = (t.cdf(edge, 2, -1, 0.5) + t.cdf(edge, 2, 2, 2)) / 2
         assert float((draws < edge).double().mean()) == pytest.approx(below, abs=0.012)

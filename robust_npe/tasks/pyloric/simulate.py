@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robust_npe.compiling import announced
+from robust_npe.compiling import log_compilation
 from robust_npe.tasks.pyloric import constants as c
 from robust_npe.tasks.pyloric.exact import run_exact
 from robust_npe.tasks.pyloric.lanes import LANES, run_lanes
@@ -21,8 +21,8 @@ from robust_npe.tasks.pyloric.temperature import Q10
 
 __all__ = ["Exact", "Simulation", "simulate", "simulate_exact"]
 
-_run_lanes = announced(run_lanes, "the float32 pyloric simulator")
-_run_exact = announced(run_exact, "the float64 pyloric simulator")
+_run_lanes = log_compilation(run_lanes, "the float32 pyloric simulator")
+_run_exact = log_compilation(run_exact, "the float64 pyloric simulator")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robust_npe.compiling import announced
+from robust_npe.compiling import log_compilation
 from robust_npe.tasks.pyloric import constants as c
 from robust_npe.tasks.pyloric.bursts import find_bursts, find_spikes, smooth, smoothing_matrix
 from robust_npe.tasks.pyloric.circuit import KERNELS, NUM_OPTIONAL, NUM_STATISTICS, analyse
@@ -31,7 +31,7 @@ OPTIONAL_STATISTICS: Final = (
     *(f"num_spikes {cell}" for cell in c.CELLS),
     *(f"voltage_{name} {cell}" for cell in c.CELLS for name in ("mean", "sd", "skew", "kurtosis")),
 )
-_analyse = announced(analyse, "the pyloric summary statistics", *KERNELS)
+_analyse = log_compilation(analyse, "the pyloric summary statistics", *KERNELS)
 
 
 @dataclass(frozen=True)

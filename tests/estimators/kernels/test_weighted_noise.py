@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from robust_npe.estimators.weighted_noise import _place, weighted_noise
+from robust_npe.estimators.kernels.weighted_noise import _place, weighted_noise
 from robust_npe.random import stream
 
 

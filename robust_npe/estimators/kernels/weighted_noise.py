@@ -10,7 +10,7 @@ import torch
 from numba import njit
 from torch import Generator, Tensor
 
-from robust_npe.compiling import announced
+from robust_npe.compiling import log_compilation
 
 __all__ = ["weighted_noise"]
 
@@ -38,7 +38,7 @@ def weighted_noise(
         Vectors as columns `(dim, count)`, and their weights `(count,)`.
     """
     normal = torch.randn(-(-count // 2), 2 * dim + 3, generator=generator, dtype=dtype)
-    z, weight = _announced_place(normal.numpy(), count)
+    z, weight = _logged_place(normal.numpy(), count)
     return torch.from_numpy(z), torch.from_numpy(weight)
 
 
@@ -80,4 +80,4 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-_announced_place = announced(_place, "the noise of samples")
+_logged_place = log_compilation(_place, "the noise of samples")

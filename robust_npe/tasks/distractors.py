@@ -1,4 +1,4 @@
-"""Mixture of multivariate Student t distributions: the distractors of a benchmark task."""
+"""Distractors of a benchmark task: a mixture of multivariate Student t distributions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["StudentMixture"]
+__all__ = ["Distractors"]
 
 
-class StudentMixture:
+class Distractors:
     """Equally weighted Student t distributions with two degrees of freedom, in float64.
 
     It only draws samples. Random triangular factors of many dimensions are too badly conditioned
@@ -25,7 +25,7 @@ class StudentMixture:
         self.factor = factor
 
     @classmethod
-    def random(cls, numbers: np.random.RandomState, components: int, dim: int) -> StudentMixture:
+    def random(cls, numbers: np.random.RandomState, components: int, dim: int) -> Distractors:
         """Draw a mixture in the order of draws that sbibm used, so that seed 42 gives its own."""
         location = np.array([15 * numbers.normal(size=dim) for _ in range(components)])
         factor = np.array(

@@ -1,0 +1,130 @@
+"""The short way in for Python users: simulate, train, attack, compare, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel
+from robust_npe.checks import require
+from robust_npe.components import bind
+from robust_npe.config import choice
+from robust_npe.defenses import Defense, NoDefense
+from robust_npe.divergences import kl as _kl
+from robust_npe.estimators import MAF, Embedding, Estimator, Head
+from robust_npe.posterior import Posterior
+from robust_npe.random import draws_from, stream
+from robust_npe.tasks import Task
+from robust_npe.training import TrainingSettings
+from robust_npe.training import train as _train
+
+__all__ = ["attack", "kl", "simulate", "train"]
+
+
+def simulate(task: Task, num_simulations: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw parameters from the prior and simulate an observation for each.
+
+    Args:
+        task: Prior and simulator.
+        num_simulations: Number of simulations N, positive.
+        seed: Seed of both.
+
+    Returns:
+        Parameters `(N, D)` and observations `(N, Dx)`, failed simulations left out.
+    """
+    return _pairs(task, num_simulations, stream(seed, "simulate"))
+
+
+def _pairs(task: Task, num_simulations: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
+    theta = task.sample_prior(num_simulations, generator)
+    x, accepted = task.simulate_and_filter(theta, generator)
+    keep = accepted & x.isfinite().all(1)
+    return theta[keep], x[keep]
+
+
+def train(
+    task: Task,
+    head: Callable[[int, int], Head] = MAF,
+    defense: Defense | None = None,
+    num_simulations: int = 10_000,
+    embedding: Callable[[int], Embedding] | None = None,
+    settings: TrainingSettings | None = None,
+    seed: int = 0,
+) -> Estimator:
+    """Simulate from a task and train an amortized posterior on it.
+
+    Args:
+        task: Prior and simulator.
+        head: Class of the density estimator, or one with settings bound by `functools.partial`.
+        defense: Training objective; None for plain neural posterior estimation.
+        num_simulations: Pairs to train on, beside one twentieth as many for validation.
+        embedding: Class of the embedding net, or one with settings bound; None for the one that
+            suits the task.
+        settings: How to train; None for the defaults.
+        seed: Seed of simulations, initial weights and training.
+
+    Returns:
+        The trained estimator; `estimator(x)` is q(theta|x).
+
+    Raises:
+        FloatingPointError: Training diverged before there were usable weights.
+    """
+    pairs = simulate(task, num_simulations, seed)
+    held_out = stream(seed, "simulate", "validation")
+    validation = _pairs(task, max(100, num_simulations // 20), held_out)
+    if embedding is None:
+        embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
+    with draws_from(stream(seed, "initialise")):
+        estimator = Estimator(head, embedding, task.dim_theta, task.dim_x, task.support)
+    settings = settings or TrainingSettings()
+    _train(estimator, defense or NoDefense(), pairs, validation, settings, stream(seed, "train"))
+    return estimator.eval()
+
+
+def attack(
+    posterior: Posterior,
+    x: Tensor,
+    theta: Tensor | None = None,
+    epsilon: float = 0.5,
+    norm: str = "l2",
+    epsilon_unit: str = "std",
+    method: Attack | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Search for small changes of observations that move the posterior far.
+
+    Args:
+        posterior: What is attacked: any map from x to a distribution over theta.
+        x: Observations of shape `(B, Dx)`; the unit of epsilon is taken from them.
+        theta: The parameters that generated x, `(B, D)`, for objectives that need them.
+        epsilon: Radius, in `epsilon_unit`.
+        norm: `l1`, `l2` or `linf`.
+        epsilon_unit: `std`, `absolute` or `feature`, see `robust_npe.attacks.ThreatModel`.
+        method: The attack; None for PGD on KL(q(.|x) || q(.|x~)).
+        seed: Seed of the attack.
+
+    Returns:
+        Perturbed observations of shape `(B, Dx)`.
+    """
+    ball = ThreatModel(norm, epsilon_unit, domain="none").ball(epsilon, None, x)
+    method = method or PGD(KLForward())
+    return method(posterior, x, theta, ball=ball, generator=stream(seed, "attack"))
+
+
+@torch.no_grad()
+def kl(
+    posterior: Posterior, x: Tensor, x_adv: Tensor, num_samples: int = 256, seed: int = 0
+) -> Tensor:
+    """Return KL(q(.|x) || q(.|x~)) in nats for each of the observations, shape `(B,)`.
+
+    Args:
+        posterior: Any map from x to a distribution over theta.
+        x: Clean observations of shape `(B, Dx)`.
+        x_adv: Perturbed observations of shape `(B, Dx)`.
+        num_samples: Monte-Carlo samples where there is no closed form.
+        seed: Seed of the samples.
+    """
+    return _kl(posterior(x), posterior(x_adv), num_samples, stream(seed, "kl"))

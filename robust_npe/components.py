@@ -1,0 +1,239 @@
+"""Components: what a configuration names with `_target_`, and how such a node becomes an object.
+
+A node holds the dotted name of a class and its constructor's arguments. Nothing else can be named:
+the class must be a `Component` of the kind that its place expects, from this package or from a
+module that the user consented to (`robust_npe.consent`), so that a configuration, wherever it comes
+from, cannot run anything else. Arguments are checked against the annotations of the constructor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from robust_npe.annotations import convert, expected
+from robust_npe.checks import ConfigError, require
+from robust_npe.consent import file_of, import_consented
+from robust_npe.files import plain_file
+
+__all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
+
+TARGET = "_target_"
+MAX_BYTES = 2**34  # of a file that is an argument
+YAML = int | float | str | Path | Sequence | Mapping | None  # types of defaults
+
+
+class Component:
+    """Something that a configuration can name: a task, a head, a defense, an attack, ...
+
+    Attributes:
+        name: What it is called in tables.
+        version: Part of the identity of everything that is made with it. Raise it when the same
+            arguments come to mean other numbers; that of a base class counts for all below it.
+    """
+
+    name: str
+    version: ClassVar[int] = 1
+
+
+K = TypeVar("K", bound=Component)
+
+
+def build(node: Mapping[str, Any], name: str, kind: type[K], **given: Any) -> K:
+    """Build the object that a node describes.
+
+    Args:
+        node: Holds `_target_` and arguments; components among the arguments are nodes, too.
+        name: Its place in the configuration, for messages, e.g. `attack.objective`.
+        kind: What the object must be.
+        given: Arguments that come from the program, not from the node.
+
+    Raises:
+        ConfigError: No class of this kind, an unknown or missing argument, a wrong type or value.
+    """
+    cls, arguments = _checked(node, name, kind, given)
+    return cls(**_built(cls, arguments, name), **given)
+
+
+def bind(node: Mapping[str, Any], name: str, kind: type[K], given: Sequence[str]) -> partial[K]:
+    """As `build`, for objects whose `given` arguments are not known yet: a factory that takes them.
+
+    The node is checked at once.
+    """
+    cls, arguments = _checked(node, name, kind, given)
+    return partial(cls, **_built(cls, arguments, name))
+
+
+def complete(node: Any) -> Any:
+    """Return a node, or containers with nodes, with the defaults of constructors filled in.
+
+    Nodes that name no class are left as they are: building them says what is wrong.
+    """
+    if isinstance(node, list):
+        return [complete(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    filled = {key: complete(value) for key, value in node.items()}
+    try:
+        cls = find_class(filled[TARGET], Component, TARGET) if TARGET in filled else None
+    except ConfigError:
+        return filled
+    return filled if cls is None else {**filled, **_defaults(cls, skip=filled)}
+
+
+def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: str) -> Any:
+    """Return everything that determines an object: what identities of stored things are made of.
+
+    That is its class, the versions of it and its bases, all arguments with defaults, the content
+    of files, and the content of the module where the class is the user's own.
+
+    Args:
+        node: As for `build`, and so are `name` and `kind`.
+        name: See there.
+        kind: See there.
+        given: Names of the arguments that come from the program.
+    """
+    cls, arguments = _checked(complete(dict(node)), name, kind, given)
+    described = {
+        "class": cls.__name__,
+        "version": [vars(c)["version"] for c in cls.__mro__ if "version" in vars(c)],
+        "arguments": _described(cls, arguments, name),
+    }
+    if source := file_of(cls.__module__):
+        described["class"] = f"{cls.__module__}.{cls.__name__}"
+        described["source"] = _digest(source, "--module")
+    return described
+
+
+def find_class(target: Any, kind: type[K], name: str) -> type[K]:
+    """Return the class that a dotted name stands for; nothing is called.
+
+    Raises:
+        ConfigError: It is not a concrete class of this kind, or its module was not consented to.
+    """
+    what = f"the dotted name of a {kind.__name__} class of robust_npe or of a --module"
+    require(isinstance(target, str) and "." in target, name, target, what)
+    module, _, attribute = target.rpartition(".")
+    import_consented(module, name, target)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{name}={target!r} cannot be imported: {error}.") from error
+    fits = inspect.isclass(found) and issubclass(found, kind) and not inspect.isabstract(found)
+    require(fits, name, target, what)
+    return typing.cast(type[K], found)
+
+
+def _checked(
+    node: Mapping[str, Any], name: str, kind: type[K], given: Sequence[str] | Mapping[str, Any]
+) -> tuple[type[K], dict[str, Any]]:
+    """Return class and arguments, checked against each other and converted, nodes unbuilt."""
+    require(isinstance(node, Mapping), name, node, f"a node with {TARGET} and settings")
+    arguments = {key: value for key, value in node.items() if key != TARGET}
+    cls = find_class(node.get(TARGET), kind, f"{name}.{TARGET}")
+    parameters, hints = _parameters(cls), _hints(cls)
+    allowed = [key for key in parameters if key not in given]
+    for key in arguments:
+        if key not in allowed:
+            keys = f"its keys are {', '.join(allowed)}" if allowed else "it has no keys"
+            raise ConfigError(f"{name} has no key {key!r}; {keys}.")
+    for key in allowed:
+        if key not in arguments and parameters[key].default is inspect.Parameter.empty:
+            raise ConfigError(f"{name}.{key} is not set; it must be {expected(hints[key])}.")
+    return cls, {
+        key: convert(value, hints[key], f"{name}.{key}", _check_node)
+        for key, value in arguments.items()
+    }
+
+
+def _check_node(node: Any, kind: type, name: str) -> None:
+    if not issubclass(kind, Component):
+        raise ConfigError(f"{name} cannot be set by a configuration: {kind} is no component.")
+    _checked(node, name, kind, ())
+
+
+def _built(cls: type, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return converted arguments with objects in the place of nodes."""
+
+    def built(value: Any, kind: type[Component], where: str) -> Any:
+        return value if isinstance(value, Path) else build(value, where, kind)
+
+    return _replaced(cls, arguments, name, built)
+
+
+def _described(cls: type, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return converted arguments with descriptions in the place of nodes, and content of files."""
+
+    def described(value: Any, kind: type[Component], where: str) -> Any:
+        if isinstance(value, Path):
+            return {"sha256": _digest(value, where)}
+        return describe(value, where, kind)
+
+    return _replaced(cls, arguments, name, described)
+
+
+def _replaced(
+    cls: type,
+    arguments: Mapping[str, Any],
+    name: str,
+    leaf: Callable[[Any, type[Component], str], Any],
+) -> dict[str, Any]:
+    """Replace nodes and paths, at any depth, by what `leaf` makes of them."""
+
+    def replaced(value: Any, kind: type[Component], where: str) -> Any:
+        if isinstance(value, Path) or (isinstance(value, Mapping) and TARGET in value):
+            return leaf(value, kind, where)
+        if isinstance(value, list):
+            return [replaced(part, kind, f"{where}[{i}]") for i, part in enumerate(value)]
+        if isinstance(value, Mapping):
+            return {key: replaced(part, kind, f"{where}.{key}") for key, part in value.items()}
+        return value
+
+    hints = _hints(cls)
+    return {k: replaced(v, _component(hints[k]), f"{name}.{k}") for k, v in arguments.items()}
+
+
+def _component(hint: Any) -> type[Component]:
+    """Return the component class that an annotation names."""
+    if inspect.isclass(hint):
+        return hint if issubclass(hint, Component) else Component
+    inner = [_component(option) for option in typing.get_args(hint)]
+    return next((kind for kind in inner if kind is not Component), Component)
+
+
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    found = inspect.signature(cls).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {key: p for key, p in found.items() if p.kind not in several}
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls.__init__)
+
+
+def _defaults(cls: type, skip: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of a constructor that a YAML file could hold."""
+    return {
+        key: _as_yaml(parameter.default)
+        for key, parameter in _parameters(cls).items()
+        if key not in skip and isinstance(parameter.default, YAML)
+    }
+
+
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_as_yaml(part) for part in value]
+    return {k: _as_yaml(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _digest(path: Path, what: str) -> str:
+    with plain_file(path, what, MAX_BYTES) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,121 @@
+"""Which code beside this package a configuration may name: what the user consented to.
+
+Consent is given on the command line (`--module file.py` or `--module package.module`), by the
+environment variable ROBUST_NPE_MODULES (several are separated as in PATH; processes that a command
+starts inherit it), or by installing a package that declares an entry point in the group
+`robust_npe.plugins`. No stored file can give it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from robust_npe.checks import ConfigError
+
+__all__ = ["VARIABLE", "allow", "file_of", "import_consented"]
+
+VARIABLE = "ROBUST_NPE_MODULES"
+GROUP = "robust_npe.plugins"
+OWN = "robust_npe"
+
+
+def allow(module: str) -> None:
+    """Consent to a module, for this process and those that it starts, and import it.
+
+    Args:
+        module: A Python file, or the dotted name of an importable module.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    given = str(Path(module).resolve()) if _is_file(module) else module
+    _load(given)
+    listed = _listed()
+    if given not in listed:
+        os.environ[VARIABLE] = os.pathsep.join([*listed, given])
+
+
+def import_consented(module: str, name: str, target: str) -> None:
+    """Make sure that a module may be named by a configuration, and that it can be imported.
+
+    Args:
+        module: Dotted name of the module.
+        name: The setting that names it, for the message.
+        target: The value of the setting.
+
+    Raises:
+        ConfigError: There is no consent for it.
+    """
+    consented = [OWN, *(_load(given).__name__ for given in _listed()), *_plugins()]
+    if any(module == root or module.startswith(f"{root}.") for root in consented):
+        return
+    root = module.partition(".")[0]
+    raise ConfigError(
+        f"{name}={target!r} is not valid: it is not in robust_npe. If it is code of your own that "
+        f"you trust, hand it over: --module {root}.py (or {VARIABLE}={root}.py)."
+    )
+
+
+def file_of(module: str) -> Path | None:
+    """Return the file of a module of the user's own, None for those of this package."""
+    if module == OWN or module.startswith(f"{OWN}."):
+        return None
+    found = getattr(sys.modules.get(module), "__file__", None)
+    return Path(found) if found else None
+
+
+def _listed() -> list[str]:
+    return [given for given in os.environ.get(VARIABLE, "").split(os.pathsep) if given]
+
+
+def _is_file(module: str) -> bool:
+    return module.endswith(".py") or os.sep in module
+
+
+@cache
+def _plugins() -> tuple[str, ...]:
+    return tuple(point.module for point in entry_points(group=GROUP))
+
+
+@cache
+def _load(given: str) -> ModuleType:
+    """Import a module that was consented to; a file is known by its stem from then on."""
+    try:
+        return _load_file(Path(given)) if _is_file(given) else importlib.import_module(given)
+    except ConfigError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise ConfigError(f"--module {given} cannot be imported: {kind}: {error}.") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    name = path.stem
+    if not path.is_file():
+        raise ConfigError(f"--module {path}: there is no such file.")
+    if not name.isidentifier():
+        raise ConfigError(f"--module {path}: {name!r} is not a name for a module; rename the file.")
+    known = sys.modules.get(name)
+    other = known.__spec__ if known is not None else importlib.util.find_spec(name)
+    if known is not None and file_of(name) == path:
+        return known
+    if other is not None and Path(str(other.origin)) != path:
+        raise ConfigError(f"--module {path}: a module {name!r} exists already; rename the file.")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,39 @@
+"""What an estimator is made of: a head, and the embedding net before it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from robust_npe.components import Component
+
+__all__ = ["Embedding", "Head"]
+
+
+class Head(nn.Module, Component, ABC):
+    """A conditional density estimator: maps a context to a distribution over R^D.
+
+    Its constructor takes `dim_theta`, `dim_context`, and settings.
+    """
+
+    @abstractmethod
+    def forward(self, context: Tensor) -> Distribution:
+        """Return the distribution for `context (B, C)`, batch shape `(B,)`, event shape `(D,)`."""
+
+
+class Embedding(nn.Module, Component, ABC):
+    """Turns an observation into the context of a head.
+
+    Its constructor takes `dim_x`, and settings.
+
+    Attributes:
+        dim_out: Number of features C of the context.
+    """
+
+    dim_out: int
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map standardised `x (*, Dx)` to `(*, C)`."""
