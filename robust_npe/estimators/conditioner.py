@@ -24,6 +24,8 @@ __all__ = ["Blocks", "BoundConditioner", "Conditioner"]
 class Blocks:
     """Block structure of a conditioner of G groups and L layers: which rows belong to which group.
 
+    See `docs/kernels.md`, section 1.
+
     Attributes:
         ends: Where the rows of each group end in the coordinates (first row) and in each layer,
             after a leading zero: `(L + 1, G + 1)`.
