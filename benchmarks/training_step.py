@@ -42,8 +42,8 @@ DIMS = [(10, 10), (4, 100), (2, 50)]
 DEFENSES: dict[str, Callable[[], Defense]] = {
     "none": NoDefense,
     "fim fast": lambda: FIM(0.01),
-    "fim exact": lambda: FIM(0.01, estimator="exact"),
-    "fim exact, autograd": lambda: FIM(0.01, estimator="exact"),
+    "fim exact": lambda: FIM(0.01, gradient="exact"),
+    "fim exact, autograd": lambda: FIM(0.01, gradient="exact"),
     "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
     "trades": lambda: TRADES(0.1),
     "adversarial_training": AdversarialTraining,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -115,6 +116,12 @@ def test_every_defense_runs(defense, tmp_path):
     assert (result.table.defense == defense).all()
     assert result.table.beta.notna().all() == (defense in ("fim", "trades"))
     assert result.table.defense_epsilon.notna().all() == (defense != "fim")
+    (manifest,) = tmp_path.glob("store/estimators/*/manifest.json")
+    facts = json.loads(manifest.read_text())["facts"]["defense"]
+    if defense == "fim":  # as for estimators without compiled scores
+        assert facts == {"num_samples": 1, "rows": 256, "every": 8, "weight": 1.0}
+    else:
+        assert facts["radius"] > 0
 
 
 def test_another_attack_on_a_stored_run(run, monkeypatch):

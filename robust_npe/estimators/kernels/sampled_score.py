@@ -6,8 +6,8 @@ of small operations for it, most of them in the sequential inverse of the flow. 
 goes from z to theta for s, and one from theta to z for the gradient. Names are those of the
 derivation in `docs/kernels.md`, sections 1 to 4.
 
-Columns, one for each sample, go in tiles that fit into the cache, and of the masked weights only
-the blocks are touched that the masks keep.
+Columns, one for each sample, go in tiles that fit into the cache, and only those blocks of the
+weights are touched that the masks keep.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
     Args:
         z: `(D, N)`.
         c: Context terms, `(T * H, N)`.
-        W: Masked weights of all transforms and layers.
+        W: Weights of all transforms and layers.
         b: Biases of all transforms, and of all layers but the first.
         layout: See `Blocks`.
         limit: Of |alpha|.
@@ -308,13 +308,17 @@ def _add_to_inputs(g, x_bar, a_bar, W, layout):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=FLAGS)
 def _add_outer_products(W_bar, a, x, h, layout):  # type: ignore[no-untyped-def]
-    """Add the products of each layer of a with what is below it, summed over the columns."""
-    _, rows, shapes, starts = layout
-    below = x[: shapes[0, 1]]
+    """Add the products of each layer of a with what it sees below, summed over the columns."""
+    ends, rows, shapes, starts = layout
+    below = x
     for i in range(len(shapes)):
         weight_bar = W_bar[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        if weight_bar.size:
-            weight_bar += np.dot(a[rows[i] : rows[i + 1]], below.T)
+        for g in range(ends.shape[1] - 1):
+            start, stop = ends[i + 1, g], ends[i + 1, g + 1]
+            seen = ends[i, g + 1] if i else ends[0, g]
+            if start < stop and seen:
+                above = a[rows[i] + start : rows[i] + stop]
+                weight_bar[start:stop, :seen] += np.dot(above, below[:seen].T)
         below = h[rows[i] : rows[i + 1]]
 
 
