@@ -123,8 +123,7 @@ def run_exact(
         power: Output (3, 2, n_stored), sum of g (V - E)^2 in nW over the membrane currents and
             over the incoming synapses; left alone if its last axis is empty.
     """
-    v = np.full(3, c.V_START)
-    v_old = np.empty(3)
+    v, v_old = np.full(3, c.V_START), np.empty(3)
     calcium = np.full(3, c.CALCIUM_START)
     m, h, s = np.zeros((3, 7)), np.zeros((3, 4)), np.zeros(7)
     gates, conductance = np.empty((4, 7)), np.empty(8)
