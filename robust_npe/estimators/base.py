@@ -222,7 +222,7 @@ class Estimator(nn.Module):
         self.bijection = Bijection(dim_theta, support)
         self.embedding = embedding(dim_x)
         self.head = head(dim_theta, self.embedding.dim_out)
-        self.name: str = self.head.name
+        self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
 
     def fit_standardization(self, theta: Tensor, x: Tensor) -> None:
         """Set the z-scoring of x `(N, Dx)` and of unconstrained theta `(N, D)` from data."""
