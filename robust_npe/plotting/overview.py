@@ -19,11 +19,11 @@ __all__ = ["comparable", "draw_overview"]
 
 log = logging.getLogger(__name__)
 
-CELL = ["task", "attack", "defense", "seed", "epsilon", "metric", "statistic", "level"]
+CELL = ["task", "attack", "defense", "seed", "data_seed", "epsilon", "metric", "statistic", "level"]
 
 
 def comparable(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Split results into parts whose runs differ in task, attack, defense and training seed alone.
+    """Split results into parts whose runs differ in task, attack, defense and seeds alone.
 
     Names of attacks and defenses get their settings, so that different ones are never averaged.
     Where several runs measured the same cell (with settings that no column tells, such as the
@@ -40,13 +40,13 @@ def comparable(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     defenses = zip(table.defense, table.beta, table.defense_epsilon, strict=True)
     table = table.assign(attack=attacks, defense=[defense_name(*d) for d in defenses])
     runs = table[table.attack != "none"].drop_duplicates("run_id")
-    settings = ["estimator", "num_simulations", "data_seed", "norm", "epsilon_unit", "domain"]
-    for (estimator, count, seed, norm, unit, domain), setting in runs.groupby(settings):
+    settings = ["estimator", "num_simulations", "norm", "epsilon_unit", "domain"]
+    for (estimator, count, norm, unit, domain), setting in runs.groupby(settings):
         # the noise baseline has no objective: it belongs to every objective of its setting
         for objective in sorted(set(setting.objective) - {""}) or [""]:
             chosen = setting[setting.objective.isin([objective, ""])].run_id
             part = table[table.run_id.isin(chosen)]
-            words = (estimator, f"n{count}", f"data{seed}", norm, unit, domain, objective)
+            words = (estimator, f"n{count}", norm, unit, domain, objective)
             yield "_".join(str(w) for w in words if w), _newest(part)
 
 

@@ -72,7 +72,6 @@ SETTINGS = (
     "attack_settings",
     "domain",
     "epsilon_unit",
-    "data_seed",
 )
 """Columns of the results in which runs must agree before they are averaged."""
 

@@ -44,11 +44,16 @@ def results(*parts):
     return pd.concat(runs)
 
 
-def test_data_seeds_are_drawn_apart():
-    runs = results(*(divergences(b, seed=7, data_seed=b) for b in (1, 2)))
-    for (label, part), base in zip(comparable(runs), (1, 2), strict=True):
-        assert f"_data{base}_" in label
-        assert set(part.data_seed) == {base}
+def test_seeds_are_averaged_whether_or_not_they_share_their_data():
+    runs = results(
+        *(
+            divergences(base, seed=s, data_seed=d)
+            for base, s, d in ((1, 7, 1), (2, 8, 2), (4, 9, 2))
+        )
+    )
+    ((label, part),) = comparable(runs)
+    assert label == "maf_n100_l2_std_data_kl_forward"
+    assert len(part) == len(runs)
 
 
 def test_what_was_not_measured_is_named_and_the_rest_is_drawn(tmp_path, caplog):
@@ -56,7 +61,7 @@ def test_what_was_not_measured_is_named_and_the_rest_is_drawn(tmp_path, caplog):
     without_kl = coverages(2.0, 0.5, defense="fim", beta=0.1)
     without_coverage = divergences(1.0, defense="trades", beta=1.0)
     paths = draw_overview(results(measured, without_kl, without_coverage), tmp_path)
-    label = "maf_n100_data0_l2_std_data_kl_forward"
+    label = "maf_n100_l2_std_data_kl_forward"
     drawn = {"tolerance": ["none", "trades_beta=1"], "coverage": ["none", "fim_beta=0.1"]}
     names = {f"{kind}_{label}_{d}.png" for kind, found in drawn.items() for d in found}
     assert {path.name for path in paths} == names | {f"defenses_{label}.png"}

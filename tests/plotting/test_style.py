@@ -32,7 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
         {"num_simulations": 7},
         {"beta": 0.1},
         {"epsilon_unit": "absolute"},
-        {"data_seed": 1},
     ],
 )
 def test_different_settings_are_never_averaged(other):
