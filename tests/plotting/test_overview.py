@@ -26,16 +26,16 @@ def test_overview_draws_attacks_with_different_settings_apart(tmp_path):
     results = pd.concat(parts)
     split = dict(comparable(results))
     assert set(split) == {
-        f"maf_n100_data0_l2_std_{domain}_kl_forward" for domain in ("data", "none")
+        f"maf_n100_l2_std_{domain}_kl_forward" for domain in ("data", "none")
     }
-    part = split["maf_n100_data0_l2_std_data_kl_forward"]
+    part = split["maf_n100_l2_std_data_kl_forward"]
     assert set(part.attack) == {"none", "pgd", "pgd steps=20"}
     (axes,) = tolerance_plot(part[part.defense == "none"]).axes
     for label, base in (("PGD", 1.0), ("PGD steps=20", 2.0)):
         assert lines(axes, label)[0].get_ydata() == pytest.approx([base * e for e in EPSILONS])
     names = {path.name for path in draw_overview(results, tmp_path)}
     for settings in ("", "_steps=20"):
-        assert f"defenses_maf_n100_data0_l2_std_data_kl_forward{settings}.png" in names
+        assert f"defenses_maf_n100_l2_std_data_kl_forward{settings}.png" in names
 
 
 def results(*parts):
