@@ -60,10 +60,8 @@ class _SampledScore(torch.autograd.Function):
     ) -> Tensor:
         ctx.layout, ctx.shapes = layout, [p.shape for p in parameters]
         ctx.sizes = [p.numel() for p in parameters]
-        W, b = (
-            torch.cat([p.flatten() for p in part])
-            for part in (parameters[:num_weights], parameters[num_weights:])
-        )
+        flat = torch.cat([p.flatten() for p in parameters])
+        W, b = flat.tensor_split([sum(ctx.sizes[:num_weights])])
         c = torch.addmm(bias.unsqueeze(1), weight, context.T)
         arrays = (tensor.numpy() for tensor in (z, c, W, b))
         with _blas().limit(limits=torch.get_num_threads()):
@@ -79,11 +77,11 @@ class _SampledScore(torch.autograd.Function):
         arrays = (tensor.numpy() for tensor in (weight @ cotangent.T, *saved))
         with _blas().limit(limits=torch.get_num_threads()):
             results = score_kernels.backward(*arrays, ctx.layout, LOG_SLOPE_LIMIT)
-        c_bar, W_bar, b_bar = map(torch.from_numpy, results)
+        c_bar, flat = map(torch.from_numpy, results)
         context_bar = c_bar.T @ weight if ctx.needs_input_grad[3] else None
         weight_bar = torch.addmm(score @ cotangent, c_bar, context)
-        parts = torch.cat((W_bar, b_bar)).split(ctx.sizes)
-        parameters_bar = (part.view(s) for part, s in zip(parts, ctx.shapes, strict=True))
+        parts = zip(flat.split(ctx.sizes), ctx.shapes, strict=True)
+        parameters_bar = (part.view(shape) for part, shape in parts)
         return None, None, None, context_bar, weight_bar, c_bar.sum(1), *parameters_bar
 
 

@@ -60,9 +60,8 @@ def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
             Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
             h[k, t, :H, end - begin :] = 0
             h[k, t, :H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
-            h[k, t, H:] = bt.reshape(M - H, 1)
             u[k, t] = pull
-            _invert(out, x[k, t], slope[k, t], h[k, t], Wt, layout, limit)
+            _invert(out, x[k, t], slope[k, t], h[k, t], Wt, bt, layout, limit)
             below = _scores(x[k, t], slope[k, t], u[k, t], h[k, t], s[k, t], Wt, layout, limit)
             score[t * H : (t + 1) * H, begin:end] = s[k, t, :H, : end - begin]
             out[:], pull[:] = x[k, t, ::-1], below[::-1]
@@ -70,11 +69,11 @@ def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _invert(z, x, slope, h, W, layout, limit):  # type: ignore[no-untyped-def]
+def _invert(z, x, slope, h, W, b, layout, limit):  # type: ignore[no-untyped-def]
     """Compute x with f(x) = z, its slope and the activations, group by group (section 2)."""
     ends, rows, _, _ = layout
     for g in range(ends.shape[1] - 1):
-        _advance(g, x, h, None, W, layout)
+        _advance(g, x, h, None, W, b, layout)
         for d in range(ends[0, g], ends[0, g + 1]):
             shift, raw = h[rows[-2] + 2 * d], h[rows[-2] + 2 * d + 1]
             for n in range(z.shape[1]):
@@ -105,15 +104,18 @@ def _scores(x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untyped-def
 
 @njit(cache=True, fastmath=FLAGS)
 def _backward(v, x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untyped-def]
-    """Return the gradients of F = <v, s> with respect to context terms, weights and biases.
+    """Return the gradients of F = <v, s> (section 4); arguments as for and from `_forward`.
 
-    See section 4; arguments as for and from `_forward`.
+    Returns:
+        c_bar: `(T * H, N)`.
+        W_bar and b_bar: One after the other.
     """
     _, rows, _, starts = layout
     tiles, T, D, width = x.shape
     N, H, M, size, limit = v.shape[1], rows[1], rows[-1], starts[-1], v.dtype.type(limit)
     c_bar = np.empty_like(v)
-    W_bar, b_bar = np.zeros_like(W), np.zeros(T * (M - H), v.dtype)
+    parameters_bar = np.zeros(len(W) + T * (M - H), v.dtype)
+    W_bar, b_bar = parameters_bar[: len(W)], parameters_bar[len(W) :]
     x_dot, x_bar = np.empty((D, width), v.dtype), np.empty((D, width), v.dtype)
     a_dot, a_bar = np.empty((M, width), v.dtype), np.empty((M, width), v.dtype)
     for k in range(tiles):
@@ -124,7 +126,7 @@ def _backward(v, x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untype
             a_dot[:] = 0
             a_dot[:H, : end - begin] = v[t * H : (t + 1) * H, begin:end]
             for g in range(layout[0].shape[1] - 1):
-                _advance(g, x_dot, a_dot, h[k, t], Wt, layout)
+                _advance(g, x_dot, a_dot, h[k, t], Wt, None, layout)
             saved = x[k, t], slope[k, t], u[k, t], h[k, t]
             z_dot = _pull_back(x_dot, x_bar, a_dot, a_bar, saved, Wt, layout, limit)
             c_bar[t * H : (t + 1) * H, begin:end] = a_bar[:H, : end - begin]
@@ -133,7 +135,7 @@ def _backward(v, x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untype
             for r in range(H, M):
                 b_bar[t * (M - H) + r - H] += a_bar[r].sum()
             x_dot[:], x_bar[:] = z_dot[::-1], x_bar[::-1].copy()
-    return c_bar, W_bar, b_bar
+    return c_bar, parameters_bar
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -168,24 +170,31 @@ def _pull_back(x_dot, x_bar, a_dot, a_bar, saved, W, layout, limit):  # type: ig
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _advance(g, x, a, h, W, layout):  # type: ignore[no-untyped-def]
-    """Compute the rows of group g in all layers of a, which hold what is to be added.
+def _advance(g, x, a, h, W, b, layout):  # type: ignore[no-untyped-def]
+    """Compute the rows of group g in all layers of a; the first layer holds what is to be added.
 
-    A ReLU is open where h, the activations, are positive; where a itself is if h is None.
+    Values (h is None) have biases, and decide themselves where a ReLU is open; tangents (b is
+    None) have none, and the activations h decide.
     """
     ends, rows, shapes, starts = layout
     below, seen = x, ends[0, g]
     for i in range(len(shapes)):
         start, stop = ends[i + 1, g], ends[i + 1, g + 1]
         weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
+        block = np.ascontiguousarray(weight[start:stop, :seen])
         layer = a[rows[i] : rows[i + 1]]
-        seen_weight = np.ascontiguousarray(weight[start:stop, :seen])
-        _add_product(layer[start:stop], seen_weight, below[:seen])
+        new = layer[start:stop]
+        if i == 0:
+            _add_product(new, block, below[:seen])
+        elif new.size:
+            np.dot(block, below[:seen], new)
+            if b is not None:
+                new += b[rows[i] - rows[1] :][start:stop].reshape(-1, 1)
         if i + 1 < len(shapes):
             if h is None:
-                _apply_relu(layer[start:stop])
+                _apply_relu(new)
             else:
-                _apply_relu_mask(layer[start:stop], h[rows[i] + start : rows[i] + stop])
+                _apply_relu_mask(new, h[rows[i] + start : rows[i] + stop])
         below, seen = layer, stop
 
 
@@ -197,11 +206,11 @@ def _retreat(g, a_bar, h, W, layout):  # type: ignore[no-untyped-def]
         start, stop = ends[i, g], ends[i, g + 1]
         weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
         seeing = ends[i + 1, g]  # and all rows after it
-        seeing_weight = np.ascontiguousarray(weight[seeing:, start:stop])
-        layer = a_bar[rows[i - 1] + start : rows[i - 1] + stop]
-        layer[:] = 0
-        _add_product(layer, seeing_weight.T, a_bar[rows[i] + seeing : rows[i + 1]])
-        _apply_relu_mask(layer, h[rows[i - 1] + start : rows[i - 1] + stop])
+        block = np.ascontiguousarray(weight[seeing:, start:stop])
+        new = a_bar[rows[i - 1] + start : rows[i - 1] + stop]
+        if new.size:
+            np.dot(block.T, a_bar[rows[i] + seeing : rows[i + 1]], new)
+            _apply_relu_mask(new, h[rows[i - 1] + start : rows[i - 1] + stop])
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -211,8 +220,8 @@ def _add_to_inputs(g, x_bar, a_bar, W, layout):  # type: ignore[no-untyped-def]
     if g + 2 < ends.shape[1]:  # nobody sees the last group
         weight = W[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
         start, stop, seeing = ends[0, g], ends[0, g + 1], ends[1, g + 1]
-        seeing_weight = np.ascontiguousarray(weight[seeing:, start:stop])
-        _add_product(x_bar[start:stop], seeing_weight.T, a_bar[seeing : rows[1]])
+        block = np.ascontiguousarray(weight[seeing:, start:stop])
+        _add_product(x_bar[start:stop], block.T, a_bar[seeing : rows[1]])
 
 
 @njit(cache=True, fastmath=FLAGS)
