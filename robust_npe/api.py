@@ -109,7 +109,9 @@ def attack(
     Returns:
         Perturbed observations of shape `(B, Dx)`.
     """
-    ball = ThreatModel(norm, epsilon_unit, domain="none").ball(epsilon, None, x)
+    threat = ThreatModel(norm, epsilon_unit, domain="none")
+    threat.warn(x)
+    ball = threat.ball(epsilon, None, x)
     method = method or PGD(KLForward())
     return method(posterior, x, theta, ball=ball, generator=stream(seed, "attack"))
 

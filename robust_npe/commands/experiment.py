@@ -133,7 +133,7 @@ class Experiment:
     def _build(self) -> None:
         config = self.config
         self.task = build(config["task"], "task", Task)
-        self.threat.check(self.task)
+        self.threat.check(self.task, self.evaluation.num_test)
         config["embedding"] = config["embedding"] or choice("embedding", self.task.embedding)
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
@@ -195,7 +195,9 @@ class Experiment:
     @cached_property
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Parameters and observations of the test set, on the device."""
-        return self._pairs("test", self.evaluation.num_test)
+        theta, x = self._pairs("test", self.evaluation.num_test)
+        self.threat.warn(x)
+        return theta, x
 
     def ball(self, epsilon: float) -> Ball:
         """Return the allowed perturbations; units and domain come from the test set."""

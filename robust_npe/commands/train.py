@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from robust_npe.commands.evaluation import evaluate
+from robust_npe.commands.evaluation import blindness, evaluate
 from robust_npe.commands.experiment import Experiment
 from robust_npe.files import write_atomically
 from robust_npe.plotting import NothingToDrawError, coverage_plot, save_figure, tolerance_plot
@@ -18,6 +18,17 @@ from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_
 __all__ = ["Result", "main", "run", "summary"]
 
 log = logging.getLogger(__name__)
+
+COLUMNS = {
+    "KL(q||q~)": ("kl_forward", "median"),
+    "KL(q~||q)": ("kl_reverse", "median"),
+    "NLL": ("nll", "median"),
+    "KL(p||p~)": ("legitimate_movement", "median"),
+    "KL(p~||q~)": ("error", "median"),
+    "coverage error": ("coverage", "mean_absolute_error"),
+    "coverage area": ("coverage", "signed_area"),
+}
+"""Columns of the short table: metric and statistic of each."""
 
 
 @dataclass(frozen=True)
@@ -85,23 +96,8 @@ def _draw(table: pd.DataFrame, folder: Path) -> None:
 
 def summary(table: pd.DataFrame) -> str:
     """Return the short table for people: what each radius does to q, the amortized posterior, and
-    to p, the true one."""
+    to p, the true one, and what share of the values was not finite where there are any."""
     clean = table[table.attack == "none"]
-    columns = {
-        "KL(q||q~)": ("kl_forward", "median"),
-        "KL(q~||q)": ("kl_reverse", "median"),
-        "NLL": ("nll", "median"),
-        "KL(p||p~)": ("legitimate_movement", "median"),
-        "KL(p~||q~)": ("error", "median"),
-        "coverage error": ("coverage", "mean_absolute_error"),
-        "coverage area": ("coverage", "signed_area"),
-    }
-    rows = {
-        epsilon: {title: _value(part, *which) for title, which in columns.items()}
-        for epsilon, part in table.groupby("epsilon")
-    }
-    attacked = pd.DataFrame(rows).T.dropna(axis=1, how="all")
-    attacked.index.name = "epsilon"
     first = table.iloc[0]
     head = f"{first.task}, {first.estimator}, defense {first.defense}"
     if pd.notna(first.beta):
@@ -112,8 +108,42 @@ def summary(table: pd.DataFrame) -> str:
         numbers.append(f"mean C2ST to the reference posteriors {score:.3f}")
     if _value(clean, "training", "diverged"):
         numbers.append("TRAINING DIVERGED (earlier weights were restored)")
-    body = attacked.to_string(float_format=lambda v: f"{v:.3g}", na_rep="-")
-    return f"{head}: {', '.join(numbers)}\nmedians over observations, ~ is attacked\n{body}"
+    legend = "medians over observations, ~ is attacked"
+    body = _by_radius(table)
+    if "<" in body:
+        legend += ", < is below the resolution of two standard errors"
+    lines = [f"{head}: {', '.join(numbers)}", legend, body]
+    if warning := blindness(table):
+        lines.append(f"WARNING: {warning}")
+    return "\n".join(lines)
+
+
+def _by_radius(table: pd.DataFrame) -> str:
+    rows = {
+        epsilon: {title: _cell(part, *which) for title, which in COLUMNS.items()}
+        | {"not finite": _not_finite(part)}
+        for epsilon, part in table.groupby("epsilon")
+    }
+    measured = pd.DataFrame(rows).T.dropna(axis=1, how="all")
+    measured.index.name = "epsilon"
+    return measured.to_string(na_rep="-")
+
+
+def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
+    """Return a number as people read it; two standard errors where it is within them of zero."""
+    if not ((table.metric == metric) & (table.statistic == statistic)).any():
+        return None
+    value = _value(table, metric, statistic)
+    resolution = 2 * _value(table, metric, f"{statistic}_se")
+    return f"<{resolution:.2g}" if abs(value) < resolution else f"{value:.3g}"
+
+
+def _not_finite(table: pd.DataFrame) -> str | None:
+    shares = table[(table.statistic == "nonfinite_fraction") & (table.value > 0)]
+    if shares.empty:
+        return None
+    worst = shares.sort_values("value", ascending=False).iloc[0]
+    return f"{100 * worst['value']:.3g} % of {worst['metric']}"
 
 
 def _value(table: pd.DataFrame, metric: str, statistic: str) -> float:
