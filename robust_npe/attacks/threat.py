@@ -101,7 +101,7 @@ class ThreatModel:
         if self.epsilon_unit == "feature" and num_observations is not None and num_observations < 2:
             raise ConfigError(
                 "epsilon_unit=feature is a spread over observations and needs at least two of "
-                f"them; there are {num_observations}. Raise evaluation.num_test, or use "
+                f"them, not {num_observations}. Raise evaluation.num_test, or use "
                 "epsilon_unit=std or absolute."
             )
 
