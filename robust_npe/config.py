@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
@@ -41,6 +41,8 @@ class Evaluation:
         num_attacked: How many of them are attacked, from the first.
         batch_size: Observations that are processed at once.
     """
+
+    version: ClassVar[int] = 1
 
     num_test: int = 2000
     num_attacked: int = 512

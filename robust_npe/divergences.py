@@ -2,6 +2,7 @@ r"""Divergences between distributions over theta."""
 
 from __future__ import annotations
 
+import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, kl_divergence
 
@@ -46,7 +47,7 @@ def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator)
         with draws_from(generator):
             theta = antithetic(p).rsample((num_samples,))
         return (p.log_prob(theta) - q.log_prob(theta)).mean(0)
-    with draws_from(generator):
+    with draws_from(generator), torch.no_grad():
         theta = p.sample((num_samples,))
     return _score_function(p.log_prob(theta), q.log_prob(theta)).mean(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -56,6 +57,8 @@ class ThreatModel:
         domain: Where x~ must stay. `data`: between the smallest and the largest value in the test
             set (published); `task`: where x is physically possible; `none`.
     """
+
+    version: ClassVar[int] = 1
 
     norm: str = "l2"
     epsilon_unit: str = "std"

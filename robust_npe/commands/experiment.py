@@ -22,6 +22,7 @@ from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.random import draws_from, stream
 from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
+from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings, train
@@ -63,6 +64,12 @@ class Trained:
     def diverged(self) -> bool:
         """Whether the loss became non-finite, so that earlier weights were restored."""
         return bool(self.artefact.manifest["facts"]["diverged"])
+
+
+def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
+    """Describe settings as components are described."""
+    cls = type(settings)
+    return {"class": cls.__name__, "version": [cls.version], **asdict(settings)}
 
 
 class Experiment:
@@ -154,10 +161,12 @@ class Experiment:
             "estimator": describe(self.config["estimator"], "estimator", Head, *HEAD),
             "embedding": describe(self.config["embedding"], "embedding", Embedding, *EMBEDDING),
             "defense": describe(self.config["defense"], "defense", Defense),
-            "training": {"class": "training", "version": [TrainingSettings.version]}
-            | asdict(self.training),
-            "posterior": {"class": "Estimator", "version": [Estimator.version]}
-            | {"standardize": self.config["standardize"]},
+            "training": _versioned(self.training),
+            "versions": [
+                {"class": cls.__name__, "version": [cls.version]}
+                for cls in (SimulationPlan, Estimator)
+            ],
+            "standardize": self.config["standardize"],
             "num_simulations": self.config["num_simulations"],
             "num_validation": self.config["num_validation"],
             "seeds": {name: seeds[name] for name in ("data", "initialisation", "training")},
@@ -170,8 +179,8 @@ class Experiment:
         return {
             **self.estimator_description,
             "attack": describe(self.config["attack"], "attack", Attack),
-            "threat": asdict(self.threat),
-            "evaluation": asdict(self.evaluation),
+            "threat": _versioned(self.threat),
+            "evaluation": _versioned(self.evaluation),
             "seeds": asdict(self.seeds),
         }
 

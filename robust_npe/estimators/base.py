@@ -148,7 +148,7 @@ class Estimator(nn.Module):
         self.bijection = Bijection(dim_theta, support)
         self.embedding = embedding(dim_x)
         self.head = head(dim_theta, self.embedding.dim_out)
-        self.name: str = self.head.name
+        self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
 
     @classmethod
     def for_task(
@@ -166,11 +166,11 @@ class Estimator(nn.Module):
 
     def fit_standardization(self, theta: Tensor, x: Tensor) -> None:
         """Set the standardisation of x `(N, Dx)`, and z-scoring of unconstrained theta `(N, D)`,
-        from data; say which of them hardly vary, or hardly vary apart from a few extreme values."""
+        from data; say which of them hardly vary, before or after it."""
         still = self.standardize.fit(x)
         squeezed = is_squeezed(self.standardize, x) & ~still
         of_no_scale = "hardly varies in the training data: it is not scaled to unit variance"
-        hidden = "is next to constant beside its extreme values: try standardize=robust or log"
+        hidden = "nearly constant once standardised (outliers?): try standardize=robust or log"
         self.remarks = [
             f"{_listed(names, mask)}: {remark}"
             for names, mask, remark in (

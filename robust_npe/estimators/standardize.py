@@ -18,7 +18,7 @@ QUANTILE_ROWS = 8_192  # rows are independent, so the first ones are enough for 
 PUBLISHED_MIN_STD = 0.05
 NORMAL_BULK = 3.29  # length of the central 90 % of a standard normal distribution
 LINEAR = 5.0  # `robust` leaves what is within so many standard deviations as it is
-SQUEEZE = 30.0  # how many times narrower than a normal one the bulk of a feature may be
+SQUEEZE = 12.0  # how many times narrower than a normal one the bulk of a feature may be
 
 
 class Standardize(nn.Module):
@@ -172,7 +172,7 @@ def standardization(kind: str, dim: int) -> Standardize:
 
 
 def is_squeezed(standardize: Standardize, x: Tensor) -> Tensor:
-    """Tell which features of `x (N, D)` lie so close together after standardisation, next to a few
+    """Tell which features of `x (N, D)` lie so close together after standardisation, as beside
     extreme values, that a network hardly sees them vary; bool `(D,)`."""
     low, high = _quantiles(x, 0.05, 0.95)
     z_low, z_high = standardize(torch.stack([low, high]).to(x.dtype))

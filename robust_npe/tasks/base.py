@@ -62,7 +62,7 @@ class Task(Component, ABC):
     def dim_theta(self) -> int:
         """Number of parameters D."""
         shape = tuple(self.prior.event_shape)
-        require(len(shape) == 1, f"event shape of the prior of task {self.name}", shape, "(D,)")
+        require(len(shape) == 1, f"task {self.name}: event shape of its prior", shape, "(D,)")
         return shape[0]
 
     @property

@@ -80,10 +80,10 @@ class TrainingState:
             estimator.parameters(), lr=settings.learning_rate, fused=True
         )
         for p in estimator.parameters():  # what Adam starts from, here so that it can be loaded
-            moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[p] = {
                 "step": torch.zeros((), dtype=torch.float32, device=p.device),
-                **moments,
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
             }
         self.generator = generator
         self.validation_stream = child(generator).get_state()
