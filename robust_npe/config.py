@@ -119,6 +119,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     attack: Any = MISSING
     objective: Any = MISSING
     metrics: Any = MISSING
+    standardize: str = "zscore"
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0

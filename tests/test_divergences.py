@@ -6,7 +6,7 @@ from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
 
 from robust_npe.divergences import has_closed_form_kl, kl, kl_with_error, standard_error
 from robust_npe.estimators import MAF, DiagonalGaussian, FullGaussian, Pushforward
-from robust_npe.estimators.base import Bijection
+from robust_npe.estimators.bijection import Bijection
 from robust_npe.random import draws_from, stream
 from tests.helpers import NoClosedForm, gaussian_kl, make_estimator, observations, prior
 

@@ -166,6 +166,7 @@ class Experiment:
                 {"class": cls.__name__, "version": [cls.version]}
                 for cls in (SimulationPlan, Estimator)
             ],
+            "standardize": self.config["standardize"],
             "num_simulations": self.config["num_simulations"],
             "num_validation": self.config["num_validation"],
             "seeds": {name: seeds[name] for name in ("data", "initialisation", "training")},
@@ -226,9 +227,9 @@ class Experiment:
         return pairs.theta.to(self.device), pairs.x.to(self.device)
 
     def _fresh_estimator(self) -> Estimator:
-        task = self.task
+        task, standardize = self.task, self.config["standardize"]
         with draws_from(stream(self.seeds.initialisation, "initialise")):
-            return Estimator(self._head, self._embedding, task.dim_theta, task.dim_x, task.support)
+            return Estimator.for_task(task, self._head, self._embedding, standardize)
 
     def _train(self, folder: Path) -> Mapping[str, Any]:
         estimator = self._fresh_estimator().to(self.device)
@@ -238,4 +239,5 @@ class Experiment:
         generator = stream(self.seeds.training, "train")
         history = train(estimator, self.defense, pairs, validation, self.training, generator)
         save_weights(estimator, folder / "weights.safetensors")
-        return asdict(history) | {"defense": self.defense.facts()}
+        facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}
+        return asdict(history) | facts

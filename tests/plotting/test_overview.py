@@ -25,9 +25,7 @@ def test_overview_draws_attacks_with_different_settings_apart(tmp_path):
         parts.append(table(attacked, clean).assign(run_id=f"run {base}"))
     results = pd.concat(parts)
     split = dict(comparable(results))
-    assert set(split) == {
-        f"maf_n100_l2_std_{domain}_kl_forward" for domain in ("data", "none")
-    }
+    assert set(split) == {f"maf_n100_l2_std_{domain}_kl_forward" for domain in ("data", "none")}
     part = split["maf_n100_l2_std_data_kl_forward"]
     assert set(part.attack) == {"none", "pgd", "pgd steps=20"}
     (axes,) = tolerance_plot(part[part.defense == "none"]).axes
