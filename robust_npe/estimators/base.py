@@ -52,7 +52,7 @@ class Pushforward(Distribution):
         return self.bijection.support
 
     def antithetic(self) -> Pushforward:
-        """See `antithetic`."""
+        """See the function `antithetic`."""
         return Pushforward(antithetic(self.base), self.bijection)
 
     def log_prob(self, theta: Tensor) -> Tensor:

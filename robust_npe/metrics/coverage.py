@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched
@@ -40,8 +41,8 @@ class Coverage(Metric):
         self.num_samples = num_samples
         self.num_levels = num_levels
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         generator = context.generator("coverage")
 
         def hpd_level(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:

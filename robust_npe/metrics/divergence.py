@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.divergences import kl_with_error
@@ -27,8 +28,8 @@ class Divergence(Metric):
         require(num_samples > 0, "metrics.divergence.num_samples", num_samples, "positive")
         self.num_samples = num_samples
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         if not context.attacked:
             return []
         q, n = context.posterior, self.num_samples

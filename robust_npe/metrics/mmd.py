@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
@@ -66,8 +67,8 @@ class MMD(Metric):
         self.num_samples = num_samples
         self.num_references = num_references
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         if context.attacked:
             values = self._sensitivity(context)
             return [Measurement("mmd", summary_rows(values), values)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
@@ -38,8 +39,8 @@ class Predictive(Metric):
         self.num_observations = num_observations
         self.num_samples = num_samples
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         count = self.num_observations
         x, x_adv = context.x[:count], context.x_adv[:count]
         simulated = self._simulate(context, x_adv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.divergences import kl_with_error, standard_error
@@ -33,8 +34,8 @@ class TruePosterior(Metric):
         require(num_samples > 0, "metrics.true_posterior.num_samples", num_samples, "positive")
         self.num_samples = num_samples
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         task, q = context.task, context.posterior
         if not task.knows("true_posterior"):
             return []

@@ -11,6 +11,7 @@ from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric
@@ -75,8 +76,8 @@ class C2ST(Metric):
         self.num_references = num_references
         self.num_samples = num_samples
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         count = min(self.num_references, context.task.num_references)
         if context.attacked or count == 0:
             return []
