@@ -31,19 +31,19 @@ from robust_npe.defenses import (
     FIMEigenvalue,
     NoDefense,
 )
-from robust_npe.estimators import MAF, NSF, Estimator, Identity
+from robust_npe.estimators import MAF, NSF, Estimator, Head, Identity
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
-from robust_npe.estimators.base import HeadFactory
 from robust_npe.random import draws_from, stream
 from robust_npe.training import TrainingSettings, train
 
 BATCH = 512
+HeadFactory = Callable[[int, int], Head]
 DIMS = [(10, 10), (4, 100), (2, 50)]
 DEFENSES: dict[str, Callable[[], Defense]] = {
     "none": NoDefense,
     "fim fast": lambda: FIM(0.01),
-    "fim exact": lambda: FIM(0.01, estimator="exact"),
-    "fim exact, autograd": lambda: FIM(0.01, estimator="exact"),
+    "fim exact": lambda: FIM(0.01, gradient="exact"),
+    "fim exact, autograd": lambda: FIM(0.01, gradient="exact"),
     "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
     "trades": lambda: TRADES(0.1),
     "adversarial_training": AdversarialTraining,
@@ -59,7 +59,11 @@ SPLINE = {
 
 
 def engine_step(
-    head: HeadFactory, defense: Defense, dims: tuple[int, int], steps: int, epochs: int
+    head: HeadFactory,
+    defense: Defense,
+    dims: tuple[int, int],
+    steps: int,
+    epochs: int,
 ) -> float:
     """CPU milliseconds per step of a training."""
     pairs = tuple(torch.randn(BATCH * steps, dim) for dim in dims)
@@ -95,7 +99,11 @@ def zuko_step(dims: tuple[int, int], spline: bool, steps: int) -> float:
 
 
 def measure(
-    head: HeadFactory, spline: bool, dims: tuple[int, int], repeats: int, names: list[str]
+    head: HeadFactory,
+    spline: bool,
+    dims: tuple[int, int],
+    repeats: int,
+    names: list[str],
 ) -> None:
     """Print one row of the table for each defense."""
     times: dict[str, list[float]] = {name: [] for name in ("zuko", *names)}

@@ -6,7 +6,7 @@ import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
@@ -51,6 +51,8 @@ class Evaluation:
         num_attacked: How many of them are attacked, from the first.
         batch_size: Observations that are processed at once.
     """
+
+    version: ClassVar[int] = 1
 
     num_test: int = 2000
     num_attacked: int = 512
@@ -127,6 +129,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     attack: Any = MISSING
     objective: Any = MISSING
     metrics: Any = field(default_factory=dict)
+    standardize: str = "zscore"
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0

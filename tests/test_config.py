@@ -3,15 +3,22 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from robust_npe.checks import ConfigError
 from robust_npe.commands.experiment import Experiment
 from robust_npe.config import epsilons, prepare_hydra
+from robust_npe.defenses import NoDefense
+from robust_npe.estimators import MAF, Estimator
 from robust_npe.paths import config_directory
+from robust_npe.random import draws_from, stream
 from robust_npe.store import content_key
+from robust_npe.store.chunks import SimulationPlan
 from robust_npe.tasks import GaussianLinear
+from robust_npe.tasks.decoder import make_decoder, save_decoder
+from robust_npe.training import TrainingSettings
 
 
 def composed(*overrides, command="train"):
@@ -99,6 +106,30 @@ def test_seeds_of_one_purpose_leave_the_others_alone():
     assert described("seed=3", "seeds.evaluation=4")[0] == weights
     assert described("seed=3", "seeds.evaluation=4")[1]["evaluation"] == 4
     assert described("seed=3", "seeds.data=0")[0] == {**weights, "data": 0}
+
+
+def test_another_file_under_the_same_path_gives_other_data(tmp_path):
+    path = tmp_path / "decoder.safetensors"
+    words = ("task=vae", f"task.decoder={path}", f"output_dir={tmp_path}", "scale=smoke")
+
+    def simulated(seed):
+        with draws_from(stream(seed)):
+            save_decoder(make_decoder(2, 4, 9), path, "made by hand")
+        return Experiment(composed(*words)).simulate("test", 8).x
+
+    first, second = simulated(0), simulated(1)
+    assert not torch.equal(first, second)
+    assert torch.equal(simulated(0), first)
+    assert len(list(tmp_path.glob("store/simulations/*/manifest.json"))) == 2
+
+
+def test_another_version_is_another_identity(monkeypatch):
+    before = content_key(Experiment(composed()).estimator_description)
+    for cls in (GaussianLinear, MAF, NoDefense, Estimator, TrainingSettings, SimulationPlan):
+        with monkeypatch.context() as patched:
+            patched.setattr(cls, "version", 99)
+            assert content_key(Experiment(composed()).estimator_description) != before
+    assert content_key(Experiment(composed()).estimator_description) == before
 
 
 def test_another_default_is_another_identity(monkeypatch):

@@ -13,7 +13,7 @@ from robust_npe.commands.experiment import Experiment
 from robust_npe.config import AttackConfig, checked
 from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
-__all__ = ["main"]
+__all__ = ["main", "stored_estimator"]
 
 REPLACED = (
     "attack",
@@ -48,7 +48,7 @@ def main(config: DictConfig) -> train.Result:
     folder = _run_folder(settings["run"], Path(settings["output_dir"]) / "runs")
     combined = _combined(settings, read_yaml_config(folder / "config.yaml"))
     store = Store(folder.parent.parent / "store")
-    return train.run(Experiment(combined, store, _estimator(store, folder)))
+    return train.run(Experiment(combined, store, stored_estimator(store, folder)))
 
 
 def _combined(settings: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
@@ -61,8 +61,12 @@ def _combined(settings: dict[str, Any], earlier: dict[str, Any]) -> dict[str, An
     return combined
 
 
-def _estimator(store: Store, folder: Path) -> Artefact:
-    """Return the trained estimator that a run used."""
+def stored_estimator(store: Store, folder: Path) -> Artefact:
+    """Return the trained estimator that the run in a folder used.
+
+    Raises:
+        ConfigError: The store lacks it.
+    """
     run = Artefact(folder, folder.name, created=False)
     key = run.manifest.get("facts", {}).get("estimator")
     found = store.find("estimators", str(key))

@@ -22,6 +22,7 @@ from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.random import draws_from, stream
 from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
+from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings, train
@@ -63,6 +64,12 @@ class Trained:
     def diverged(self) -> bool:
         """Whether the loss became non-finite, so that earlier weights were restored."""
         return bool(self.artefact.manifest["facts"]["diverged"])
+
+
+def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
+    """Describe settings as components are described."""
+    cls = type(settings)
+    return {"class": cls.__name__, "version": [cls.version], **asdict(settings)}
 
 
 class Experiment:
@@ -128,7 +135,7 @@ class Experiment:
     def _build(self) -> None:
         config = self.config
         self.task = build(config["task"], "task", Task)
-        self.threat.check(self.task)
+        self.threat.check(self.task, self.evaluation.num_test)
         config["embedding"] = config["embedding"] or choice("embedding", self.task.embedding)
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
@@ -156,9 +163,12 @@ class Experiment:
             "estimator": describe(self.config["estimator"], "estimator", Head, *HEAD),
             "embedding": describe(self.config["embedding"], "embedding", Embedding, *EMBEDDING),
             "defense": describe(self.config["defense"], "defense", Defense),
-            "training": {"class": "training", "version": [TrainingSettings.version]}
-            | asdict(self.training),
-            "posterior": {"class": "Estimator", "version": [Estimator.version]},
+            "training": _versioned(self.training),
+            "versions": [
+                {"class": cls.__name__, "version": [cls.version]}
+                for cls in (SimulationPlan, Estimator)
+            ],
+            "standardize": self.config["standardize"],
             "num_simulations": self.config["num_simulations"],
             "num_validation": self.config["num_validation"],
             "seeds": {name: seeds[name] for name in ("data", "initialisation", "training")},
@@ -171,8 +181,8 @@ class Experiment:
         return {
             **self.estimator_description,
             "attack": describe(self.config["attack"], "attack", Attack),
-            "threat": asdict(self.threat),
-            "evaluation": asdict(self.evaluation),
+            "threat": _versioned(self.threat),
+            "evaluation": _versioned(self.evaluation),
             "seeds": asdict(self.seeds),
         }
 
@@ -188,7 +198,9 @@ class Experiment:
     @cached_property
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Parameters and observations of the test set, on the device."""
-        return self._pairs("test", self.evaluation.num_test)
+        theta, x = self._pairs("test", self.evaluation.num_test)
+        self.threat.warn(x)
+        return theta, x
 
     def ball(self, epsilon: float) -> Ball:
         """Return the allowed perturbations; units and domain come from the test set."""
@@ -217,9 +229,9 @@ class Experiment:
         return pairs.theta.to(self.device), pairs.x.to(self.device)
 
     def _fresh_estimator(self) -> Estimator:
-        task = self.task
+        task, standardize = self.task, self.config["standardize"]
         with draws_from(stream(self.seeds.initialisation, "initialise")):
-            return Estimator(self._head, self._embedding, task.dim_theta, task.dim_x, task.support)
+            return Estimator.for_task(task, self._head, self._embedding, standardize)
 
     def _train(self, folder: Path) -> Mapping[str, Any]:
         estimator = self._fresh_estimator().to(self.device)
@@ -229,4 +241,5 @@ class Experiment:
         generator = stream(self.seeds.training, "train")
         history = train(estimator, self.defense, pairs, validation, self.training, generator)
         save_weights(estimator, folder / "weights.safetensors")
-        return asdict(history) | {"defense": self.defense.facts()}
+        facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}
+        return asdict(history) | facts

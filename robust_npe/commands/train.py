@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from robust_npe.commands.evaluation import evaluate
+from robust_npe.commands.evaluation import blindness, evaluate
 from robust_npe.commands.experiment import Experiment
 from robust_npe.files import write_atomically
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
@@ -17,6 +17,17 @@ from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_
 __all__ = ["Result", "main", "run", "summary"]
 
 log = logging.getLogger(__name__)
+
+COLUMNS = {
+    "KL(q||q~)": ("kl_forward", "median"),
+    "KL(q~||q)": ("kl_reverse", "median"),
+    "NLL": ("nll", "median"),
+    "KL(p||p~)": ("legitimate_movement", "median"),
+    "KL(p~||q~)": ("error", "median"),
+    "coverage error": ("coverage", "mean_absolute_error"),
+    "coverage area": ("coverage", "signed_area"),
+}
+"""Columns of the short table: metric and statistic of each."""
 
 
 @dataclass(frozen=True)
@@ -72,37 +83,28 @@ def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
 
 def _draw(table: pd.DataFrame, folder: Path) -> None:
     """Draw the plots that are not there yet and that the table has data for."""
-    files = {"kl_forward": folder / "tolerance.png", "coverage": folder / "coverage.png"}
-    missing = [metric for metric in set(table.metric) & set(files) if not files[metric].exists()]
+    missing = [name for name in ("tolerance", "coverage") if not (folder / f"{name}.png").exists()]
     if not missing:
         return
-    from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot  # slow to import
+    from robust_npe.plotting import (  # slow to import
+        NothingToDrawError,
+        coverage_plot,
+        save_figure,
+        tolerance_plot,
+    )
 
-    if "kl_forward" in missing:
-        save_figure(tolerance_plot(table), files["kl_forward"])
-    if "coverage" in missing:
-        save_figure(coverage_plot(table), files["coverage"])
+    for name, plot in (("tolerance", tolerance_plot), ("coverage", coverage_plot)):
+        try:
+            if name in missing:
+                save_figure(plot(table), folder / f"{name}.png")
+        except NothingToDrawError as error:
+            log.info("no %s.png: there are %s", name, error)
 
 
 def summary(table: pd.DataFrame) -> str:
     """Return the short table for people: what each radius does to q, the amortized posterior, and
-    to p, the true one."""
+    to p, the true one, and what share of the values was not finite where there are any."""
     clean = table[table.attack == "none"]
-    columns = {
-        "KL(q||q~)": ("kl_forward", "median"),
-        "KL(q~||q)": ("kl_reverse", "median"),
-        "NLL": ("nll", "median"),
-        "KL(p||p~)": ("legitimate_movement", "median"),
-        "KL(p~||q~)": ("error", "median"),
-        "coverage error": ("coverage", "mean_absolute_error"),
-        "coverage area": ("coverage", "signed_area"),
-    }
-    rows = {
-        epsilon: {title: _value(part, *which) for title, which in columns.items()}
-        for epsilon, part in table.groupby("epsilon")
-    }
-    attacked = pd.DataFrame(rows).T.dropna(axis=1, how="all")
-    attacked.index.name = "epsilon"
     first = table.iloc[0]
     head = f"{first.task}, {first.estimator}, defense {first.defense}"
     if pd.notna(first.beta):
@@ -113,8 +115,42 @@ def summary(table: pd.DataFrame) -> str:
         numbers.append(f"mean C2ST to the reference posteriors {score:.3f}")
     if _value(clean, "training", "diverged"):
         numbers.append("TRAINING DIVERGED (earlier weights were restored)")
-    body = attacked.to_string(float_format=lambda v: f"{v:.3g}", na_rep="-")
-    return f"{head}: {', '.join(numbers)}\nmedians over observations, ~ is attacked\n{body}"
+    legend = "medians over observations, ~ is attacked"
+    body = _by_radius(table)
+    if "<" in body:
+        legend += ", < is below the resolution of two standard errors"
+    lines = [f"{head}: {', '.join(numbers)}", legend, body]
+    if warning := blindness(table):
+        lines.append(f"WARNING: {warning}")
+    return "\n".join(lines)
+
+
+def _by_radius(table: pd.DataFrame) -> str:
+    rows = {
+        epsilon: {title: _cell(part, *which) for title, which in COLUMNS.items()}
+        | {"not finite": _not_finite(part)}
+        for epsilon, part in table.groupby("epsilon")
+    }
+    measured = pd.DataFrame(rows).T.dropna(axis=1, how="all")
+    measured.index.name = "epsilon"
+    return measured.to_string(na_rep="-")
+
+
+def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
+    """Return a number as people read it; two standard errors where it is within them of zero."""
+    if not ((table.metric == metric) & (table.statistic == statistic)).any():
+        return None
+    value = _value(table, metric, statistic)
+    resolution = 2 * _value(table, metric, f"{statistic}_se")
+    return f"<{resolution:.2g}" if abs(value) < resolution else f"{value:.3g}"
+
+
+def _not_finite(table: pd.DataFrame) -> str | None:
+    shares = table[(table.statistic == "nonfinite_fraction") & (table.value > 0)]
+    if shares.empty:
+        return None
+    worst = shares.sort_values("value", ascending=False).iloc[0]
+    return f"{100 * worst['value']:.3g} % of {worst['metric']}"
 
 
 def _value(table: pd.DataFrame, metric: str, statistic: str) -> float:

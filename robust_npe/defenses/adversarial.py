@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.attacks import (
     PGD,
@@ -82,8 +83,8 @@ class NoiseAugmentation(PerturbedTraining):
     def _attack(self) -> Attack:
         return Noise()
 
+    @override
     def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
         return estimator.loss(batch.theta, self.perturb(estimator, batch, generator))
 
 
@@ -124,8 +125,8 @@ class AttackedTraining(PerturbedTraining):
         self.attack_every = attack_every
         self._kept: Tensor | None = None
 
+    @override
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
-        """See `Defense.setup`."""
         super().setup(estimator, theta, x)
         self._kept = x.clone() if self.warm_start or self.attack_every > 1 else None
 
@@ -161,8 +162,8 @@ class AttackedTraining(PerturbedTraining):
         """See `Defense.state_dict`: the perturbed training data, where they are remembered."""
         return {} if self._kept is None else {"x_adv": self._kept}
 
+    @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Defense.load_state_dict`."""
         if self._kept is not None:
             self._kept.copy_(state["x_adv"])
 
@@ -182,8 +183,8 @@ class AdversarialTraining(AttackedTraining):
     def _objective(self) -> Objective:
         return NegativeLogLikelihood()
 
+    @override
     def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
         return estimator.loss(batch.theta, self.perturb(estimator, batch, generator))
 
 
@@ -231,8 +232,8 @@ class TRADES(AttackedTraining):
         # the attack returns its last iterate, so nothing is scored: a pool for the steps suffices
         return KLForward(self.num_samples, pool=5 * self.num_samples)
 
+    @override
     def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
         x_adv = self.perturb(estimator, batch, generator)
         clean, moved = estimator(batch.x), estimator(x_adv)
         p, q = (clean, moved) if self.divergence == "kl_forward" else (moved, clean)

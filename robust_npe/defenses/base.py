@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.components import Component
 from robust_npe.estimators import Estimator
@@ -100,6 +101,6 @@ class NoDefense(Defense):
 
     name = "none"
 
+    @override
     def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
         return estimator.loss(batch.theta, batch.x)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.defenses.penalty import Penalized, PenaltyGradient
@@ -96,8 +97,8 @@ class FIMEigenvalue(Penalized):
         self.iterations = iterations
         super().__init__(beta, gradient, num_samples, rows, every, weight, max_norm)
 
+    @override
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
-        """See `Defense.setup`."""
         super().setup(estimator, theta, x)
         self._direction = torch.zeros_like(x[0])  # none yet
 
@@ -123,7 +124,7 @@ class FIMEigenvalue(Penalized):
         """See `Defense.state_dict`; the direction that the power method starts from, too."""
         return {**super().state_dict(), "direction": self._direction}
 
+    @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Defense.load_state_dict`."""
         super().load_state_dict(state)
         self._direction.copy_(state["direction"])

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.defenses.base import Batch, Defense, ready
@@ -165,8 +166,8 @@ class Penalized(Defense):
         """How the gradient is computed, after `setup`."""
         return ready(self._settings)
 
+    @override
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
-        """See `Defense.setup`."""
         self._settings = self._resolve(estimator.score_method)
         self._average = GradientAverage(self._settings.weight, _trainable(estimator))
         self._step = 0
@@ -221,8 +222,8 @@ class Penalized(Defense):
         average = self._average.state_dict()
         return {"average": average, "step": self._step, "last_penalty": self._last_penalty}
 
+    @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Defense.load_state_dict`."""
         self._average.load_state_dict(state["average"])
         self._step = state["step"]
         self._last_penalty.copy_(state["last_penalty"])

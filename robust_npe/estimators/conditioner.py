@@ -24,6 +24,8 @@ __all__ = ["Blocks", "BoundConditioner", "Conditioner"]
 class Blocks:
     """Block structure of a conditioner of G groups and L layers: which rows belong to which group.
 
+    See `docs/kernels.md`, section 1.
+
     Attributes:
         ends: Where the rows of each group end in the coordinates (first row) and in each layer,
             after a leading zero: `(L + 1, G + 1)`.
@@ -77,6 +79,8 @@ class Conditioner(nn.Module):
         hidden: Widths of the hidden layers.
     """
 
+    mask_0: Tensor
+
     def __init__(self, groups: Sequence[int], num_parameters: int, hidden: Sequence[int]) -> None:
         super().__init__()
         coordinates = torch.arange(len(groups)).repeat_interleave(torch.tensor(groups))
@@ -94,11 +98,9 @@ class Conditioner(nn.Module):
             self.register_buffer(f"mask_{i}", mask.to(torch.get_default_dtype()), persistent=False)
 
     def weights(self) -> list[Tensor]:
-        """Return the masked weights of all layers, the first layer's `(H, inputs)`."""
-        masks = [getattr(self, f"mask_{i}") for i in range(len(self.layers) + 1)]
-        first = masks[0] if self.first is None else self.first.weight * masks[0]
-        layers = (cast(nn.Linear, layer).weight for layer in self.layers)
-        return [first, *(w * mask for w, mask in zip(layers, masks[1:], strict=True))]
+        """Return the weights of all layers without masks, the first layer's `(H, inputs)`."""
+        first = self.mask_0 if self.first is None else self.first.weight
+        return [first, *(cast(nn.Linear, layer).weight for layer in self.layers)]
 
     def biases(self) -> list[Tensor]:
         """Return the biases of all layers but the first."""
@@ -110,10 +112,9 @@ class Conditioner(nn.Module):
         Args:
             context_term: The context's part of the first layer, with bias, `(H, B)`.
         """
+        weights = [w * getattr(self, f"mask_{i}") for i, w in enumerate(self.weights())]
         biases = [bias.unsqueeze(1) for bias in self.biases()]
-        return BoundConditioner(
-            context_term, self.weights(), biases, self.blocks, self.num_parameters
-        )
+        return BoundConditioner(context_term, weights, biases, self.blocks, self.num_parameters)
 
 
 class BoundConditioner(NamedTuple):

@@ -8,12 +8,10 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from robust_npe.checks import ConfigError
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
+from robust_npe.tasks.pairs import draw_pairs
 
 __all__ = ["ATTEMPTS", "CHUNK", "SimulationPlan"]
 
@@ -77,32 +75,10 @@ class SimulationPlan:
         """
         size = ATTEMPTS if self.filters else min(CHUNK, self.num_simulations - number * CHUNK)
         generator = stream(self.seed, "simulate", self.split, number)
-        theta = self.task.sample_prior(size, generator)
-        accepted: Any = torch.ones(size, dtype=torch.bool)
-        if self.filters:
-            x, accepted = self.task.simulate_and_filter(theta, generator)
-        else:
-            x = self.task.simulate(theta, generator)
-        x = _checked(self.task, "x", x, (size, self.task.dim_x)).float()
-        theta = _checked(self.task, "theta", theta, (size, self.task.dim_theta)).float()
-        finite = x.isfinite().all(1) & theta.isfinite().all(1)  # as float32, as they are stored
-        keep = finite & _checked(self.task, "accepted", accepted, (size,)).bool()
+        theta, x, dropped = draw_pairs(self.task, size, generator)
         return {
-            "theta": theta[keep].numpy(),
-            "x": x[keep].numpy(),
+            "theta": theta.numpy(),
+            "x": x.numpy(),
             "num_simulated": np.array(size),
-            "num_dropped": np.array(int((~finite).sum())),
+            "num_dropped": np.array(dropped),
         }
-
-
-def _checked(task: Task, name: str, values: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return what a simulator gave as a tensor without graph on the CPU; arrays will do."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
-        values = torch.from_numpy(values.astype(np.float64))
-    if not isinstance(values, Tensor) or values.is_complex() or values.shape != shape:
-        found = f" {tuple(values.shape)} of {values.dtype}" if hasattr(values, "shape") else ""
-        raise ConfigError(
-            f"task {task.name}: its simulator gives {name} as {type(values).__name__}{found}, "
-            f"expected a tensor of real numbers of shape {shape}, one row per simulation."
-        )
-    return values.detach().cpu()

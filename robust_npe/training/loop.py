@@ -8,19 +8,18 @@ import statistics
 import sys
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 from tqdm import tqdm
 
 from robust_npe.defenses import Batch, Defense
 from robust_npe.estimators import Estimator
+from robust_npe.training.data import Pairs, usable_pairs
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
 
 __all__ = ["run_epoch", "train"]
 
 log = logging.getLogger(__name__)
-
-Pairs = tuple[Tensor, Tensor]
 
 
 def train(
@@ -36,14 +35,18 @@ def train(
     Args:
         estimator: A fresh estimator; its standardisation is fitted here.
         defense: The training objective.
-        pairs: Parameters `(N, D)` and observations `(N, Dx)`.
+        pairs: Parameters `(N, D)` and observations `(N, Dx)`; those that are not finite are left
+            out, with a warning.
         validation: As `pairs`; decides about stopping.
         settings: How to train.
         generator: Source of randomness.
 
     Raises:
+        ConfigError: Pairs of wrong shape, without finite ones, or outside of the prior's support.
         FloatingPointError: The very first epoch gave no finite validation loss.
     """
+    pairs = usable_pairs(estimator, pairs, "training")
+    validation = usable_pairs(estimator, validation, "validation")
     state = TrainingState(estimator, defense, pairs, settings, generator)
     with tqdm(total=settings.max_epochs, desc="train", disable=not sys.stderr.isatty()) as progress:
         while not _is_finished(state, settings):

@@ -29,12 +29,14 @@ class History:
         validation_loss: Objective on the validation set after each epoch.
         best_epoch: Epoch (from 0) whose weights were kept.
         diverged: A loss or its gradient became non-finite; training stopped there.
+        num_pairs: Number of pairs that were trained on.
     """
 
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     best_epoch: int = -1
     diverged: bool = False
+    num_pairs: int = 0
 
     @property
     def epochs_since_best(self) -> int:
@@ -78,14 +80,14 @@ class TrainingState:
             estimator.parameters(), lr=settings.learning_rate, fused=True
         )
         for p in estimator.parameters():  # what Adam starts from, here so that it can be loaded
-            moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[p] = {
                 "step": torch.zeros((), dtype=torch.float32, device=p.device),
-                **moments,
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
             }
         self.generator = generator
         self.validation_stream = child(generator).get_state()
-        self.history = History()
+        self.history = History(num_pairs=len(pairs[0]))
         self.best_weights: dict[str, Tensor] = {}
         self.keep_weights()
 

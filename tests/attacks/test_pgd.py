@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from torch.distributions import Independent, Normal
 
 from robust_npe.attacks import (
     FGSM,
@@ -14,11 +11,7 @@ from robust_npe.attacks import (
     NegativeLogLikelihood,
     Noise,
     Objective,
-    ThreatModel,
-    best_of,
-    frozen,
     make_ball,
-    settings,
     std_unit,
 )
 from robust_npe.divergences import kl
@@ -27,8 +20,6 @@ from robust_npe.random import stream
 from robust_npe.tasks import GaussianLinear
 from tests.helpers import (
     NoClosedForm,
-    conf_names,
-    from_conf,
     make_estimator,
     observations,
     pairs,
@@ -143,123 +134,6 @@ def test_nll_attack_reaches_the_closed_form_optimum(data):
     assert float((reached / best).min()) >= 0.99
 
 
-# What must hold for every attack, norm and threat model.
-
-
-def attack_of(name):
-    """What attack=<name> objective=kl_reverse builds, with fewer steps."""
-    objective = {"_target_": "robust_npe.attacks.KLReverse"}
-    extra = {} if name == "noise" else {"objective": objective}
-    if name == "pgd":
-        extra["steps"] = 10
-    return from_conf("attack", name, skip=["objective"], **extra)
-
-
-@pytest.mark.parametrize("name", conf_names("attack"))
-@pytest.mark.parametrize("domain", ["none", "data", "widened"])
-@pytest.mark.parametrize("unit", ["std", "feature"])
-@pytest.mark.parametrize("norm", NORMS)
-def test_stays_in_ball_and_box(norm, unit, domain, name):
-    estimator = make_estimator(MAF, gain=1.5)
-    x = observations(30)
-    ball = ThreatModel(norm, unit, "none" if domain == "none" else "data").ball(2.0, TASK, x)
-    if domain == "widened":  # some x lie outside of the box
-        ball.domain = torch.full((3,), 4.0), torch.full((3,), 6.0)
-    box = ball.domain
-    x_adv = attack_of(name)(estimator, x, ball=ball, generator=stream(0))
-    assert x_adv.shape == x.shape
-    assert not x_adv.requires_grad
-    assert (ball.norm(x_adv - x) <= ball.radius + 1e-5).all()
-    # a corner of the box may hold an x that lies outside of it, but only few
-    assert float(((x_adv - x).abs().amax(-1) > 0).float().mean()) > 0.9
-    if box is not None:
-        assert (x_adv >= torch.minimum(box[0], x)).all()
-        assert (x_adv <= torch.maximum(box[1], x)).all()
-
-
-def test_noise_is_one_uniform_draw():
-    ball = make_ball("l2", 2.0)
-    x = observations(5)
-    x_adv = Noise()(TASK.true_posterior, x, ball=ball, generator=stream(4))
-    torch.testing.assert_close(x_adv, x + ball.sample(x, stream(4)))
-
-
-def test_deterministic_given_the_generator(data):
-    estimator = make_estimator(MAF, gain=1.5)
-    x = observations(8)
-    attack, ball = PGD(KLForward(2), steps=5), make_ball("l2", 1.0)
-    first, again, other = (attack(estimator, x, ball=ball, generator=stream(s)) for s in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_observations_with_graph_give_results_without(data):
-    x = observations(4).requires_grad_(True)
-    ball = make_ball("l2", 1.0)
-    for attack in (Noise(), PGD(KLForward(), steps=2), FGSM(KLForward())):
-        assert not attack(make_estimator(MAF), x, ball=ball, generator=stream(0)).requires_grad
-    assert x.grad is None
-
-
-# Nothing leaks into the network.
-
-
-def test_leaves_gradients_and_flags_of_the_parameters_alone():
-    estimator, x = make_estimator(MAF, gain=1.5), observations(6)
-    attack, ball = PGD(KLForward(2), steps=3), make_ball("l2", 1.0)
-    fresh = attack(estimator, x, ball=ball, generator=stream(0))
-    assert all(p.grad is None for p in estimator.parameters())
-
-    parameters = list(estimator.parameters())
-    parameters[0].requires_grad_(False)
-    for p in parameters:
-        p.grad = torch.full_like(p, 7.0)
-    grads = [p.grad for p in parameters]
-    weights = copy.deepcopy(estimator.state_dict())
-    stale = attack(estimator, x, ball=ball, generator=stream(0))
-    assert torch.equal(fresh, stale)
-    assert [p.requires_grad for p in parameters] == [False] + [True] * (len(parameters) - 1)
-    assert all(p.grad is g for p, g in zip(parameters, grads, strict=True))
-    assert all((g == 7).all() for g in grads)
-    for name, value in estimator.state_dict().items():
-        assert torch.equal(value, weights[name])
-
-
-def test_network_is_frozen_while_the_attack_runs_and_thawed_after_an_error():
-    estimator = make_estimator(DiagonalGaussian)
-    seen = []
-
-    def broken(x):
-        seen.extend(p.requires_grad for p in estimator.parameters())
-        raise ArithmeticError
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = estimator
-
-        def forward(self, x):
-            return broken(x)
-
-    ball = make_ball("l2", 1.0)
-    with pytest.raises(ArithmeticError):
-        PGD(KLForward())(Model(), observations(2), ball=ball, generator=stream(0))
-    assert seen
-    assert not any(seen)
-    assert all(p.requires_grad for p in estimator.parameters())
-    with frozen(lambda x: x):  # plain functions have nothing to freeze
-        pass
-
-
-@pytest.mark.parametrize("grad_enabled", [False, True])
-def test_works_with_and_without_grad_mode(grad_enabled):
-    estimator, x = make_estimator(MAF, gain=1.5), observations(4)
-    attack, ball = PGD(KLReverse(2), steps=3), make_ball("l2", 1.0)
-    expected = attack(estimator, x, ball=ball, generator=stream(0))
-    with torch.set_grad_enabled(grad_enabled):
-        assert torch.equal(attack(estimator, x, ball=ball, generator=stream(0)), expected)
-
-
 # Strength.
 
 
@@ -355,174 +229,3 @@ def test_steps_shrink_to_zero_or_stay():
     torch.testing.assert_close(lengths["constant"], torch.ones(8), rtol=1e-4, atol=0)
     cosine = 0.5 * (1 + torch.cos(torch.pi * torch.arange(8) / 8))
     torch.testing.assert_close(lengths["cosine"], cosine, rtol=1e-3, atol=1e-5)
-
-
-# Which iterate is returned.
-
-
-def test_best_iterate_is_kept_where_the_last_one_is_worse():
-    x = torch.zeros(50, 2)
-    ball = make_ball("l2", 1.0)
-    oscillating = {"steps": 7, "step_size": 0.9, "schedule": "constant"}
-
-    def height(delta):  # a narrow ring that large steps jump over
-        return -((delta.norm(dim=-1) - 0.3) ** 2)
-
-    results = {}
-    for select in ("best", "last"):
-        attack = PGD(Value(height), select=select, **oscillating)
-        results[select] = height(attack(None, x, ball=ball, generator=stream(0)))
-    assert (results["best"] >= results["last"]).all()
-    assert float((results["best"] > results["last"] + 0.01).float().mean()) > 0.3
-
-
-def test_best_iterate_is_judged_with_fresh_numbers():
-    # the first binding values what its gradient leads away from; the second one, the judge,
-    # values where it leads to
-    x = torch.zeros(20, 2)
-
-    def loves_start(delta):
-        return delta[:, 0] - 2 * delta[:, 0].detach()
-
-    steps = {"steps": 5, "step_size": 0.5}
-    fooled = PGD(Value(loves_start), **steps)
-    honest = PGD(Value(loves_start, lambda d: d[:, 0]), **steps)
-    last = PGD(Value(loves_start), select="last", **steps)
-    fooled, honest, last = (
-        attack(None, x, ball=make_ball("l2", 1.0), generator=stream(0))
-        for attack in (fooled, honest, last)
-    )
-    assert torch.equal(honest, last)
-    assert (fooled[:, 0] < last[:, 0] - 0.1).any()
-
-
-def test_best_is_at_least_as_good_as_last_on_fresh_noise(nonlinear):
-    x = observations(60)
-    value = {}
-    for select in ("best", "last"):
-        attack = PGD(KLForward(2), 12, step_size=0.8, schedule="constant", select=select)
-        x_adv = attack(nonlinear, x, ball=make_ball("l2", 1.5), generator=stream(0))
-        value[select] = true_value(nonlinear, x, x_adv)
-    assert float(value["best"].mean()) > float(value["last"].mean())
-
-
-def test_values_that_are_not_finite_are_never_chosen():
-    def cliff(delta):  # rises towards a place where it breaks
-        return delta[:, 0].where(delta[:, 0] < 0.5, torch.nan)
-
-    def spike(delta):
-        return delta[:, 0].where(delta[:, 0] < 0.5, torch.inf)
-
-    x = torch.zeros(30, 2)
-    for function in (cliff, spike):
-        attack = PGD(Value(function), steps=6, step_size=0.4, start=0.2)
-        delta = attack(None, x, ball=make_ball("l2", 1.0), generator=stream(0))
-        assert (delta[:, 0] < 0.5).all()
-        assert (delta[:, 0] > 0).all()
-
-
-def test_ball_of_radius_zero_returns_the_observation():
-    x, q = observations(3), make_estimator(DiagonalGaussian)
-    attack, ball = PGD(KLForward(), steps=3), make_ball("l2", 0.0)
-    assert torch.equal(attack(q, x, ball=ball, generator=stream(0)), x)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"steps": 0},
-        {"step_size": 0.0},
-        {"schedule": "linear"},
-        {"start": 0.0},
-        {"start": 1.5},
-        {"select": "worst"},
-    ],
-)
-def test_settings_are_checked(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        PGD(KLForward(), **wrong)
-
-
-def test_rows_do_not_influence_each_other():
-    # a row whose gradient is not finite must not spoil its neighbours
-    def posterior(x):
-        broken = torch.where(x[:, :1] > 100, torch.nan, 0.0)
-        return Independent(Normal(x + broken, torch.ones_like(x), validate_args=False), 1)
-
-    clean = observations(3)
-    with_broken = clean.clone()
-    with_broken[1] = 1000.0
-    attack, ball = PGD(NegativeLogLikelihood(), steps=4), make_ball("l2", 1.0)
-    theta = torch.zeros(3, 3)
-    a, b = (attack.search(posterior, x, theta, ball, stream(0)) for x in (clean, with_broken))
-    assert torch.equal(a.x_adv[[0, 2]], b.x_adv[[0, 2]])
-    assert b.x_adv.isfinite().all()
-    assert a.zero_gradients.tolist() == [0, 0, 0]
-    assert b.zero_gradients.tolist() == [0, 1, 0]
-
-
-# What an attack reports about itself.
-
-
-def test_share_of_steps_without_a_gradient():
-    def plateau(delta):  # flat where the first coordinate is large
-        return delta[:, 0].clamp(max=0.55)
-
-    x, ball = torch.zeros(40, 1), make_ball("linf", 1.0)
-    steps = {"steps": 10, "step_size": 0.1, "schedule": "constant", "start": 1e-6}
-    found = PGD(Value(plateau), **steps).search(None, x, None, ball, stream(0))
-    torch.testing.assert_close(found.zero_gradients, torch.full((40,), 0.4))  # after six steps
-    flat = PGD(Value(lambda d: 0 * d[:, 0]), **steps).search(None, x, None, ball, stream(0))
-    assert (flat.zero_gradients == 1).all()
-    assert Noise().search(None, x, None, ball, stream(0)).zero_gradients is None
-
-
-def test_an_attack_with_a_radius_for_each_row(data):
-    x = data[1][:6].double()
-    radii = torch.tensor([0.0, 0.1, 0.2, 0.0, 0.4, 0.8])
-    optimum = 0.5 * radii.double() ** 2 * movement_matrix(TASK).max()
-    ball = make_ball("l2", radii)
-    x_adv = PGD(KLForward())(TASK.true_posterior, x, ball=ball, generator=stream(0))
-    torch.testing.assert_close(half_square(x_adv - x), optimum, rtol=0.01, atol=0)
-    assert (ball.norm(x_adv - x) <= radii + 1e-6).all()
-
-
-def test_a_warm_start_begins_where_it_is_told():
-    x, ball = torch.zeros(3, 2), make_ball("l2", 1.0)
-    initial = torch.tensor([[0.5, 0.0], [0.0, -0.25], [3.0, 0.0]])
-    attack = PGD(Value(lambda d: 0 * d[:, 0]), steps=2)  # flat: it stays where it is
-    found = attack.search(None, x, None, ball, stream(0), initial)
-    expected = torch.tensor([[0.5, 0.0], [0.0, -0.25], [1.0, 0.0]])
-    torch.testing.assert_close(found.x_adv, expected)
-
-
-def test_best_of_takes_the_best_candidate_of_each_row_on_fresh_numbers(nonlinear):
-    x, ball = observations(30), make_ball("l2", 1.5)
-    found = [PGD(KLForward(2), 5)(nonlinear, x, ball=ball, generator=stream(s)) for s in range(3)]
-    best = best_of(KLForward(2), nonlinear, x, None, found, stream(9))
-    values = torch.stack([true_value(nonlinear, x, x_adv) for x_adv in found])
-    reached = true_value(nonlinear, x, best)
-    assert float(reached.mean()) > float(values.mean(1).max())
-    assert float((reached >= values.amax(0) - 0.05 * values.amax(0).abs()).float().mean()) > 0.8
-    # judged once more with the numbers that found them, the choice would be another
-    again = best_of(KLForward(2), nonlinear, x, None, found, stream(10))
-    assert not torch.equal(best, again)
-    heights = Value(lambda d: d[:, 0].where(d[:, 0] < 0.5, torch.nan))
-    rows = [torch.tensor([[v], [w]]) for v, w in ((0.1, 0.3), (0.9, 0.1), (0.2, 0.2))]
-    chosen = best_of(heights, None, torch.zeros(2, 1), None, rows, stream(0))
-    torch.testing.assert_close(chosen, torch.tensor([[0.2], [0.3]]))  # nan is never best
-
-
-@pytest.mark.parametrize("name", conf_names("attack"))
-def test_settings_are_those_that_differ_from_the_defaults(name):
-    objective = {"_target_": "robust_npe.attacks.KLForward"}
-    extra = {} if name == "noise" else {"objective": objective}
-    assert settings(from_conf("attack", name, skip=["objective"], **extra)) == ""
-
-
-def test_settings_of_attack_and_objective():
-    assert settings(PGD(KLForward(5), steps=20)) == "objective.num_samples=5 steps=20"
-    assert settings(PGD(KLReverse(), select="last")) == "select=last"
-    assert settings(FGSM(NegativeLogLikelihood(), start=0.1)) == "start=0.1"
-    assert settings(Noise()) == ""
-    assert PGD(KLForward(), steps=1).name == "pgd"

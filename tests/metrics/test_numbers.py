@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,9 +25,11 @@ def context(estimator, attacked=True, task=TASK, num=60):
 
 
 def values(metric, context):
+    """Values per observation; errors, which have no rows of their own, under `<name>_se`."""
     measurements = {m.metric: m for m in metric(context)}
-    for m in measurements.values():
-        assert m.rows == summary_rows(m.per_observation)
+    for name, m in measurements.items():
+        rows = [r for r in m.rows if r["statistic"] != "median_se"]
+        assert rows == ([] if name.endswith("_se") else summary_rows(m.per_observation))
     return {name: m.per_observation for name, m in measurements.items()}
 
 
@@ -86,6 +90,29 @@ def test_sensitivity_by_sampling_is_unbiased_and_repeatable():
             fine[name].mean()
         )
         assert torch.equal(values(Divergence(50), c)[name], coarse[name])
+
+
+@pytest.mark.parametrize(("metric", "name"), [(Divergence, "kl_reverse"), (TruePosterior, "error")])
+def test_standard_errors_are_the_spread_of_repeated_estimates(metric, name):
+    estimator = make_estimator(MAF, dim_x=2, gain=1.3)
+    c = context(estimator, num=20)
+    repeated = [metric(100)(replace(c, seed=seed)) for seed in range(100)]
+    found = [{m.metric: m for m in each} for each in repeated]
+    estimates, errors = (
+        torch.stack([f[key].per_observation for f in found]) for key in (name, f"{name}_se")
+    )
+    ratio = errors.mean(0) / estimates.std(0)
+    assert float(ratio.median()) == pytest.approx(1, abs=0.15)
+    medians, median_errors = (
+        torch.tensor([r["value"] for f in found for r in f[name].rows if r["statistic"] == key])
+        for key in ("median", "median_se")
+    )
+    assert 0.8 < float(median_errors.mean() / medians.std()) < 1.4
+
+
+def test_closed_forms_have_no_error():
+    got = values(Divergence(), context(Exact(TASK, spread=1.5)))
+    assert not got["kl_forward_se"].any()
 
 
 def test_no_sensitivity_without_attack():

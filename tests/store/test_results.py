@@ -39,6 +39,7 @@ ROW = {
 
 def test_round_trip_is_exact(tmp_path):
     rows = [ROW, {**ROW, "beta": 0.1, "level": 0.95, "value": np.nextafter(1.0, 2)}]
+    rows += [{**ROW, "value": value} for value in (np.inf, np.nan)]
     written = write_table(rows, tmp_path / "results.csv", RESULT_COLUMNS)
     read = read_table(tmp_path / "results.csv")
     pd.testing.assert_frame_equal(read, written)

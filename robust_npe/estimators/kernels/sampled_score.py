@@ -5,33 +5,25 @@ of s with respect to the weights, through theta as well. Automatic differentiati
 of small operations for it, most of them in the sequential inverse of the flow. Here one kernel
 goes from z to theta for s, and one from theta to z for the gradient. Names are those of the
 derivation in `docs/kernels.md`, sections 1 to 4.
-
-Columns, one for each sample, go in tiles that fit into the cache, and of the masked weights only
-the blocks are touched that the masks keep.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robust_npe.compiling import log_compilation
 from robust_npe.estimators.conditioner import Conditioner
+from robust_npe.estimators.kernels import score_kernels
 from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT
 
 __all__ = ["sampled_score"]
-
-TILE = 512  # columns at most
-FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
 
 def sampled_score(
@@ -68,14 +60,12 @@ class _SampledScore(torch.autograd.Function):
     ) -> Tensor:
         ctx.layout, ctx.shapes = layout, [p.shape for p in parameters]
         ctx.sizes = [p.numel() for p in parameters]
-        W, b = (
-            torch.cat([p.flatten() for p in part])
-            for part in (parameters[:num_weights], parameters[num_weights:])
-        )
+        flat = torch.cat([p.flatten() for p in parameters])
+        W, b = flat.tensor_split([sum(ctx.sizes[:num_weights])])
         c = torch.addmm(bias.unsqueeze(1), weight, context.T)
         arrays = (tensor.numpy() for tensor in (z, c, W, b))
         with _blas().limit(limits=torch.get_num_threads()):
-            results = _logged_forward(*arrays, layout, LOG_SLOPE_LIMIT)
+            results = score_kernels.forward(*arrays, layout, LOG_SLOPE_LIMIT)
         score, *saved = map(torch.from_numpy, results)
         ctx.save_for_backward(context, weight, score, *saved, W)
         return score.T @ weight
@@ -86,261 +76,18 @@ class _SampledScore(torch.autograd.Function):
         context, weight, score, *saved = ctx.saved_tensors
         arrays = (tensor.numpy() for tensor in (weight @ cotangent.T, *saved))
         with _blas().limit(limits=torch.get_num_threads()):
-            results = _logged_backward(*arrays, ctx.layout, LOG_SLOPE_LIMIT)
-        c_bar, W_bar, b_bar = map(torch.from_numpy, results)
+            results = score_kernels.backward(*arrays, ctx.layout, LOG_SLOPE_LIMIT)
+        c_bar, flat = map(torch.from_numpy, results)
         context_bar = c_bar.T @ weight if ctx.needs_input_grad[3] else None
         weight_bar = torch.addmm(score @ cotangent, c_bar, context)
-        parts = torch.cat((W_bar, b_bar)).split(ctx.sizes)
-        parameters_bar = (part.view(s) for part, s in zip(parts, ctx.shapes, strict=True))
+        parts = zip(flat.split(ctx.sizes), ctx.shapes, strict=True)
+        parameters_bar = (part.view(shape) for part, shape in parts)
         return None, None, None, context_bar, weight_bar, c_bar.sum(1), *parameters_bar
 
 
 @cache
 def _blas() -> ThreadpoolController:
-    """Products of compiled code take as many threads as those of torch, which has its own."""
+    """Products of compiled code, which are scipy's, take as many threads as those of torch."""
+    import scipy.linalg.cython_blas  # noqa: F401 (a library is found once it is loaded)
+
     return ThreadpoolController().select(user_api="blas")
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
-    """Return the scores (sections 2 and 3), and what is needed again, in tiles of n columns.
-
-    Args:
-        z: `(D, N)`.
-        c: Context terms, `(T * H, N)`.
-        W: Masked weights of all transforms and layers.
-        b: Biases of all transforms, and of all layers but the first.
-        layout: See `Blocks`.
-        limit: Of |alpha|.
-
-    Returns:
-        score: s of the first layers, `(T * H, N)`.
-        x: What goes into each transform, `(N / n, T, D, n)`.
-        slope: exp(alpha), same shape.
-        u: Gradient of log q with respect to what comes out of each transform, same shape.
-        h: Activations of all layers, those of the last one being shifts and raw log slopes,
-            `(N / n, T, M, n)`.
-        s: Gradient of log q with respect to all layers before their nonlinearity, same shape.
-    """
-    _, rows, _, starts = layout
-    D, N = z.shape
-    H, M, size, limit = rows[1], rows[-1], starts[-1], z.dtype.type(limit)
-    T = len(c) // H
-    tiles = max(1, -(-N // TILE))
-    width = max(1, -(-N // tiles))
-    score = np.empty_like(c)
-    x = np.zeros((tiles, T, D, width), z.dtype)
-    slope, u = np.empty_like(x), np.empty_like(x)
-    h = np.zeros((tiles, T, M, width), z.dtype)
-    s = np.empty_like(h)
-    for k in range(tiles):
-        begin, end = min(k * width, N), min((k + 1) * width, N)
-        out = np.zeros((D, width), z.dtype)
-        out[:, : end - begin] = z[:, begin:end]
-        pull = -out
-        for t in range(T - 1, -1, -1):
-            Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
-            h[k, t, :H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
-            h[k, t, H:] = bt.reshape(M - H, 1)
-            u[k, t] = pull
-            _invert(out, x[k, t], slope[k, t], h[k, t], Wt, layout, limit)
-            below = _scores(x[k, t], slope[k, t], u[k, t], h[k, t], s[k, t], Wt, layout, limit)
-            score[t * H : (t + 1) * H, begin:end] = s[k, t, :H, : end - begin]
-            out[:], pull[:] = x[k, t, ::-1], below[::-1]
-    return score, x, slope, u, h, s
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _invert(z, x, slope, h, W, layout, limit):  # type: ignore[no-untyped-def]
-    """Compute x with f(x) = z, its slope and the activations, group by group (section 2)."""
-    ends, rows, _, _ = layout
-    for g in range(ends.shape[1] - 1):
-        _advance(g, x, h, None, W, layout)
-        for d in range(ends[0, g], ends[0, g + 1]):
-            shift, raw = h[rows[-2] + 2 * d], h[rows[-2] + 2 * d + 1]
-            for n in range(z.shape[1]):
-                slope[d, n] = raw[n] * limit / (limit + abs(raw[n]))
-            for n in range(z.shape[1]):  # on its own: a call keeps loops from being vectorised
-                slope[d, n] = math.exp(slope[d, n])
-            for n in range(z.shape[1]):
-                x[d, n] = (z[d, n] - shift[n]) / slope[d, n]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _scores(x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untyped-def]
-    """Compute s, and return the gradient of log q with respect to x (section 3)."""
-    ends, rows, _, _ = layout
-    below = u * slope
-    for d in range(len(x)):
-        shift, raw = rows[-2] + 2 * d, rows[-2] + 2 * d + 1
-        for n in range(x.shape[1]):
-            root = limit / (limit + abs(h[raw, n]))
-            first = root * root  # derivative of alpha
-            s[shift, n] = u[d, n]
-            s[raw, n] = below[d, n] * x[d, n] * first + first
-    for g in range(ends.shape[1] - 2, -1, -1):
-        _add_to_inputs(g, below, s, W, layout)
-        _retreat(g, s, h, W, layout)
-    return below
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _backward(v, x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untyped-def]
-    """Return the gradients of F = <v, s> with respect to context terms, weights and biases.
-
-    See section 4; arguments as for and from `_forward`.
-    """
-    _, rows, _, starts = layout
-    tiles, T, D, width = x.shape
-    N, H, M, size, limit = v.shape[1], rows[1], rows[-1], starts[-1], v.dtype.type(limit)
-    c_bar = np.empty_like(v)
-    W_bar, b_bar = np.zeros_like(W), np.zeros(T * (M - H), v.dtype)
-    x_dot, x_bar = np.empty((D, width), v.dtype), np.empty((D, width), v.dtype)
-    a_dot, a_bar = np.empty((M, width), v.dtype), np.empty((M, width), v.dtype)
-    for k in range(tiles):
-        begin, end = min(k * width, N), min((k + 1) * width, N)
-        x_dot[:], x_bar[:] = 0, 0
-        for t in range(T):
-            Wt = W[t * size : (t + 1) * size]
-            a_dot[:] = 0
-            a_dot[:H, : end - begin] = v[t * H : (t + 1) * H, begin:end]
-            for g in range(layout[0].shape[1] - 1):
-                _advance(g, x_dot, a_dot, h[k, t], Wt, layout)
-            z_dot = _pull_back(
-                x_dot,
-                x_bar,
-                a_dot,
-                a_bar,
-                x[k, t],
-                slope[k, t],
-                u[k, t],
-                h[k, t],
-                Wt,
-                layout,
-                limit,
-            )
-            c_bar[t * H : (t + 1) * H, begin:end] = a_bar[:H, : end - begin]
-            _add_outer_products(W_bar[t * size : (t + 1) * size], a_bar, x[k, t], h[k, t], layout)
-            _add_outer_products(W_bar[t * size : (t + 1) * size], s[k, t], x_dot, a_dot, layout)
-            for r in range(H, M):
-                b_bar[t * (M - H) + r - H] += a_bar[r].sum()
-            x_dot[:], x_bar[:] = z_dot[::-1], x_bar[::-1].copy()
-    return c_bar, W_bar, b_bar
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _pull_back(  # type: ignore[no-untyped-def]
-    x_dot, x_bar, a_dot, a_bar, x, slope, u, h, W, layout, limit
-):
-    """Turn x_bar into z_bar, compute a_bar, and return z_dot (section 4)."""
-    ends, rows, _, _ = layout
-    z_dot = np.empty_like(x)
-    for g in range(ends.shape[1] - 2, -1, -1):
-        _add_to_inputs(g, x_bar, a_bar, W, layout)
-        for d in range(ends[0, g], ends[0, g + 1]):
-            shift, raw = rows[-2] + 2 * d, rows[-2] + 2 * d + 1
-            for n in range(x.shape[1]):
-                root = limit / (limit + abs(h[raw, n]))
-                signed = -root if h[raw, n] > 0 else root
-                first, second = root * root, root * root * (signed + signed) / limit  # of alpha
-                alpha_dot = first * a_dot[raw, n]
-                moved = x_dot[d, n] + x[d, n] * alpha_dot
-                z_dot[d, n] = slope[d, n] * moved + a_dot[shift, n]
-                pull = u[d, n] * slope[d, n]
-                z_bar = x_bar[d, n] / slope[d, n] + u[d, n] * alpha_dot
-                x_bar[d, n] = z_bar
-                a_bar[shift, n] = -z_bar
-                turn = second * a_dot[raw, n]
-                a_bar[raw, n] = (
-                    (pull * moved - z_bar * slope[d, n] * x[d, n]) * first
-                    + pull * x[d, n] * turn
-                    + turn
-                )
-        _retreat(g, a_bar, h, W, layout)
-    return z_dot
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _advance(g, x, a, h, W, layout):  # type: ignore[no-untyped-def]
-    """Compute the rows of group g in all layers of a, which hold what is to be added.
-
-    A ReLU is open where h, the activations, are positive; where a itself is if h is None.
-    """
-    ends, rows, shapes, starts = layout
-    below, seen = x, ends[0, g]
-    for i in range(len(shapes)):
-        start, stop = ends[i + 1, g], ends[i + 1, g + 1]
-        weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        layer = a[rows[i] : rows[i + 1]]
-        _add_product(layer[start:stop], weight[start:stop, :seen], below)
-        if i + 1 < len(shapes):
-            if h is None:
-                _apply_relu(layer[start:stop])
-            else:
-                _apply_relu_mask(layer[start:stop], h[rows[i] + start : rows[i] + stop])
-        below, seen = layer, stop
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _retreat(g, a_bar, h, W, layout):  # type: ignore[no-untyped-def]
-    """Compute the rows of group g in all layers but the last, from those of later groups."""
-    ends, rows, shapes, starts = layout
-    for i in range(len(shapes) - 1, 0, -1):
-        start, stop = ends[i, g], ends[i, g + 1]
-        weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        seeing = ends[i + 1, g]  # and all rows after it
-        layer = a_bar[rows[i - 1] + start : rows[i - 1] + stop]
-        layer[:] = 0
-        above = a_bar[rows[i] + seeing : rows[i + 1]]
-        _add_product(layer, weight[seeing:, start:stop].T, above)
-        _apply_relu_mask(layer, h[rows[i - 1] + start : rows[i - 1] + stop])
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_to_inputs(g, x_bar, a_bar, W, layout):  # type: ignore[no-untyped-def]
-    """Add what comes through the first layer to the coordinates of group g."""
-    ends, rows, shapes, starts = layout
-    if g + 2 < ends.shape[1]:  # nobody sees the last group
-        weight = W[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
-        start, stop, seeing = ends[0, g], ends[0, g + 1], ends[1, g + 1]
-        _add_product(x_bar[start:stop], weight[seeing:, start:stop].T, a_bar[seeing : rows[1]])
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_outer_products(W_bar, a, x, h, layout):  # type: ignore[no-untyped-def]
-    """Add the products of each layer of a with what is below it, summed over the columns."""
-    _, rows, shapes, starts = layout
-    below = x[: shapes[0, 1]]
-    for i in range(len(shapes)):
-        weight_bar = W_bar[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        if weight_bar.size:
-            weight_bar += np.dot(a[rows[i] : rows[i + 1]], below.T)
-        below = h[rows[i] : rows[i + 1]]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_product(out, w, a):  # type: ignore[no-untyped-def]
-    """out += w @ a, for the first rows of a that w has columns for."""
-    if w.size:
-        out += np.dot(np.ascontiguousarray(w), a[: w.shape[1]])
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _apply_relu(a):  # type: ignore[no-untyped-def]
-    zero = a.dtype.type(0)
-    for r in range(len(a)):
-        for n in range(a.shape[1]):
-            a[r, n] = zero if a[r, n] <= zero else a[r, n]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _apply_relu_mask(a, h):  # type: ignore[no-untyped-def]
-    """Set a to zero where h is not positive; arrays that overlap would not be vectorised."""
-    zero = a.dtype.type(0)
-    for r in range(len(a)):
-        for n in range(a.shape[1]):
-            a[r, n] = zero if h[r, n] <= zero else a[r, n]
-
-
-_logged_forward = log_compilation(_forward, "the scores of samples")
-_logged_backward = log_compilation(_backward, "the gradient of the scores of samples")

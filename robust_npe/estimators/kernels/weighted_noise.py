@@ -1,4 +1,7 @@
-"""Base noise for means of functions that are nearly quadratic in it, such as squared scores."""
+"""Base noise for means of functions that are nearly quadratic in it, such as squared scores.
+
+`docs/kernels.md`, section 6, derives the weights.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +51,10 @@ def _place(normal, count):  # type: ignore[no-untyped-def]
 
     There are `dim` numbers for the direction, `dim + 2` for the norm, and one to choose its law.
     """
-    half, dim = len(normal), (normal.shape[1] - 3) // 2
+    pairs, dim = len(normal), (normal.shape[1] - 3) // 2
     z, weight = np.empty((dim, count), normal.dtype), np.empty(count, normal.dtype)
     directions = normal[:, :dim].copy()
-    for n in range(half):
+    for n in range(pairs):
         direction = directions[n]
         for m in range(n - n % dim, n):  # Gram-Schmidt makes the rotation a uniform one
             overlap = _dot(direction, directions[m])

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
-from robust_npe.estimators.kernels.sampled_score import TILE, sampled_score
+from robust_npe.estimators.kernels import score_kernels
+from robust_npe.estimators.kernels.sampled_score import sampled_score
+from robust_npe.estimators.kernels.score_kernels import TILE
 from robust_npe.fisher import fisher_trace, scores
 from robust_npe.random import draws_from, stream
 
@@ -97,6 +100,20 @@ def test_non_finite_weights_are_not_hidden():
         estimator.head.conditioners[0].layers[0].bias[0] = torch.nan
     trace = fisher_trace(estimator, torch.zeros(3, 5).double(), 1, stream(0))
     assert trace.isnan().all()
+
+
+def test_products_take_as_many_threads_as_those_of_torch(monkeypatch):
+    seen = []
+
+    def forward(*arguments):
+        seen.extend(p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas")
+        return kernel(*arguments)
+
+    kernel = score_kernels.forward
+    monkeypatch.setattr(score_kernels, "forward", forward)
+    with threadpool_limits(2, user_api="blas"):
+        scores(make(*SETTINGS[1]), torch.zeros(3, 5).double(), 2, stream(0), attached=False)
+    assert set(seen) == {torch.get_num_threads()} == {1}
 
 
 def test_an_empty_batch_has_no_scores():

@@ -1,5 +1,8 @@
 """The compiled splines against those by torch."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -105,3 +108,8 @@ def test_non_finite_numbers_are_not_hidden():
     assert y[1, 1].isnan()
     assert log_slope[1, 1].isnan()
     assert y[2:].isfinite().all()
+
+
+def test_importing_the_estimators_does_not_import_numba():
+    check = "import sys, robust_npe.estimators; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
