@@ -98,6 +98,7 @@ def _convert_simple(value: Any, hint: Any, where: str) -> Any:
     if hint is float and finite:
         return float(value)
     if hint is int and finite and value == int(value):
+        require(abs(value) < 2**63, where, value, "an integer of 64 bits")
         return int(value)
     if hint is Path and isinstance(value, str | Path) and str(value):
         return Path(value).expanduser()

@@ -218,7 +218,7 @@ def prepare_hydra() -> None:
     SourcesRegistry.instance().types[CompleteSource.scheme()] = CompleteSource
 
 
-def _untyped(schema: type) -> Any:
+def _untyped(schema: Any) -> Any:
     """Return keys and defaults of a schema without its types: `checked` says more about them."""
     return OmegaConf.to_container(OmegaConf.structured(schema))
 
@@ -234,10 +234,7 @@ def checked(config: DictConfig | Mapping[str, Any], schema: type) -> dict[str, A
     Raises:
         ConfigError: A key is not set or unknown, or a value is of another type.
     """
-    merged = OmegaConf.merge(_untyped(schema), config)
-    missing = OmegaConf.missing_keys(merged)
-    require(not missing, "configuration", sorted(missing), "complete; set these keys")
-    return dict(_section(plain(merged), schema, ""))
+    return dict(_section(plain(config), schema, ""))
 
 
 def _section(values: Any, schema: Any, where: str) -> Any:
@@ -249,10 +246,13 @@ def _section(values: Any, schema: Any, where: str) -> Any:
     hints = typing.get_type_hints(schema)
     names = [f.name for f in fields(schema)]
     prefix = f"{where}." if where else ""
-    for key in values:
+    complete_values = {**_untyped(schema), **values}
+    for key, value in complete_values.items():
         if key not in names:
             raise ConfigError(f"there is no key {prefix}{key}; keys are {', '.join(names)}.")
-    return {name: _section(values[name], hints[name], prefix + name) for name in names}
+        if value == MISSING:
+            raise ConfigError(f"{prefix}{key} is not set.")
+    return {name: _section(complete_values[name], hints[name], prefix + name) for name in names}
 
 
 def choice(group: str, name: str) -> dict[str, Any]:

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import importlib.abc
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from hydra.errors import MissingConfigException
 
 from robust_npe import cli
+from robust_npe.completion import complete
 from robust_npe.messages import hydra_message
+from tests.helpers import conf_names
+
+SMALL = ("scale=smoke", "num_simulations=64", "training.max_epochs=1", "estimator=gaussian")
+SMALL += ("epsilon=1", "plots=false")
 
 
 @pytest.fixture(autouse=True)
@@ -21,11 +30,8 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def fails(capsys, *words):
-    status = cli.main(words)
-    message = capsys.readouterr().err
-    assert status == 2
-    assert "Traceback" not in message
-    return message
+    assert cli.main(words) == 2
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
@@ -49,6 +55,13 @@ def test_help_of_a_command(capsys):
     [
         ("robust-npe tr", {"train"}),
         ("robust-npe train task=lotka", {"lotka_volterra"}),
+        ("robust-npe train task=sbibm/two", {"sbibm/two_moons"}),
+        ("robust-npe train metric=[nll,cov", {"[nll,coverage"}),
+        ("robust-npe --module x.py train bet", {"beta="}),
+        ("robust-npe train see", {"seed=", "seeds."}),
+        ("robust-npe train seeds.da", {"seeds.data="}),
+        ("robust-npe train -m defense=fim defense.ro", {"defense.rows="}),
+        ("robust-npe attack nu", set()),
     ],
 )
 def test_completion(line, expected):
@@ -65,30 +78,39 @@ def test_completion(line, expected):
     assert set(done.stdout.split()) == expected
 
 
+def test_completion_of_a_prefix_lists_what_is_in_the_folder():
+    found = complete(["train", "task=sb"], cli.COMMANDS)
+    assert found == [f"task=sbibm/{name}" for name in conf_names("task/sbibm")]
+
+
+def test_help_and_completion_import_next_to_nothing():
+    code = """
+import sys
+from robust_npe import cli
+cli.main(["--help"])
+cli.main(["--complete", "train", "task=sb"])
+print([m for m in ("torch", "numpy", "hydra", "omegaconf") if m in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+def test_a_found_run_imports_no_more_than_it_needs(elsewhere):
+    assert cli.main(["train", *SMALL]) == 0
+    code = f"""
+import sys
+from robust_npe import cli
+cli.main({["train", *SMALL]})
+slow = ("sklearn", "scipy.stats", "emcee", "matplotlib", "seaborn")
+print([m for m in slow if m in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "this run was done before: nothing to compute\n[]\n"
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("robust-npe ")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
-        (["train", "bta=1"], "there is no key 'bta'. Did you mean 'beta'?"),
-        (["train", "beta=-1"], "beta=-1.0 is not valid"),
-        (["train", "beta=abc"], "beta='abc' is not valid: it must be a finite number."),
-        (["train", "epsilon=abc"], "epsilon='abc' is not valid"),
-        (["train", "task=nope"], "task=nope does not exist. Choices: "),
-        (["train", "task=sbibm/nope"], "sbibm/two_moons"),
-        (["train", "device=cuda:99"], "device='cuda:99' is not available"),
-        (["train", "num_simulations=0"], "num_simulations=0 is not valid"),
-        (["attack"], "run is not set"),
-        (["collect"], "run `robust-npe train` first"),
-    ],
-)
-def test_errors_are_one_clear_line(words, message, capsys, elsewhere):
-    assert message in fails(capsys, *words)
-    assert not (elsewhere / "outputs" / "store").exists()
 
 
 def test_sbibm_that_is_not_installed(capsys, monkeypatch):
@@ -98,18 +120,14 @@ def test_sbibm_that_is_not_installed(capsys, monkeypatch):
 
 
 def test_sweep(capsys, elsewhere):
-    words = ["train", "-m", "scale=smoke", "num_simulations=64", "training.max_epochs=1"]
-    words += ["plots=false", "epsilon=1", "estimator=gaussian", "seed=0,1"]
-    assert cli.main(words) == 0
+    assert cli.main(["train", "-m", *SMALL, "seed=0,1"]) == 0
     assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
     assert capsys.readouterr().out.count("gaussian_linear, gaussian, defense none") == 2
 
 
 def test_sweep_on_all_cores(capsys, elsewhere):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["train", "-m", "hydra/launcher=cores", "scale=smoke", "num_simulations=64"]
-    words += ["training.max_epochs=1", "plots=false", "epsilon=1", "estimator=gaussian"]
-    assert cli.main([*words, "seed=0,1"]) == 0
+    assert cli.main(["train", "-m", "hydra/launcher=cores", *SMALL, "seed=0,1"]) == 0
     assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
 
 
@@ -121,9 +139,56 @@ def test_launcher_that_is_not_installed():
 
 
 def test_failed_job_of_a_sweep_is_logged_and_the_others_run(capsys, elsewhere):
-    words = ["train", "-m", "scale=smoke", "num_simulations=64", "training.max_epochs=1"]
-    words += ["plots=false", "epsilon=1", "estimator=gaussian", "beta=-1,1"]
-    assert "beta=-1.0 is not valid" in fails(capsys, *words)
+    assert "beta=-1.0 is not valid" in fails(capsys, "train", "-m", *SMALL, "beta=-1,1")
     assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 1
     logs = [p.read_text() for p in elsewhere.glob("outputs/logs/*/0/train.log")]
     assert "failed: beta=-1.0 is not valid" in logs[0]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_interruptions(number, status, sweep, capsys, monkeypatch, elsewhere):
+    monkeypatch.setattr(
+        "robust_npe.commands.experiment.train", lambda *_: signal.raise_signal(number)
+    )
+    handler = signal.getsignal(signal.SIGTERM)
+    assert cli.main(["train", *sweep, *SMALL]) == status
+    assert "interrupted; finished artefacts are kept" in capsys.readouterr().err
+    assert not list(elsewhere.rglob("*.partial"))
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_interruption_during_imports(capsys, monkeypatch):
+    class Interrupted(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "robust_npe.launch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert cli.main(["train"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_termination_ends_the_workers_too(elsewhere):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["train", "-m", "hydra/launcher=cores", "seed=0,1", "training.patience=300"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "robust_npe.cli", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        messages = iter(process.stderr.readline, "")
+        assert any(line.startswith("training on") for line in messages)
+        process.terminate()
+        assert any(line.startswith("robust-npe: interrupted") for line in messages)
+        assert process.wait(timeout=30) == 143
+    deadline = time.monotonic() + 10  # joblib's tracker of resources ends a little later
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("there are processes left")

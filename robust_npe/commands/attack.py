@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from robust_npe.checks import ConfigError
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
-from robust_npe.config import AttackConfig, checked
+from robust_npe.config import AttackConfig, TrainConfig, checked
 from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
 __all__ = ["main", "stored_estimator"]
@@ -46,6 +46,7 @@ def main(config: DictConfig) -> train.Result:
         raise ConfigError("run is not set: run=<id of a run in the output_dir, or its folder>.")
     settings = checked(config, AttackConfig)
     folder = _run_folder(settings["run"], Path(settings["output_dir"]) / "runs")
+    Artefact(folder, folder.name, created=False).verify("config.yaml")
     combined = _combined(settings, read_yaml_config(folder / "config.yaml"))
     store = Store(folder.parent.parent / "store")
     return train.run(Experiment(combined, store, stored_estimator(store, folder)))
@@ -53,9 +54,9 @@ def main(config: DictConfig) -> train.Result:
 
 def _combined(settings: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
     """The earlier run's configuration, with another attack."""
-    combined = earlier | {key: settings[key] for key in REPLACED}
-    changes = {key: value for key, value in settings["evaluation"].items() if value is not None}
-    combined["evaluation"] = {**earlier.get("evaluation", {}), **changes}
+    combined = checked(earlier | {key: settings[key] for key in REPLACED}, TrainConfig)
+    changes = settings["evaluation"].items()
+    combined["evaluation"] |= {key: value for key, value in changes if value is not None}
     if settings["metrics"]:
         combined["metrics"] = settings["metrics"]
     return combined
@@ -72,8 +73,8 @@ def stored_estimator(store: Store, folder: Path) -> Artefact:
     found = store.find("estimators", str(key))
     if found is None:
         raise ConfigError(
-            f"run={str(folder)!r}: its estimator {key} is not in {store.root}. Bring that folder "
-            "along with the run, or train again with `robust-npe train`."
+            f"run={str(folder)!r}: its estimator {key} is not in {store.root}, or damaged. Bring "
+            "that folder along with the run, or train again with `robust-npe train`."
         )
     return found
 

@@ -63,7 +63,7 @@ class Trained:
     @property
     def diverged(self) -> bool:
         """Whether the loss became non-finite, so that earlier weights were restored."""
-        return bool(self.artefact.manifest["facts"]["diverged"])
+        return bool(self.artefact.manifest["facts"].get("diverged"))
 
 
 def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:

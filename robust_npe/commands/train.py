@@ -29,6 +29,13 @@ COLUMNS = {
 }
 """Columns of the short table: metric and statistic of each."""
 
+CLEAN = {
+    "NLL": ("nll", "mean"),
+    "coverage error": ("coverage", "mean_absolute_error"),
+    "mean C2ST to the reference posteriors": ("c2st", "mean"),
+}
+"""What the line above the table says of clean observations."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -109,17 +116,17 @@ def summary(table: pd.DataFrame) -> str:
     head = f"{first.task}, {first.estimator}, defense {first.defense}"
     if pd.notna(first.beta):
         head += f", beta {first.beta:g}"
-    numbers = [f"NLL {_value(clean, 'nll', 'mean'):.3f}"]
-    numbers.append(f"coverage error {_value(clean, 'coverage', 'mean_absolute_error'):.3f}")
-    if pd.notna(score := _value(clean, "c2st", "mean")):
-        numbers.append(f"mean C2ST to the reference posteriors {score:.3f}")
+    if not set(table.metric) - {"training", "attack"}:
+        return f"{head}: nothing was measured, as no chosen metric applies to this task"
+    found = {title: _of(clean, *which).value for title, which in CLEAN.items()}
+    numbers = [f"{title} {value.iloc[0]:.3f}" for title, value in found.items() if len(value)]
     if _value(clean, "training", "diverged"):
         numbers.append("TRAINING DIVERGED (earlier weights were restored)")
     legend = "medians over observations, ~ is attacked"
     body = _by_radius(table)
     if "<" in body:
         legend += ", < is below the resolution of two standard errors"
-    lines = [f"{head}: {', '.join(numbers)}", legend, body]
+    lines = [f"{head}: {', '.join(numbers)}" if numbers else head, legend, body]
     if warning := blindness(table):
         lines.append(f"WARNING: {warning}")
     return "\n".join(lines)
@@ -138,7 +145,7 @@ def _by_radius(table: pd.DataFrame) -> str:
 
 def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
     """Return a number as people read it; two standard errors where it is within them of zero."""
-    if not ((table.metric == metric) & (table.statistic == statistic)).any():
+    if _of(table, metric, statistic).empty:
         return None
     value = _value(table, metric, statistic)
     resolution = 2 * _value(table, metric, f"{statistic}_se")
@@ -153,8 +160,12 @@ def _not_finite(table: pd.DataFrame) -> str | None:
     return f"{100 * worst['value']:.3g} % of {worst['metric']}"
 
 
+def _of(table: pd.DataFrame, metric: str, statistic: str) -> pd.DataFrame:
+    return table[(table.metric == metric) & (table.statistic == statistic)]
+
+
 def _value(table: pd.DataFrame, metric: str, statistic: str) -> float:
-    found = table[(table.metric == metric) & (table.statistic == statistic)].value
+    found = _of(table, metric, statistic).value
     return float(found.iloc[0]) if len(found) else float("nan")
 
 

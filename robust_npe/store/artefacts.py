@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from robust_npe.checks import ConfigError
 from robust_npe.files import TEMPORARY, StoreError, naming, refuse_links
 from robust_npe.store.manifests import (
     MANIFEST,
@@ -144,8 +145,9 @@ class Store:
                     facts = make(partial) or {}
                     seconds = time.perf_counter() - started
                     write_manifest(partial, kind, key, description, facts, seconds)
-                except BaseException:
-                    _clear_up(partial, resumable)
+                except BaseException as error:
+                    # wrong settings stay wrong: what was made with them is of no use
+                    _clear_up(partial, resumable and not isinstance(error, ConfigError))
                     raise
             _publish(partial, final)
         return Artefact(final, key, created=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
 from robust_npe.files import open_plain, write_atomically
-from robust_npe.store.manifests import CorruptArtefactError
+from robust_npe.store.manifests import REMEDY, CorruptArtefactError
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -26,15 +27,23 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module of the same architecture with stored weights.
 
     Raises:
-        CorruptArtefactError: There are NaN among them, so that every density would be NaN.
-        RuntimeError: Names or shapes do not fit the module.
+        CorruptArtefactError: There are NaN among them, so that every density would be NaN; or they
+            do not fit the module; or it is no such file.
     """
     with open_plain(path, "file of weights") as file:
-        tensors = {name: torch.as_tensor(t) for name, t in load(file.read()).items()}
+        content = file.read()
+    try:
+        tensors = {name: torch.as_tensor(t) for name, t in load(content).items()}
+    except SafetensorError as error:
+        raise CorruptArtefactError(f"{path} is no file of weights ({error}). {REMEDY}") from error
     broken = [name for name, t in tensors.items() if t.isnan().any()]
     if broken:
         raise CorruptArtefactError(
             f"{path} holds NaN in {len(broken)} of {len(tensors)} tensors (first: {broken[0]}). "
             f"Delete {path.parent} and train again."
         )
-    module.load_state_dict(tensors)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CorruptArtefactError(f"{path} does not fit the network: {reason}") from error

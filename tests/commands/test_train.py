@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from robust_npe.checks import ConfigError
@@ -212,6 +213,20 @@ def test_another_attack_on_a_stored_run(run, monkeypatch):
     weak = noise.table
     weak = weak[(weak.metric == "kl_forward") & (weak.statistic == "median")]
     assert weak.value.iloc[0] < pgd[wanted].value.iloc[0]
+
+
+def test_a_run_elsewhere_keeps_its_estimator_and_its_sizes(run, tmp_path, monkeypatch):
+    output, result = run
+    shutil.copytree(output, tmp_path / "theirs")
+    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    monkeypatch.setattr("robust_npe.store.simulations._simulate", None)
+    folder = tmp_path / "theirs" / "runs" / result.folder.name
+    words = (f"run={folder}", "attack=noise", "epsilon=1", f"output_dir={tmp_path / 'mine'}")
+    again = attack.main(composed(*words, command="attack"))
+    assert again.folder.parent == tmp_path / "mine" / "runs"
+    assert not (tmp_path / "mine" / "store").exists()
+    clean = [t[t.attack == "none"].drop(columns="run_id") for t in (again.table, result.table)]
+    pd.testing.assert_frame_equal(*clean)
 
 
 def test_unknown_run_lists_the_known_ones(run):
