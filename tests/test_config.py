@@ -204,3 +204,20 @@ def test_unit_that_the_task_does_not_know():
     if task.noise_norm is None:
         with pytest.raises(ConfigError, match="epsilon_unit=noise needs a task with known"):
             Experiment(config)
+
+
+def test_standardisation_is_a_setting():
+    default, published, robust = (
+        Experiment(composed(*overrides))
+        for overrides in ([], ["scale=paper", "num_simulations=10000"], ["standardize=robust"])
+    )
+    assert default.config["standardize"] == "zscore"
+    assert published.config["standardize"] == "published"
+    keys = [content_key(e.estimator_description) for e in (default, robust)]
+    assert keys[0] != keys[1]
+    x = torch.cat([torch.zeros(99, 10), torch.full((1, 10), 1e30)])
+    estimator = robust._fresh_estimator()
+    estimator.fit_standardization(x, x)
+    assert float(estimator.standardize(x).abs().max()) < 10
+    with pytest.raises(ConfigError, match=r"^standardize='zscor' .* one of zscore, .*robust"):
+        Experiment(composed("standardize=zscor"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from robust_npe.checks import require
 
@@ -41,7 +42,7 @@ class Standardize(nn.Module):
 
     def fit(self, x: Tensor) -> Tensor:
         """Take the statistics from data `(N, D)`; tell which features hardly vary, bool `(D,)`."""
-        mean, std = _moments(x, Tensor.double)
+        mean, std = _moments(x, self._compressed)
         std, constant = self._floored(mean, std)
         self.mean.copy_(mean)
         self.std.copy_(std)
@@ -49,11 +50,14 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardised data, same shape."""
-        return (x - self.mean) / self.std
+        return (self._compressed(x) - self.mean) / self.std
 
     def unit(self, x: Tensor) -> Tensor:
         """Return dx/dz of each feature at `x (*, D)`, broadcast against it."""
         return self.std
+
+    def _compressed(self, x: Tensor) -> Tensor:
+        return x
 
     @staticmethod
     def _floored(centre: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,6 +72,7 @@ class _Published(Standardize):
     """The standard deviation is at least 0.05, whatever the units."""
 
     @staticmethod
+    @override
     def _floored(centre: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         return std.clamp(min=PUBLISHED_MIN_STD), std < PUBLISHED_MIN_STD
 
@@ -75,6 +80,7 @@ class _Published(Standardize):
 class _Unscaled(Standardize):
     """z = x."""
 
+    @override
     def fit(self, x: Tensor) -> Tensor:
         return torch.zeros_like(self.std, dtype=torch.bool)
 
@@ -97,9 +103,7 @@ class _Compressed(Standardize):
     def _beyond(size: Tensor) -> Tensor:
         """Return c(t) for t >= 1."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (self._compressed(x) - self.mean) / self.std
-
+    @override
     def unit(self, x: Tensor) -> Tensor:
         return self.std * self.width * self._relative(x).abs().clamp(min=1) ** self.power
 
@@ -107,6 +111,7 @@ class _Compressed(Standardize):
         most = torch.finfo(x.dtype).max  # where small units overflow
         return ((x - self.centre) / self.width).clamp(-most, most)
 
+    @override
     def _compressed(self, x: Tensor) -> Tensor:
         t = self._relative(x)
         return torch.where(t.abs() > 1, t.sign() * self._beyond(t.abs().clamp(min=1)), t)
@@ -118,14 +123,16 @@ class _Robust(_Compressed):
     power = 2
 
     @staticmethod
+    @override
     def _beyond(size: Tensor) -> Tensor:
         return 2 - 1 / size
 
+    @override
     def fit(self, x: Tensor) -> Tensor:
         low, median, high = _quantiles(x, 0.05, 0.5, 0.95)
         std = (high - low) / NORMAL_BULK
         rare = std == 0  # nearly always the same value
-        std = torch.where(rare, _moments(x, Tensor.double)[1], std) if rare.any() else std
+        std = torch.where(rare, _moments(x, lambda part: part)[1], std) if rare.any() else std
         std, constant = self._floored(median, std)
         self.centre.copy_(median)
         self.width.copy_(LINEAR * std)
@@ -140,20 +147,18 @@ class _Log(_Compressed):
     power = 1
 
     @staticmethod
+    @override
     def _beyond(size: Tensor) -> Tensor:
         return 1 + size.log()
 
+    @override
     def fit(self, x: Tensor) -> Tensor:
         head = x[:QUANTILE_ROWS].double()
         one_sign = (head >= 0).all(0) | (head <= 0).all(0)
         size = torch.where(head == 0, torch.nan, head.abs())
         width = torch.where(one_sign, size.nan_to_num(torch.inf).amin(0), size.nanmedian(0).values)
         self.width.copy_(torch.where(width.isfinite(), width, 1.0))
-        mean, std = _moments(x, lambda part: self._compressed(part.double()))
-        std, constant = self._floored(mean, std)
-        self.mean.copy_(mean)
-        self.std.copy_(std)
-        return constant
+        return super().fit(x)
 
 
 KINDS: dict[str, type[Standardize]] = {
@@ -181,10 +186,13 @@ def is_squeezed(standardize: Standardize, x: Tensor) -> Tensor:
 
 def _moments(x: Tensor, transform: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of transformed data, float64, each `(D,)`."""
-    parts = x.split(ROWS)  # a copy of all data in float64 may not fit into memory
+
+    def parts() -> Iterator[Tensor]:  # a copy of all data in float64 may not fit into memory
+        return (transform(part.double()) for part in x.split(ROWS))
+
     zero = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    mean = sum((transform(part).sum(0) for part in parts), start=zero) / len(x)
-    squares = ((transform(part) - mean).square().sum(0) for part in parts)
+    mean = sum((part.sum(0) for part in parts()), start=zero) / len(x)
+    squares = ((part - mean).square().sum(0) for part in parts())
     return mean, (sum(squares, start=zero) / len(x)).sqrt()
 
 

@@ -81,10 +81,10 @@ def test_decoders_survive_the_disk(tmp_path):
 
 
 def test_files_that_are_no_decoders_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"task.decoder=.*none.safetensors' cannot be read"):
+    with pytest.raises(ConfigError, match=r"task.decoder=.*none.safetensors' .*No such file"):
         VAE(tmp_path / "none.safetensors")
     os.mkfifo(tmp_path / "pipe")  # opening it for reading would wait for ever
-    with pytest.raises(ConfigError, match="a regular file"):
+    with pytest.raises(ConfigError, match="a plain file"):
         VAE(tmp_path / "pipe")
     (tmp_path / "text").write_text("hello")
     save_file({"weight": torch.ones(2)}, tmp_path / "other")
