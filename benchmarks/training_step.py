@@ -31,9 +31,8 @@ from robust_npe.defenses import (
     FIMEigenvalue,
     NoDefense,
 )
-from robust_npe.estimators import MAF, NSF, Estimator, Identity
+from robust_npe.estimators import MAF, NSF, Estimator, Head, Identity
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
-from robust_npe.estimators.base import HeadFactory
 from robust_npe.random import draws_from, stream
 from robust_npe.training import TrainingSettings, train
 
@@ -59,7 +58,11 @@ SPLINE = {
 
 
 def engine_step(
-    head: HeadFactory, defense: Defense, dims: tuple[int, int], steps: int, epochs: int
+    head: Callable[[int, int], Head],
+    defense: Defense,
+    dims: tuple[int, int],
+    steps: int,
+    epochs: int,
 ) -> float:
     """CPU milliseconds per step of a training."""
     pairs = tuple(torch.randn(BATCH * steps, dim) for dim in dims)
@@ -95,7 +98,11 @@ def zuko_step(dims: tuple[int, int], spline: bool, steps: int) -> float:
 
 
 def measure(
-    head: HeadFactory, spline: bool, dims: tuple[int, int], repeats: int, names: list[str]
+    head: Callable[[int, int], Head],
+    spline: bool,
+    dims: tuple[int, int],
+    repeats: int,
+    names: list[str],
 ) -> None:
     """Print one row of the table for each defense."""
     times: dict[str, list[float]] = {name: [] for name in ("zuko", *names)}
