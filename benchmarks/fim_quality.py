@@ -5,7 +5,7 @@
 
 Each training takes the same number of epochs, on one thread. `run` appends one row per training to
 fim_quality.csv and skips what is there; `report` prints the tables and draws fim_quality.png.
-Times are CPU seconds of the whole training, validation included. Among the estimators, `published`
+Times are CPU seconds of the whole training, validation included. Among the gradients, `published`
 is the exact gradient by automatic differentiation throughout (the same front, more slowly), and two
 numbers such as `96,1` are rows and interval of another fast one.
 
@@ -94,14 +94,14 @@ def run_one(
     return {"seconds": seconds, **evaluate(estimator, *data["test"])}
 
 
-def run(names: list[str], seeds: list[int], estimators: list[str], epochs: int) -> None:
+def run(names: list[str], seeds: list[int], gradients: list[str], epochs: int) -> None:
     """Fill the table."""
     for seed in seeds:
         for name in names:
-            jobs = [(kind, beta) for beta in TASKS[name][2] for kind in estimators]
+            jobs = [(kind, beta) for beta in TASKS[name][2] for kind in gradients]
             data = simulate(name, seed)
             for kind, beta in [("none", 0.0), *jobs]:
-                key = {"task": name, "seed": seed, "estimator": kind, "beta": beta}
+                key = {"task": name, "seed": seed, "gradient": kind, "beta": beta}
                 if is_known(key):
                     continue
                 with mock.patch.object(AutoregressiveFlow, "is_compiled", kind != "published"):
@@ -118,7 +118,7 @@ def make_defense(kind: str, beta: float) -> Defense:
     if "," in kind:
         rows, every = map(int, kind.split(","))
         return FIM(beta, rows=rows, every=every)
-    return FIM(beta, estimator="exact" if kind == "published" else kind)
+    return FIM(beta, gradient="exact" if kind == "published" else kind)
 
 
 def is_known(key: dict[str, Any]) -> bool:
@@ -132,35 +132,35 @@ def is_known(key: dict[str, Any]) -> bool:
 def report() -> None:
     """Print the tables and draw the fronts."""
     table = pd.read_csv(TABLE)
-    means = table.groupby(["task", "estimator", "beta"], as_index=False).mean()
+    means = table.groupby(["task", "gradient", "beta"], as_index=False).mean()
     head = ["task", "beta", "gradient", "CPU s", "/ none", "exact / it", "published / it"]
     print("|", " | ".join([*head, "NLL", "KL", "excess NLL"]), "|")
     print("|---" * (len(head) + 3) + "|")
     for name, rows in means.groupby("task"):
-        for row in rows.sort_values(["beta", "estimator"]).itertuples():
+        for row in rows.sort_values(["beta", "gradient"]).itertuples():
             ratios = [ratio(table, row, other) for other in ("none", "exact", "published")]
             cost = " | ".join([f"{row.seconds:.1f}", *ratios])
             quality = f"{row.nll:.2f} | {row.kl_forward:.3g}"
-            excess = f"{excess_nll(rows, row):+.2f}" if row.estimator not in FRONT else ""
-            print(f"| {name} | {row.beta:g} | {row.estimator} | {cost} | {quality} | {excess} |")
+            excess = f"{excess_nll(rows, row):+.2f}" if row.gradient not in FRONT else ""
+            print(f"| {name} | {row.beta:g} | {row.gradient} | {cost} | {quality} | {excess} |")
     draw(table, means)
 
 
 def ratio(table: pd.DataFrame, row: Any, other: str) -> str:
     """Median over seeds of the cost relative to no defense, or of another one relative to it."""
-    if row.estimator in ("none", other) or (row.estimator, other) == ("published", "exact"):
+    if row.gradient in ("none", other) or (row.gradient, other) == ("published", "exact"):
         return ""
     seconds = table[table.task == row.task].set_index("seed")
-    own = seconds[(seconds.estimator == row.estimator) & (seconds.beta == row.beta)].seconds
+    own = seconds[(seconds.gradient == row.gradient) & (seconds.beta == row.beta)].seconds
     same_beta = (seconds.beta == row.beta) | (other == "none")
-    others = seconds[(seconds.estimator == other) & same_beta].seconds
+    others = seconds[(seconds.gradient == other) & same_beta].seconds
     quotient = (own / others if other == "none" else others / own).median()
     return "" if np.isnan(quotient) else f"{quotient:.2f}"
 
 
 def excess_nll(rows: pd.DataFrame, row: Any) -> float:
     """How far a point lies above the front of the exact gradient."""
-    front = rows[rows.estimator.isin(["exact", "none"])].sort_values("kl_forward")
+    front = rows[rows.gradient.isin(["exact", "none"])].sort_values("kl_forward")
     x, y = np.log(front.kl_forward.to_numpy()), front.nll.to_numpy()
     at = float(np.log(row.kl_forward))
     i = int(np.clip(np.searchsorted(x, at), 1, len(x) - 1))  # beyond the ends, extrapolate
@@ -188,7 +188,7 @@ def draw(table: pd.DataFrame, means: pd.DataFrame) -> None:
 
 
 def _choose(name: str, kind: str, table: pd.DataFrame) -> pd.DataFrame:
-    return table[(table.task == name) & table.estimator.isin([kind, "none"])]
+    return table[(table.task == name) & table.gradient.isin([kind, "none"])]
 
 
 def main() -> None:
@@ -197,14 +197,14 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--tasks", nargs="+", default=["gl", "lv", "sir"], choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--estimators", nargs="+", default=["fast", "exact"])
+    parser.add_argument("--gradients", nargs="+", default=["fast", "exact"])
     parser.add_argument("--epochs", type=int, default=40)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "report":
         report()
     else:
-        run(arguments.tasks, arguments.seeds, arguments.estimators, arguments.epochs)
+        run(arguments.tasks, arguments.seeds, arguments.gradients, arguments.epochs)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,13 @@ from robust_npe.random import draws_from, stream
 from robust_npe.training import TrainingSettings, train
 
 BATCH = 512
+HeadFactory = Callable[[int, int], Head]
 DIMS = [(10, 10), (4, 100), (2, 50)]
 DEFENSES: dict[str, Callable[[], Defense]] = {
     "none": NoDefense,
     "fim fast": lambda: FIM(0.01),
-    "fim exact": lambda: FIM(0.01, estimator="exact"),
-    "fim exact, autograd": lambda: FIM(0.01, estimator="exact"),
+    "fim exact": lambda: FIM(0.01, gradient="exact"),
+    "fim exact, autograd": lambda: FIM(0.01, gradient="exact"),
     "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
     "trades": lambda: TRADES(0.1),
     "adversarial_training": AdversarialTraining,
@@ -58,7 +59,7 @@ SPLINE = {
 
 
 def engine_step(
-    head: Callable[[int, int], Head],
+    head: HeadFactory,
     defense: Defense,
     dims: tuple[int, int],
     steps: int,
@@ -98,7 +99,7 @@ def zuko_step(dims: tuple[int, int], spline: bool, steps: int) -> float:
 
 
 def measure(
-    head: Callable[[int, int], Head],
+    head: HeadFactory,
     spline: bool,
     dims: tuple[int, int],
     repeats: int,

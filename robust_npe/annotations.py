@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from robust_npe.checks import ConfigError, require
 
-__all__ = ["convert", "expected"]
+__all__ = ["convert", "expected", "no_component"]
 
 EXPECTED = {
     bool: "true or false",
@@ -28,7 +28,12 @@ CheckNode = Callable[[Any, type, str], None]
 """Raises a `ConfigError` unless a value is a node that describes a component of a kind."""
 
 
-def convert(value: Any, hint: Any, where: str, check_node: CheckNode) -> Any:
+def no_component(value: Any, kind: type, where: str) -> None:
+    """Say that a setting has an annotation that is our mistake."""
+    raise ConfigError(f"{where} cannot be set by a configuration: {kind} is no component.")
+
+
+def convert(value: Any, hint: Any, where: str, check_node: CheckNode = no_component) -> Any:
     """Return a value as its annotation wants it.
 
     Args:
@@ -89,9 +94,10 @@ def _convert_simple(value: Any, hint: Any, where: str) -> Any:
             "mapping or component."
         )
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number and math.isfinite(value):
+    finite = number and abs(value) <= sys.float_info.max
+    if hint is float and finite:
         return float(value)
-    if hint is int and number and math.isfinite(value) and value == int(value):
+    if hint is int and finite and value == int(value):
         return int(value)
     if hint is Path and isinstance(value, str | Path) and str(value):
         return Path(value).expanduser()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -17,10 +19,13 @@ from robust_npe.estimators import MAF, Embedding, Estimator, Head
 from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks import Task
+from robust_npe.tasks.pairs import draw_pairs
 from robust_npe.training import TrainingSettings
 from robust_npe.training import train as _train
 
 __all__ = ["attack", "kl", "simulate", "train"]
+
+log = logging.getLogger(__name__)
 
 
 def simulate(task: Task, num_simulations: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -32,17 +37,20 @@ def simulate(task: Task, num_simulations: int, seed: int = 0) -> tuple[Tensor, T
         seed: Seed of both.
 
     Returns:
-        Parameters `(N, D)` and observations `(N, Dx)`, failed simulations left out.
+        Parameters `(N, D)` and observations `(N, Dx)`, failed simulations left out, with a warning.
+
+    Raises:
+        ConfigError: The task's simulator returns something else than it should.
     """
     return _pairs(task, num_simulations, stream(seed, "simulate"))
 
 
 def _pairs(task: Task, num_simulations: int, generator: Generator) -> tuple[Tensor, Tensor]:
     require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
-    theta = task.sample_prior(num_simulations, generator)
-    x, accepted = task.simulate_and_filter(theta, generator)
-    keep = accepted & x.isfinite().all(1)
-    return theta[keep], x[keep]
+    theta, x, dropped = draw_pairs(task, num_simulations, generator)
+    if dropped:
+        log.warning("%d of %d simulations are non-finite: left out", dropped, num_simulations)
+    return theta, x
 
 
 def train(
@@ -53,6 +61,7 @@ def train(
     embedding: Callable[[int], Embedding] | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
+    standardize: str = "zscore",
 ) -> Estimator:
     """Simulate from a task and train an amortized posterior on it.
 
@@ -65,20 +74,23 @@ def train(
             suits the task.
         settings: How to train; None for the defaults.
         seed: Seed of simulations, initial weights and training.
+        standardize: How x is brought to order one, see `Estimator`.
 
     Returns:
         The trained estimator; `estimator(x)` is q(theta|x).
 
     Raises:
+        ConfigError: Parameters with the support of the task's prior cannot be estimated, or the
+            simulator returns something else than it should.
         FloatingPointError: Training diverged before there were usable weights.
     """
+    if embedding is None:
+        embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
+    with draws_from(stream(seed, "initialise")):  # before the work, since it checks the settings
+        estimator = Estimator.for_task(task, head, embedding, standardize)
     pairs = simulate(task, num_simulations, seed)
     held_out = stream(seed, "simulate", "validation")
     validation = _pairs(task, max(100, num_simulations // 20), held_out)
-    if embedding is None:
-        embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
-    with draws_from(stream(seed, "initialise")):
-        estimator = Estimator(head, embedding, task.dim_theta, task.dim_x, task.support)
     settings = settings or TrainingSettings()
     _train(estimator, defense or NoDefense(), pairs, validation, settings, stream(seed, "train"))
     return estimator.eval()
@@ -86,8 +98,8 @@ def train(
 
 def attack(
     posterior: Posterior,
-    x: Tensor,
-    theta: Tensor | None = None,
+    x: Tensor | np.ndarray,
+    theta: Tensor | np.ndarray | None = None,
     epsilon: float = 0.5,
     norm: str = "l2",
     epsilon_unit: str = "std",
@@ -98,7 +110,7 @@ def attack(
 
     Args:
         posterior: What is attacked: any map from x to a distribution over theta.
-        x: Observations of shape `(B, Dx)`; units and domain are taken from them.
+        x: Observations of shape `(B, Dx)`; the unit of epsilon is taken from them.
         theta: The parameters that generated x, `(B, D)`, for objectives that need them.
         epsilon: Radius, in `epsilon_unit`.
         norm: `l1`, `l2` or `linf`.
@@ -109,14 +121,22 @@ def attack(
     Returns:
         Perturbed observations of shape `(B, Dx)`.
     """
-    ball = ThreatModel(norm, epsilon_unit).ball(epsilon, None, x)
+    x = _numbers(x)
+    theta = None if theta is None else _numbers(theta)
+    threat = ThreatModel(norm, epsilon_unit, domain="none")
+    threat.warn(x)
+    ball = threat.ball(epsilon, None, x)
     method = method or PGD(KLForward())
     return method(posterior, x, theta, ball=ball, generator=stream(seed, "attack"))
 
 
 @torch.no_grad()
 def kl(
-    posterior: Posterior, x: Tensor, x_adv: Tensor, num_samples: int = 256, seed: int = 0
+    posterior: Posterior,
+    x: Tensor | np.ndarray,
+    x_adv: Tensor | np.ndarray,
+    num_samples: int = 256,
+    seed: int = 0,
 ) -> Tensor:
     """Return KL(q(.|x) || q(.|x~)) in nats for each of the observations, shape `(B,)`.
 
@@ -127,4 +147,10 @@ def kl(
         num_samples: Monte-Carlo samples where there is no closed form.
         seed: Seed of the samples.
     """
-    return _kl(posterior(x), posterior(x_adv), num_samples, stream(seed, "kl"))
+    return _kl(posterior(_numbers(x)), posterior(_numbers(x_adv)), num_samples, stream(seed, "kl"))
+
+
+def _numbers(values: Tensor | np.ndarray) -> Tensor:
+    """Return a tensor of floating-point numbers; their precision is the posterior's business."""
+    values = torch.as_tensor(values)
+    return values if values.is_floating_point() else values.float()

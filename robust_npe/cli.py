@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from robust_npe import __version__
@@ -46,7 +49,10 @@ Tab completion in bash: eval "$(robust-npe completion)"
 """
 
 INTERRUPTED = "interrupted; finished artefacts are kept, the same command continues"
-WITH_VALUE = ("--config-dir", "-cd", "--package", "-p", "--cfg", "-c")  # options of Hydra
+
+
+class Terminated(KeyboardInterrupt):
+    """The signal SIGTERM, which is taken like Ctrl-C: work is cleared up, and workers end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,14 +63,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words)
+        with _termination_interrupts():
+            return _run(words)
     except ConfigError as error:
         return fail(str(error))
-    except KeyboardInterrupt:
-        return fail(INTERRUPTED, 130)
+    except KeyboardInterrupt as error:
+        return fail(INTERRUPTED, 143 if isinstance(error, Terminated) else 130)
     except BrokenPipeError:  # e.g. `... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Raise `Terminated` at SIGTERM, where Python allows it: in the main thread."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fail(message: str, status: int = 2) -> int:
@@ -94,7 +118,7 @@ def _run(words: list[str]) -> int:
         return fail(_unknown_command(words[0]))
     from robust_npe.launch import launch
 
-    return launch(words[0], *_options_first(words[1:]))
+    return launch(words[0], *words[1:])
 
 
 def _consented(words: Sequence[str]) -> list[str]:
@@ -111,18 +135,6 @@ def _consented(words: Sequence[str]) -> list[str]:
 
         allow(value)
     return rest
-
-
-def _options_first(words: Sequence[str]) -> list[str]:
-    """Put Hydra's options before the overrides: its parser loses overrides that come before."""
-    options: list[str] = []
-    overrides: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        (options if word.startswith("-") else overrides).append(word)
-        if word in WITH_VALUE:
-            options += [value for value in (next(rest, None),) if value is not None]
-    return options + overrides
 
 
 def _unknown_command(word: str) -> str:

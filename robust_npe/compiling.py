@@ -34,7 +34,7 @@ def log_compilation(function: Callable[..., Any], what: str, *kernels: Any) -> C
                 _logger.info("preparing %s: compiled once per machine, then kept in a cache", what)
         done.wait()
         if compiled:
-            _logger.info("%s is ready after %.1f s", what, time.perf_counter() - start)
+            _logger.info("%s: ready after %.1f s", what, time.perf_counter() - start)
 
     def first_call(arguments: tuple[Any, ...]) -> Any:
         done = threading.Event()

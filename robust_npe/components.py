@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from robust_npe.annotations import convert, expected
-from robust_npe.checks import ConfigError, plain_file, require
+from robust_npe.annotations import convert, expected, no_component
+from robust_npe.checks import ConfigError, require
 from robust_npe.consent import file_of, import_consented
+from robust_npe.files import plain_file
 
 __all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
 
@@ -153,7 +154,7 @@ def _checked(
 
 def _check_node(node: Any, kind: type, name: str) -> None:
     if not issubclass(kind, Component):
-        raise ConfigError(f"{name} cannot be set by a configuration: {kind} is no component.")
+        no_component(node, kind, name)
     _checked(node, name, kind, ())
 
 
@@ -235,4 +236,4 @@ def _as_yaml(value: Any) -> Any:
 
 def _digest(path: Path, what: str) -> str:
     with plain_file(path, what, MAX_BYTES) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from robust_npe.checks import require
+from robust_npe.annotations import convert
+from robust_npe.checks import ConfigError, require
 from robust_npe.components import complete
 from robust_npe.paths import config_directory
 from robust_npe.reference import ReferenceSettings
 from robust_npe.training import TrainingSettings
 
 __all__ = [
+    "MAX_COUNT",
     "AttackConfig",
+    "CollectConfig",
     "Evaluation",
     "ReferenceConfig",
     "Seeds",
+    "SimulateConfig",
     "TrainConfig",
+    "checked",
     "choice",
     "epsilons",
     "plain",
     "prepare_hydra",
 ]
+
+
+MAX_COUNT = 10**9  # of simulations: more is a slip of the pen
 
 
 @dataclass
@@ -42,6 +52,8 @@ class Evaluation:
         batch_size: Observations that are processed at once.
     """
 
+    version: ClassVar[int] = 1
+
     num_test: int = 2000
     num_attacked: int = 512
     batch_size: int = 512
@@ -49,8 +61,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name in ("num_test", "num_attacked", "batch_size"):
-            value = getattr(self, name)
-            require(value > 0, f"evaluation.{name}", value, "a positive integer")
+            value, expected = getattr(self, name), f"between 1 and {MAX_COUNT:.0e}"
+            require(0 < value <= MAX_COUNT, f"evaluation.{name}", value, expected)
         require(
             self.num_attacked <= self.num_test,
             "evaluation.num_attacked",
@@ -116,7 +128,8 @@ class TrainConfig(CommonConfig, ThreatConfig):
     defense: Any = MISSING
     attack: Any = MISSING
     objective: Any = MISSING
-    metrics: Any = MISSING
+    metrics: Any = field(default_factory=dict)
+    standardize: str = "zscore"
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0
@@ -134,7 +147,7 @@ class AttackConfig(CommonConfig, ThreatConfig):
     run: str = MISSING
     attack: Any = MISSING
     objective: Any = MISSING
-    metrics: Any = MISSING
+    metrics: Any = field(default_factory=dict)
     evaluation: EvaluationOverrides = field(default_factory=EvaluationOverrides)
     plots: bool = True
 
@@ -192,13 +205,54 @@ class CompleteSource(FileConfigSource):
         return result
 
 
+# the name under which Hydra knows the source of files, and compares when it starts in a process
+CompleteSource.__name__ = FileConfigSource.__name__
+
+
 def prepare_hydra() -> None:
     """Make the schemas known to Hydra, and the way YAML files are read."""
     store = ConfigStore.instance()
-    for name, node in SCHEMAS.items():
-        store.store(name=name, node=node)
+    for name, schema in SCHEMAS.items():
+        store.store(name=name, node=_untyped(schema))
     Plugins.instance()  # registers Hydra's own source of files, which is replaced then
     SourcesRegistry.instance().types[CompleteSource.scheme()] = CompleteSource
+
+
+def _untyped(schema: type) -> Any:
+    """Return keys and defaults of a schema without its types: `checked` says more about them."""
+    return OmegaConf.to_container(OmegaConf.structured(schema))
+
+
+def checked(config: DictConfig | Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """Return the values of a configuration, resolved and of the types that the schema asks for.
+
+    Args:
+        config: The configuration; keys that it lacks have the schema's defaults.
+        schema: A dataclass; its fields are annotated as `robust_npe.annotations` wants it, or
+            dataclasses, or `Any`.
+
+    Raises:
+        ConfigError: A key is not set or unknown, or a value is of another type.
+    """
+    merged = OmegaConf.merge(_untyped(schema), config)
+    missing = OmegaConf.missing_keys(merged)
+    require(not missing, "configuration", sorted(missing), "complete; set these keys")
+    return dict(_section(plain(merged), schema, ""))
+
+
+def _section(values: Any, schema: Any, where: str) -> Any:
+    if schema in (str, str | None) and type(values) is int:  # YAML takes text of digits for that
+        return str(values)
+    if not is_dataclass(schema):
+        return values if schema is Any else convert(values, schema, where)
+    require(isinstance(values, Mapping), where, values, "a section of keys")
+    hints = typing.get_type_hints(schema)
+    names = [f.name for f in fields(schema)]
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"there is no key {prefix}{key}; keys are {', '.join(names)}.")
+    return {name: _section(values[name], hints[name], prefix + name) for name in names}
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
@@ -219,7 +273,7 @@ def epsilons(value: Any) -> list[float]:
     for v in values:
         number = isinstance(v, int | float) and not isinstance(v, bool)
         require(
-            number and math.isfinite(v) and v >= 0,
+            number and 0 <= v <= sys.float_info.max,
             "epsilon",
             v,
             "a number (or a list of numbers) that is not negative",

@@ -87,37 +87,35 @@ def _plugins() -> tuple[str, ...]:
 @cache
 def _load(given: str) -> ModuleType:
     """Import a module that was consented to; a file is known by its stem from then on."""
-    path = Path(given)
     try:
-        if not _is_file(given):
-            return importlib.import_module(given)
-        if not path.is_file():
-            raise ConfigError(f"--module {given}: there is no such file.")
-        name = path.stem
-        taken = not name.isidentifier() or (
-            name not in sys.modules and importlib.util.find_spec(name) is not None
-        )
-        known = getattr(sys.modules.get(name), "__file__", None)
-        if taken or (known is not None and Path(known).resolve() != path.resolve()):
-            raise ConfigError(
-                f"--module {given}: a module {name!r} exists already, or this is not a name for "
-                "one; rename the file."
-            )
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
+        return _load_file(Path(given)) if _is_file(given) else importlib.import_module(given)
     except ConfigError:
         raise
     except Exception as error:
         kind = type(error).__name__
         raise ConfigError(f"--module {given} cannot be imported: {kind}: {error}.") from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    name = path.stem
+    if not path.is_file():
+        raise ConfigError(f"--module {path}: there is no such file.")
+    if not name.isidentifier():
+        raise ConfigError(f"--module {path}: {name!r} is not a name for a module; rename the file.")
+    known = sys.modules.get(name)
+    other = known.__spec__ if known is not None else importlib.util.find_spec(name)
+    if known is not None and file_of(name) == path:
+        return known
+    if other is not None and Path(str(other.origin)) != path:
+        raise ConfigError(f"--module {path}: a module {name!r} exists already; rename the file.")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

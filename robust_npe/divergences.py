@@ -1,23 +1,20 @@
-r"""Divergences between distributions over theta."""
+"""Divergences between distributions over theta."""
 
 from __future__ import annotations
 
+import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from robust_npe.antithetic import antithetic
 from robust_npe.random import draws_from
 
-__all__ = ["has_closed_form_kl", "kl"]
+__all__ = ["has_closed_form_kl", "kl", "kl_with_error", "standard_error"]
 
 
 def has_closed_form_kl(p: Distribution, q: Distribution) -> bool:
     """Tell whether KL(p || q) is known in closed form for this pair."""
-    try:
-        kl_divergence(p, q)
-    except NotImplementedError:
-        return False
-    return True
+    return _closed_form(p, q) is not None
 
 
 def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
@@ -38,17 +35,54 @@ def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator)
     Returns:
         Divergences of shape `(B,)`, in nats.
     """
+    exact = _closed_form(p, q)
+    return _log_ratios(p, q, num_samples, generator).mean(0) if exact is None else exact
+
+
+def kl_with_error(
+    p: Distribution, q: Distribution, num_samples: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return what `kl` returns, and its Monte-Carlo standard error, both of shape `(B,)`.
+
+    The error is 0 for a closed form, and that of `standard_error` else.
+    """
+    exact = _closed_form(p, q)
+    if exact is not None:
+        return exact, torch.zeros_like(exact)
+    terms = _log_ratios(p, q, num_samples, generator)
+    return terms.mean(0), standard_error(terms, paired=p.has_rsample)
+
+
+def standard_error(terms: Tensor, paired: bool) -> Tensor:
+    """Return the standard error `(B,)` of the mean of terms `(S, B)`.
+
+    Neighbours are one observation where they may be antithetic pairs: their errors cancel. The
+    last of an odd number is left out then. NaN for a single term or pair.
+    """
+    terms = terms.detach()
+    if paired:
+        terms = (terms[:-1:2] + terms[1::2]) / 2
+    if len(terms) < 2:
+        return terms.new_full(terms.shape[1:], torch.nan)
+    return terms.std(0) / len(terms) ** 0.5
+
+
+def _closed_form(p: Distribution, q: Distribution) -> Tensor | None:
     try:
         return kl_divergence(p, q)
     except NotImplementedError:
-        pass
+        return None
+
+
+def _log_ratios(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
+    """Return log p - log q of samples of p, shape `(S, B)`, whose mean is differentiable."""
     if p.has_rsample:
         with draws_from(generator):
             theta = antithetic(p).rsample((num_samples,))
-        return (p.log_prob(theta) - q.log_prob(theta)).mean(0)
+        return p.log_prob(theta) - q.log_prob(theta)
     with draws_from(generator):
         theta = p.sample((num_samples,))
-    return _score_function(p.log_prob(theta), q.log_prob(theta)).mean(0)
+    return _score_function(p.log_prob(theta), q.log_prob(theta))
 
 
 def _score_function(log_p: Tensor, log_q: Tensor) -> Tensor:

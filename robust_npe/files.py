@@ -8,14 +8,18 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
+
+from robust_npe.checks import ConfigError
 
 __all__ = [
     "StoreError",
     "naming",
     "open_plain",
+    "plain_file",
     "read_plain",
     "refuse_links",
     "require_space",
@@ -53,7 +57,7 @@ def naming(path: Path, verb: str) -> Iterator[None]:
         raise StoreError(f"{path} cannot be {verb}: {error.strerror}. {remedy}") from error
 
 
-def open_plain(path: Path, what: str, max_bytes: int | None = None) -> BinaryIO:
+def open_plain(path: Path, what: str, max_bytes: int | None = None) -> BufferedReader:
     """Open a file for reading if it is a plain one: no link, device, pipe or folder.
 
     The opened file itself is checked, so it cannot be exchanged in between.
@@ -68,17 +72,37 @@ def open_plain(path: Path, what: str, max_bytes: int | None = None) -> BinaryIO:
     """
     with naming(path, "read"):
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW  # a pipe without writer would block
-        file = os.fdopen(os.open(path, flags), "rb")
-    status = os.fstat(file.fileno())
+        descriptor = os.open(path, flags)
+    status, problem = os.fstat(descriptor), ""
     if not stat.S_ISREG(status.st_mode):
-        file.close()
-        raise StoreError(f"{path} is not a plain file, as a {what} must be: remove it.")
-    if max_bytes is not None and status.st_size > max_bytes:
-        file.close()
-        raise StoreError(
-            f"{path} has {status.st_size} bytes; a {what} has at most {max_bytes}: remove it."
-        )
-    return file
+        problem = f"is not a plain file, as a {what} must be"
+    elif max_bytes is not None and status.st_size > max_bytes:
+        problem = f"has {status.st_size} bytes; a {what} has at most {max_bytes}"
+    if problem:
+        os.close(descriptor)
+        raise StoreError(f"{path} {problem}: remove it.")
+    return os.fdopen(descriptor, "rb")
+
+
+def plain_file(path: str | Path, name: str, max_bytes: int) -> BufferedReader:
+    """Open a file that a setting names: as `open_plain`, but through links.
+
+    Args:
+        path: The file.
+        name: Name of the setting, e.g. `task.decoder`.
+        max_bytes: Largest size allowed.
+
+    Raises:
+        ConfigError: It is not plain, too large, or cannot be read.
+    """
+    try:
+        return open_plain(Path(path).resolve(), "file", max_bytes)
+    except (StoreError, ValueError, RuntimeError) as error:  # a null character, a loop of links
+        expected = f"a plain file of at most {max_bytes} bytes that can be read"
+        cause = getattr(error.__cause__, "strerror", None) or str(error).rstrip(".")
+        raise ConfigError(
+            f"{name}={str(path)!r} is not valid: it must be {expected} ({cause})."
+        ) from error
 
 
 def read_plain(path: Path, what: str, max_bytes: int) -> bytes:
@@ -128,7 +152,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
     Raises:
         StoreError: The disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
         with naming(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +160,6 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
                 file.write(content) if isinstance(content, bytes) else content(file)
             temporary.replace(path)
     except BaseException:
-        with naming(path, "written"):
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise
-
-
-def read_yaml_config(path): ...

@@ -2,65 +2,81 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import importlib
 import logging
 import os
 import re
 import sys
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
-import hydra
 import torch
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from robust_npe.checks import ConfigError
+from robust_npe.annotations import convert
+from robust_npe.checks import ConfigError, PartialResultError, require
 from robust_npe.cli import fail
-from robust_npe.config import TrainConfig, prepare_hydra
+from robust_npe.config import prepare_hydra
 from robust_npe.files import StoreError
+from robust_npe.messages import hydra_message
 from robust_npe.paths import config_directory
 
 __all__ = ["launch"]
 
 log = logging.getLogger(__name__)
 
-USER_ERRORS = (ConfigError, StoreError, FileNotFoundError, ImportError, FloatingPointError)
+USER_ERRORS = (
+    ConfigError,
+    FloatingPointError,
+    ImportError,
+    PartialResultError,
+    StoreError,
+)
+LISTS = ("metric",)  # groups of which several choices hold at once
+REFUSED = ("config_path", "config_name", "experimental_rerun")  # the last one runs what a file says
+MAX_THREADS = 1024
+RUN_ID = re.compile(r"(?<=[=,])([0-9a-f]{16})(?=,|$)")
 
 
-def launch(command: str, *overrides: str) -> int:
+def launch(command: str, *words: str) -> int:
     """Run a command and return its exit status.
 
     Args:
         command: Name of a module of `robust_npe.commands`.
-        overrides: Options of Hydra and overrides, as on the command line.
+        words: Options of Hydra and overrides, as on the command line.
     """
     try:
-        _run_hydra(command, *overrides)
-    except MissingConfigException as error:
-        return fail(_missing_choice(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        return fail(_hydra_message(error))
+        _launch(command, words)
     except USER_ERRORS as error:
-        return fail(str(error))
+        return fail(str(error), status=1 if isinstance(error, PartialResultError) else 2)
+    except (HydraException, OmegaConfBaseException) as error:
+        return fail(hydra_message(error))
+    except OSError as error:
+        return fail(_system_error(error))
     return 0
 
 
-def _run_hydra(command: str, *overrides: str) -> None:
+def _launch(command: str, words: Sequence[str]) -> None:
     prepare_hydra()
+    version.setbase("1.3")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
-    sys.argv = ["robust-npe", *overrides]
-
+    options = _options(words)
     failures: list[Exception] = []
 
     def job(config: DictConfig) -> None:
-        torch.set_num_threads(int(config.threads))
+        logging.raiseExceptions = False  # a log that cannot be written must not fill the screen
         try:
-            result = importlib.import_module(f"robust_npe.commands.{command}").main(config)
+            result = _run_command(command, config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 # launchers show one failure of a sweep at most: each job's log holds its own
@@ -70,54 +86,100 @@ def _run_hydra(command: str, *overrides: str) -> None:
         else:
             sys.stdout.write(f"{getattr(result, 'text', result)}\n")
 
-    decorate = hydra.main(
-        config_path=str(config_directory()), config_name=command, version_base="1.3"
-    )
-    decorate(job)()
+    try:
+        _hydra(command, options, job)
+    except OSError:  # no job: Hydra cannot make the folder of logs, as on a read-only disk
+        with TemporaryDirectory(prefix="robust-npe-") as folder:
+            options.overrides += [f"hydra.{mode}.dir={folder}" for mode in ("run", "sweep")]
+            _hydra(command, options, job)
     if failures:
         raise failures[0]
 
 
-def _missing_choice(error: MissingConfigException) -> str:
-    """Name the choices of a group, those in subfolders included."""
-    if "hydra/launcher/joblib" in str(error.missing_cfg_file):
-        return "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
-    group, _, choice = (error.missing_cfg_file or "").partition("/")
-    folder = config_directory() / group
-    if not choice or not folder.is_dir():
-        return str(error)
-    choices = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
-    return f"{group}={choice} does not exist. Choices: {', '.join(choices)}."
-
-
-def _hydra_message(error: Exception) -> str:
-    """Say in one line what Hydra or OmegaConf found wrong."""
-    if unknown := re.match(r"Could not override '([^']+)'", str(error)):
-        return _unknown_key(unknown[1])
-    cause = f" ({error.__cause__})" if error.__cause__ else ""
-    return " ".join(
-        re.sub(r"\s*(full_key|reference_type|object_type)[:=]\S*", "", f"{error}{cause}").split()
+def _hydra(command: str, options: Namespace, job: Callable[[DictConfig], None]) -> None:
+    _run_hydra(
+        args=options,
+        args_parser=get_args_parser(),
+        task_function=job,
+        config_path=str(config_directory()),
+        config_name=command,
     )
 
 
-def _unknown_key(key: str) -> str:
-    """Suggest the key that is most like one that does not exist, sections included."""
-    parent = key.rpartition(".")[0]
-    names = _keys(TrainConfig)
-    close = difflib.get_close_matches(key, names, n=1)
-    if not close and parent:
-        inside = [name for name in names if name.startswith(f"{parent}.")]
-        close = difflib.get_close_matches(key, inside, n=1, cutoff=0.3)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"there is no key {key!r}.{hint} Add `--cfg job` to the command to see all keys."
+def _run_command(command: str, config: DictConfig) -> Any:
+    """Return a command's result; errors of the system become those of a user."""
+    threads = convert(config.threads, int, "threads")
+    require(0 < threads <= MAX_THREADS, "threads", threads, f"between 1 and {MAX_THREADS}")
+    torch.set_num_threads(threads)
+    try:
+        return importlib.import_module(f"robust_npe.commands.{command}").main(config)
+    except OSError as error:
+        raise StoreError(_system_error(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "allocate memory" in str(error)):
+            raise
+        raise ConfigError(
+            "there is not enough memory for these settings: choose a smaller network, or lower "
+            "evaluation.batch_size, training.batch_size or the number of samples."
+        ) from error
 
 
-def _keys(schema: Any, prefix: str = "") -> list[str]:
-    """Names of all keys of a schema, those of sections with a dot."""
-    found = []
-    for field in dataclasses.fields(schema):
-        found.append(prefix + field.name)
-        section = field.default_factory
-        if dataclasses.is_dataclass(section):
-            found += _keys(section, f"{prefix}{field.name}.")
-    return found
+def _system_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}."
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong without printing how to use the command."""
+        raise ConfigError(f"{message}. Add --help to the command to see what it takes.")
+
+
+def _options(words: Sequence[str]) -> Namespace:
+    """Return options and overrides, in any order, checked before anything is composed."""
+    parser = _Parser(parents=[get_args_parser()], add_help=False, allow_abbrev=False)
+    options = parser.parse_intermixed_args(list(words))
+    for name in REFUSED:
+        option = f"--{name.replace('_', '-')}"
+        require(getattr(options, name) is None, option, getattr(options, name), "left out")
+    modes = [name for name in ("multirun", "cfg", "info") if getattr(options, name)]
+    require(len(modes) < 2, "options", [f"--{name}" for name in modes], "one of these at most")
+    require(bool(options.cfg) or not options.resolve, "--resolve", True, "used with --cfg")
+    options.overrides = [
+        RUN_ID.sub(r"'\1'", word) if word.startswith("run=") else word  # else it may be a number
+        for word in options.overrides
+    ]
+    for word in options.overrides:
+        _check_override(word, sweeps=options.multirun)
+    return options
+
+
+def _check_override(word: str, sweeps: bool) -> None:
+    """Check what Hydra or the file system would take for something else, or not explain."""
+    try:
+        (override,) = OverridesParser.create().parse_overrides([word])
+    except HydraException as error:
+        raise ConfigError(
+            f"{word!r} cannot be read as key=value. A value with other characters than letters, "
+            "digits and -_./ needs quotes inside of those of the shell: 'key=\"value\"'."
+        ) from error
+    key, text = override.key_or_group, word.partition("=")[2]
+    require(bool(key), "override", word, "key=value")
+    if override.is_delete():
+        return
+    value = override.value()
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    if key == "output_dir":
+        require("" not in values and None not in values, key, text, "the path of a folder")
+    single = (config_directory() / key).is_dir() and key not in LISTS
+    if single and any(v == "" or not isinstance(v, str | QuotedString) for v in values):
+        names = re.sub(r"[\[\] ]", "", text) if text.startswith("[") else "a,b"
+        raise ConfigError(
+            f"{key}={text} is not valid: it must be one choice. To run the command with each of "
+            f"several: -m {key}={names}."
+        )
+    if override.is_sweep_override() and not sweeps and not override.is_hydra_override():
+        raise ConfigError(
+            f"{word} names several values: add -m to run the command with each of them"
+            + ("." if single else f", or write {key}=[{text}] for a list.")
+        )

@@ -4,7 +4,8 @@
 
 Reads <output_dir>/runs/*/results.csv (default: outputs) and writes <output_dir>/figures/*.png:
 one pair of plots for each setting of what may not be mixed in one panel (estimator, number of
-simulations, norm, objective, unit), with all tasks, attacks and defenses of that setting.
+simulations, seed of the data, norm, unit, domain, objective), with all tasks, attacks and
+defenses of that setting. What runs did not measure, and damaged runs, are named and left out.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ import sys
 from pathlib import Path
 
 from robust_npe.plotting.overview import draw_overview
-from robust_npe.store import collect
+from robust_npe.store import StoreError, collect
 
 
 def main() -> int:
     """Draw everything and list what was written."""
     output = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
     try:
-        table = collect(output / "runs")
-    except FileNotFoundError as error:
+        for path in draw_overview(collect(output / "runs"), output / "figures"):
+            print(path)
+    except (StoreError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    for path in draw_overview(table, output / "figures"):
-        print(path)
     return 0
 
 

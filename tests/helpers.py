@@ -17,7 +17,7 @@ from robust_npe.attacks import Attack, Objective
 from robust_npe.components import bind, build
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Embedding, Estimator, Head, Identity, Pushforward
-from robust_npe.estimators.base import Bijection
+from robust_npe.estimators.bijection import Bijection
 from robust_npe.metrics import Metric
 from robust_npe.paths import config_directory
 from robust_npe.random import draws_from, stream

@@ -8,6 +8,7 @@ import pytest
 from hydra.errors import MissingConfigException
 
 from robust_npe import cli
+from robust_npe.messages import hydra_message
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,7 @@ def test_version(capsys):
         (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
         (["train", "bta=1"], "there is no key 'bta'. Did you mean 'beta'?"),
         (["train", "beta=-1"], "beta=-1.0 is not valid"),
-        (["train", "beta=abc"], "Value 'abc' of type 'str'"),
+        (["train", "beta=abc"], "beta='abc' is not valid: it must be a finite number."),
         (["train", "epsilon=abc"], "epsilon='abc' is not valid"),
         (["train", "task=nope"], "task=nope does not exist. Choices: "),
         (["train", "task=sbibm/nope"], "sbibm/two_moons"),
@@ -114,7 +115,7 @@ def test_sweep_on_all_cores(capsys, elsewhere):
 
 def test_launcher_that_is_not_installed():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib")
-    assert cli._missing_choice(error) == (
+    assert hydra_message(error) == (
         "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
     )
 

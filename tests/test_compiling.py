@@ -40,7 +40,7 @@ def test_compilation_is_logged_once(caplog):
     assert function(1) == 2
     assert [r.getMessage()[:20] for r in caplog.records] == [
         "preparing the kernel",
-        "the kernel is ready ",
+        "the kernel: ready af",
     ]
     caplog.clear()
     assert function(2) == 3

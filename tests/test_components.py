@@ -147,7 +147,7 @@ def test_identity_has_defaults_versions_and_the_content_of_files(here, tmp_path,
     assert identity(file=str(copy)) == first
     file.write_text("two")
     assert identity(file=str(file)) != first
-    with pytest.raises(ConfigError, match=r"whole\.file='.*nothing' cannot be read"):
+    with pytest.raises(ConfigError, match=r"whole\.file='.*nothing' is not valid"):
         identity(file=str(tmp_path / "nothing"))
     monkeypatch.setattr(Whole, "version", 3)
     assert identity()["version"] == [3, 1]

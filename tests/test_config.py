@@ -3,18 +3,26 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from robust_npe.checks import ConfigError
 from robust_npe.commands.experiment import Experiment
-from robust_npe.config import build, config_directory, epsilons, register_schemas
-
-FIM = {"_target_": "robust_npe.defenses.FIM"}
+from robust_npe.config import epsilons, prepare_hydra
+from robust_npe.defenses import NoDefense
+from robust_npe.estimators import MAF, Estimator
+from robust_npe.paths import config_directory
+from robust_npe.random import draws_from, stream
+from robust_npe.store import content_key
+from robust_npe.store.chunks import SimulationPlan
+from robust_npe.tasks import GaussianLinear
+from robust_npe.tasks.decoder import make_decoder, save_decoder
+from robust_npe.training import TrainingSettings
 
 
 def composed(*overrides, command="train"):
-    register_schemas()
+    prepare_hydra()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         return compose(command, overrides=list(overrides))
 
@@ -64,25 +72,73 @@ def test_tasks_choose_their_embedding_unless_one_is_asked_for(override, expected
     assert asked.config["embedding"]["_target_"].endswith(".Identity")
 
 
-EXPERIMENTS = choices("experiment")
-
-
-@pytest.mark.parametrize("scale", choices("scale"))
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_and_builds_at_every_scale(name, scale, tmp_path):
-    words = (f"experiment={name}", f"scale={scale}", f"output_dir={tmp_path}")
-    for defense in ("none", "fim"):
-        Experiment(composed(*words, f"defense={defense}"))
+@pytest.mark.parametrize("defense", ["none", "fim/pyloric"])
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+def test_every_scale_of_a_recipe_builds(scale, defense, tmp_path):
+    words = (f"experiment=figure6/{scale}", f"defense={defense}", f"output_dir={tmp_path}")
+    Experiment(composed(*words))
     assert not list(tmp_path.iterdir())
 
 
-def test_an_experiment_has_its_own_settings_of_scales_and_defenses():
-    config = composed("experiment=pyloric", "scale=paper", "defense=fim")
+def test_a_recipe_has_its_own_sizes_and_the_published_defense():
+    config = composed("experiment=figure6/paper", "defense=fim/pyloric")
     assert (config.num_simulations, config.num_validation) == (750_000, 4096)
     assert (config.beta, config.defense.beta, config.defense.max_norm) == (100, 100, 1000)
     assert config.training.weight_average is None  # of scale=paper
-    assert composed("experiment=pyloric", "defense=fim", "beta=80").defense.beta == 80
+    assert composed("defense=fim/pyloric", "beta=80").defense.beta == 80
     assert composed("scale=paper", "defense=fim").beta == 0.01
+
+
+def test_settings_that_a_file_leaves_out_can_be_overridden():
+    assert composed("task=lotka_volterra").task.noise_std > 0
+    config = composed("task=lotka_volterra", "task.noise_std=0.1", "defense=fim", "defense.rows=7")
+    experiment = Experiment(config)
+    assert (experiment.task.noise_std, experiment.config["defense"]["rows"]) == (0.1, 7)
+
+
+def test_seeds_of_one_purpose_leave_the_others_alone():
+    def described(*overrides):
+        experiment = Experiment(composed(*overrides))
+        return experiment.estimator_description["seeds"], experiment.run_description["seeds"]
+
+    weights, run = described("seed=3")
+    assert set(run.values()) == {3}
+    assert described("seed=3", "seeds.evaluation=4")[0] == weights
+    assert described("seed=3", "seeds.evaluation=4")[1]["evaluation"] == 4
+    assert described("seed=3", "seeds.data=0")[0] == {**weights, "data": 0}
+
+
+def test_another_file_under_the_same_path_gives_other_data(tmp_path):
+    path = tmp_path / "decoder.safetensors"
+    words = ("task=vae", f"task.decoder={path}", f"output_dir={tmp_path}", "scale=smoke")
+
+    def simulated(seed):
+        with draws_from(stream(seed)):
+            save_decoder(make_decoder(2, 4, 9), path, "made by hand")
+        return Experiment(composed(*words)).simulate("test", 8).x
+
+    first, second = simulated(0), simulated(1)
+    assert not torch.equal(first, second)
+    assert torch.equal(simulated(0), first)
+    assert len(list(tmp_path.glob("store/simulations/*/manifest.json"))) == 2
+
+
+def test_another_version_is_another_identity(monkeypatch):
+    before = content_key(Experiment(composed()).estimator_description)
+    for cls in (GaussianLinear, MAF, NoDefense, Estimator, TrainingSettings, SimulationPlan):
+        with monkeypatch.context() as patched:
+            patched.setattr(cls, "version", 99)
+            assert content_key(Experiment(composed()).estimator_description) != before
+    assert content_key(Experiment(composed()).estimator_description) == before
+
+
+def test_another_default_is_another_identity(monkeypatch):
+    before = Experiment(composed()).estimator_description
+    slopes = GaussianLinear.__init__.__defaults__[0]
+    monkeypatch.setattr(GaussianLinear.__init__, "__defaults__", (slopes, 0.5))
+    after = Experiment(composed()).estimator_description
+    assert after["task"]["arguments"]["noise_std"] == 0.5
+    assert content_key(after) != content_key(before)
 
 
 def test_beta_reaches_the_defense():
@@ -104,29 +160,6 @@ def test_identity_ignores_what_changes_nothing():
     assert keys("epsilon=0.5")[1] != run
     for change in ("seed=1", "num_simulations=5", "training.patience=3", "defense=fim"):
         assert keys(change)[0] != weights
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"beta": -1}, r"beta=-1.0 is not valid: it must be a number that is not negative"),
-        ({"beta": "abc"}, r"defense.beta: Value 'abc' of type 'str'"),
-        ({"rows": 1.5}, r"defense.rows: Value '1.5'"),
-        ({"betta": 1}, r"defense has no key 'betta'; its keys are beta"),
-        ({"_target_": "os.system"}, r"_target_='os.system' is not valid"),
-        ({"_target_": "robust_npe.defenses.Nope"}, r"cannot be imported"),
-    ],
-)
-def test_wrong_nodes(change, message):
-    with pytest.raises(ConfigError, match=message):
-        build(FIM | change, "defense")
-
-
-def test_partial_nodes_check_at_once():
-    node = {"_target_": "robust_npe.estimators.MAF", "_partial_": True}
-    assert callable(build(node | {"hidden": [7]}, "estimator"))
-    with pytest.raises(ConfigError, match="estimator has no key 'depth'"):
-        build(node | {"depth": 3}, "estimator")
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.5, [0.5]), ([0, 1], [0.0, 1.0])])
@@ -159,8 +192,6 @@ def test_wrong_epsilons(value):
 )
 def test_wrong_settings_fail_before_any_work(override, message, tmp_path):
     overrides = [override, f"output_dir={tmp_path}"]
-    if override.startswith("task."):
-        overrides[0] = f"+{override}"
     with pytest.raises(ConfigError, match=message):
         Experiment(composed(*overrides))
     assert not list(tmp_path.iterdir())
@@ -173,3 +204,20 @@ def test_unit_that_the_task_does_not_know():
     if task.noise_norm is None:
         with pytest.raises(ConfigError, match="epsilon_unit=noise needs a task with known"):
             Experiment(config)
+
+
+def test_standardisation_is_a_setting():
+    default, published, robust = (
+        Experiment(composed(*overrides))
+        for overrides in ([], ["scale=paper", "num_simulations=10000"], ["standardize=robust"])
+    )
+    assert default.config["standardize"] == "zscore"
+    assert published.config["standardize"] == "published"
+    keys = [content_key(e.estimator_description) for e in (default, robust)]
+    assert keys[0] != keys[1]
+    x = torch.cat([torch.zeros(99, 10), torch.full((1, 10), 1e30)])
+    estimator = robust._fresh_estimator()
+    estimator.fit_standardization(x, x)
+    assert float(estimator.standardize(x).abs().max()) < 10
+    with pytest.raises(ConfigError, match=r"^standardize='zscor' .* one of zscore, .*robust"):
+        Experiment(composed("standardize=zscor"))

@@ -92,7 +92,7 @@ def test_an_installed_plugin_is_consent(own, monkeypatch):
     [
         ("nowhere.py", None, "there is no such file"),
         ("torch.py", "", "a module 'torch' exists already"),
-        ("not-a-name.py", "", "this is not a name"),
+        ("not-a-name.py", "", "not a name for a module"),
         ("broken.py", "1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("broken2.py", "def", "cannot be imported: SyntaxError"),
     ],

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
 
-from robust_npe.divergences import has_closed_form_kl, kl
-from robust_npe.estimators import DiagonalGaussian, FullGaussian, Pushforward
-from robust_npe.estimators.base import Bijection
+from robust_npe.divergences import has_closed_form_kl, kl, kl_with_error, standard_error
+from robust_npe.estimators import MAF, DiagonalGaussian, FullGaussian, Pushforward
+from robust_npe.estimators.bijection import Bijection
 from robust_npe.random import draws_from, stream
 from tests.helpers import NoClosedForm, gaussian_kl, make_estimator, observations, prior
 
@@ -39,6 +39,38 @@ def test_monte_carlo_estimate_agrees_with_the_closed_form():
     exact = gaussian_kl(p, q)
     assert ((repeats.mean(0) - exact).abs() < 4.5 * error).all()
     assert (error < 0.05 * exact).all()
+
+
+def test_closed_form_has_no_error():
+    p, q = gaussians()
+    value, error = kl_with_error(p, q, 0, stream(0))
+    assert torch.equal(value, kl(p, q, 0, stream(0)))
+    assert error.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("num_samples", [50, 51])
+@pytest.mark.parametrize("pairs", [True, False])
+def test_standard_error_is_the_spread_of_repeated_estimates(pairs, num_samples):
+    if pairs:
+        estimator, x = make_estimator(MAF, gain=1.3), observations(4)
+        p, q = estimator(x), estimator(x + 0.3)
+    else:
+        p, q = (NoClosedForm(d) for d in gaussians())
+        p.has_rsample = False
+        p.sample = p.rsample
+    assert not has_closed_form_kl(p, q)
+    repeats = [kl_with_error(p, q, num_samples, stream(i)) for i in range(400)]
+    assert torch.equal(repeats[7][0], kl(p, q, num_samples, stream(7)))
+    values, errors = (torch.stack(v).detach() for v in zip(*repeats, strict=True))
+    torch.testing.assert_close(errors.mean(0), values.std(0), rtol=0.15, atol=0)
+
+
+def test_errors_cancel_within_antithetic_pairs():
+    terms = torch.tensor([[1.0], [-1.0], [3.0], [-1.0], [2.0], [-2.0], [9.0]])
+    pairs = torch.tensor([0.0, 1.0, 0.0])
+    assert float(standard_error(terms, paired=True)) == pytest.approx(float(pairs.std() / 3**0.5))
+    assert float(standard_error(terms, paired=False)) == pytest.approx(float(terms.std() / 7**0.5))
+    assert standard_error(terms[:3], paired=True).isnan().all()
 
 
 def test_monte_carlo_estimate_is_a_function_of_the_generator():

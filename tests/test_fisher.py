@@ -4,7 +4,7 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.distributions.constraints import real_vector
 
-from robust_npe.estimators import MAF, MLP, NSF, DiagonalGaussian, Estimator, Identity
+from robust_npe.estimators import MAF, MLP, NSF, DiagonalGaussian, Estimator, Head, Identity
 from robust_npe.fisher import (
     fisher_eigenvalue,
     fisher_information,
@@ -18,8 +18,10 @@ from robust_npe.random import draws_from, stream
 DIM_THETA, DIM_X = 2, 3
 
 
-class LinearGaussian(nn.Module):
+class LinearGaussian(Head):
     """N(W context, diag(std^2)): I_x is known and does not depend on x."""
+
+    name = "linear_gaussian"
 
     def __init__(self, dim_theta, dim_context):
         super().__init__()

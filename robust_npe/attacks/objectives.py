@@ -11,6 +11,7 @@ from itertools import cycle
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
@@ -90,10 +91,10 @@ class _Divergence(Objective):
         self.num_samples = num_samples
         self.num_score_samples = max(num_samples, 100)
 
+    @override
     def __call__(
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
     ) -> Climb:
-        """See `Objective`."""
         with torch.no_grad():
             clean = posterior(x)
         batch = tuple(x.shape[:-1])

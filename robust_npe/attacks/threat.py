@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,10 +13,14 @@ from robust_npe.attacks.balls import Ball, Domain, make_ball
 from robust_npe.checks import ConfigError, require
 from robust_npe.tasks.base import Task
 
-__all__ = ["DOMAINS", "UNITS", "ThreatModel", "data_domain", "std_unit"]
+__all__ = ["DOMAINS", "UNITS", "ThreatModel", "data_domain", "dominant_feature", "std_unit"]
+
+log = logging.getLogger(__name__)
 
 UNITS = ("std", "absolute", "noise", "feature")
 DOMAINS = ("data", "task", "none")
+DOMINANT = 0.9  # share from which on one feature alone sets the size of a ball
+TINY = torch.finfo(torch.float32).tiny
 
 
 def std_unit(x: Tensor) -> float:
@@ -29,6 +35,18 @@ def std_unit(x: Tensor) -> float:
     # in parts: a copy of all data in float64 may not fit into memory
     stds = [part.double().std(dim=1) for part in x.split(65_536)]
     return float(torch.cat(stds).mean())
+
+
+def dominant_feature(x: Tensor) -> tuple[int, float]:
+    """Return which feature of `x (N, Dx)` weighs most in the spread over features, and its share.
+
+    The share is that in the sum over features of E[(x_j - m)^2], where m is the median of the
+    features' means: a feature stands out by its own spread or by where it lies.
+    """
+    mean = x.mean(0).double()
+    moment = x.std(0).double().square() + (mean - mean.median()).square()
+    share, index = (moment / moment.sum()).max(0)
+    return int(index), float(share)
 
 
 def data_domain(x: Tensor) -> Domain:
@@ -52,10 +70,13 @@ class ThreatModel:
         norm: `l1`, `l2` or `linf`.
         epsilon_unit: What epsilon=1 means. `std`: the mean standard deviation over features
             (published); `absolute`: one unit of x; `noise`: the expected L2 norm of the
-            observation noise; `feature`: each feature in units of its own standard deviation.
+            observation noise; `feature`: each feature in units of its own standard deviation over
+            the observations (a constant one stays as it is).
         domain: Where x~ must stay. `data`: between the smallest and the largest value in the test
             set (published); `task`: where x is physically possible; `none`.
     """
+
+    version: ClassVar[int] = 1
 
     norm: str = "l2"
     epsilon_unit: str = "std"
@@ -67,40 +88,66 @@ class ThreatModel:
         require(self.epsilon_unit in UNITS, "epsilon_unit", self.epsilon_unit, f"one of {UNITS}")
         require(self.domain in DOMAINS, "domain", self.domain, f"one of {DOMAINS}")
 
-    def check(self, task: Task) -> None:
-        """Raise a `ConfigError` where the task does not know what the settings need."""
-        if self.epsilon_unit == "std":
+    def check(self, task: Task | None, num_observations: int | None = None) -> None:
+        """Raise a `ConfigError` where task or number of observations is not what is needed."""
+        if self.epsilon_unit == "std" and task is not None:
             _require_features(task.dim_x)
-        if self.epsilon_unit == "noise" and task.noise_norm is None:
+        if self.epsilon_unit == "noise" and (task is None or task.noise_norm is None):
             raise ConfigError(
-                f"epsilon_unit=noise needs a task with known observation noise; {task.name} has "
-                "none. Use epsilon_unit=std, absolute or feature."
+                "epsilon_unit=noise needs a task with known observation noise; "
+                f"{'there is no task' if task is None else f'{task.name} has none'}. "
+                "Use epsilon_unit=std, absolute or feature."
+            )
+        if self.epsilon_unit == "feature" and num_observations is not None and num_observations < 2:
+            raise ConfigError(
+                "epsilon_unit=feature is a spread over observations and needs at least two of "
+                f"them, not {num_observations}. Raise evaluation.num_test, or use "
+                "epsilon_unit=std or absolute."
             )
 
-    def ball(self, epsilon: float | Tensor, task: Task, x: Tensor) -> Ball:
-        """Return the ball of radius epsilon (a number, or one for each observation that will be
-        attacked, `(B,)`) with its domain; units and range come from the test set `x (N, Dx)`."""
+    def warn(self, x: Tensor) -> None:
+        """Warn where one feature of the test set `x (N, Dx)` sets the radius of all."""
+        if self.epsilon_unit != "std" or min(x.shape) < 2:
+            return
+        feature, share = dominant_feature(x)
+        if share > DOMINANT:
+            log.warning(
+                "epsilon_unit=std: feature %d carries %.1f %% of the spread over features, so the "
+                "radius is its size and may be huge for the others: use epsilon_unit=feature",
+                feature,
+                100 * share,
+            )
+
+    def ball(self, epsilon: float | Tensor, task: Task | None, x: Tensor) -> Ball:
+        """Return the allowed perturbations.
+
+        Args:
+            epsilon: Radius, or one for each observation that will be attacked, `(B,)`.
+            task: What knows its noise and what is possible; None where neither is asked for.
+            x: The test set, `(N, Dx)`, from which units and range are taken.
+        """
         not_negative = bool((torch.as_tensor(epsilon) >= 0).all())
         require(not_negative, "epsilon", epsilon, "a number that is not negative")
         domain = self.box(task, x)
         if self.epsilon_unit == "feature":
-            return make_ball(self.norm, epsilon, x.std(0).clamp(min=1e-12), domain)
+            self.check(task, len(x))
+            return make_ball(self.norm, epsilon, x.std(0).clamp(min=TINY), domain)
         return make_ball(self.norm, epsilon * self.unit(task, x), None, domain)
 
-    def unit(self, task: Task, x: Tensor) -> float:
+    def unit(self, task: Task | None, x: Tensor) -> float:
         """Return the length of epsilon = 1 in units of x; nan where it differs by feature."""
         self.check(task)
-        if self.epsilon_unit == "noise":
+        if self.epsilon_unit == "noise" and task is not None:
             return float(task.noise_norm or 0.0)
         if self.epsilon_unit == "std":
             return std_unit(x)
         return 1.0 if self.epsilon_unit == "absolute" else float("nan")
 
-    def box(self, task: Task, x: Tensor) -> Domain | None:
+    def box(self, task: Task | None, x: Tensor) -> Domain | None:
         """Return the box that x~ must stay in, from the test set `x (N, Dx)` or the task."""
         if self.domain == "data":
             return data_domain(x)
-        if self.domain == "task" and task.domain is not None:
+        if self.domain == "task" and task is not None and task.domain is not None:
             low, high = task.domain
             return low.to(x), high.to(x)
         return None

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.checks import ConfigError
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
-from robust_npe.config import TrainConfig, plain
-from robust_npe.files import read_yaml_config
-from robust_npe.store import Artefact, Store
+from robust_npe.config import AttackConfig, checked
+from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
-__all__ = ["main"]
+__all__ = ["main", "stored_estimator"]
 
 REPLACED = (
     "attack",
@@ -43,26 +42,31 @@ def main(config: DictConfig) -> train.Result:
         ConfigError: There is no such run, its estimator is not there, or its configuration
             describes another one now.
     """
-    folder = _run_folder(config)
-    combined = _combined(config, read_yaml_config(folder / "config.yaml"))
+    if OmegaConf.is_missing(config, "run"):
+        raise ConfigError("run is not set: run=<id of a run in the output_dir, or its folder>.")
+    settings = checked(config, AttackConfig)
+    folder = _run_folder(settings["run"], Path(settings["output_dir"]) / "runs")
+    combined = _combined(settings, read_yaml_config(folder / "config.yaml"))
     store = Store(folder.parent.parent / "store")
-    experiment = Experiment(combined, store, _estimator(store, folder))
-    return train.run(experiment, combined)
+    return train.run(Experiment(combined, store, stored_estimator(store, folder)))
 
 
-def _combined(config: DictConfig, earlier: dict[str, Any]) -> DictConfig:
+def _combined(settings: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
     """The earlier run's configuration, with another attack."""
-    replaced = {key: plain(config[key]) for key in REPLACED}
-    changes = {key: value for key, value in config.evaluation.items() if value is not None}
-    replaced["evaluation"] = {**earlier.get("evaluation", {}), **changes}
-    if config.metrics:
-        replaced["metrics"] = plain(config.metrics)
-    combined = OmegaConf.merge(OmegaConf.structured(TrainConfig), earlier | replaced)
-    return cast(DictConfig, combined)
+    combined = earlier | {key: settings[key] for key in REPLACED}
+    changes = {key: value for key, value in settings["evaluation"].items() if value is not None}
+    combined["evaluation"] = {**earlier.get("evaluation", {}), **changes}
+    if settings["metrics"]:
+        combined["metrics"] = settings["metrics"]
+    return combined
 
 
-def _estimator(store: Store, folder: Path) -> Artefact:
-    """Return the trained estimator that a run used."""
+def stored_estimator(store: Store, folder: Path) -> Artefact:
+    """Return the trained estimator that the run in a folder used.
+
+    Raises:
+        ConfigError: The store lacks it.
+    """
     run = Artefact(folder, folder.name, created=False)
     key = run.manifest.get("facts", {}).get("estimator")
     found = store.find("estimators", str(key))
@@ -74,14 +78,10 @@ def _estimator(store: Store, folder: Path) -> Artefact:
     return found
 
 
-def _run_folder(config: DictConfig) -> Path:
-    given = config.get("run")
-    runs = Path(config.output_dir) / "runs"
-    if OmegaConf.is_missing(config, "run"):
-        raise ConfigError(f"run is not set: run=<id of a run in {runs}, or its folder>.")
+def _run_folder(given: str, runs: Path) -> Path:
     for folder in (runs / given, Path(given)):
         if (folder / "manifest.json").is_file():
             return folder.resolve()
-    known = sorted(p.parent.name for p in runs.glob("*/manifest.json"))
+    known = sorted(artefact.path.name for artefact in finished(runs))
     listing = ", ".join(known) if known else "there are none yet"
     raise ConfigError(f"run={given!r} was not found. Runs in {runs}: {listing}.")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from robust_npe.checks import require
-from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, collect, write_table
+from robust_npe.checks import PartialResultError, require
+from robust_npe.config import CollectConfig, checked
+from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, collect_readable, write_table
 
 __all__ = ["main"]
 
@@ -22,11 +23,15 @@ def main(config: DictConfig) -> str:
 
     Raises:
         FileNotFoundError: There are no runs yet.
+        PartialResultError: The table was written, without runs that cannot be read.
     """
-    require(config.table in COLUMNS, "table", config.table, f"one of {tuple(COLUMNS)}")
-    output = Path(config.output_dir)
-    table = collect(output / "runs", config.table)
-    path = Path(config.to) if config.to else output / f"{config.table}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_table(table, path, COLUMNS[config.table])
-    return f"{table.run_id.nunique()} runs, {len(table)} rows: {path}"
+    settings = checked(config, CollectConfig)
+    kind, output = settings["table"], Path(settings["output_dir"])
+    require(kind in COLUMNS, "table", kind, f"one of {tuple(COLUMNS)}")
+    table, problems = collect_readable(output / "runs", kind)
+    path = Path(settings["to"] or output / f"{kind}.csv")
+    write_table(table, path, COLUMNS[kind])
+    text = f"{table.run_id.nunique()} runs, {len(table)} rows: {path}"
+    if problems:
+        raise PartialResultError(f"{text}; left out {len(problems)}: {' '.join(problems)}")
+    return text

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from robust_npe.random import stream
 from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, write_table
 from robust_npe.store.parts import PARTS, part
 
-__all__ = ["digest", "evaluate", "perturbed"]
+__all__ = ["blindness", "digest", "evaluate", "perturbed"]
 
 log = logging.getLogger(__name__)
+
+BLIND = 0.05  # share of steps without a gradient above which people are told
 
 
 def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path) -> pd.DataFrame:
@@ -47,7 +50,7 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
     radii = [None, *experiment.epsilons]
     for epsilon in tqdm(radii, desc="evaluate", disable=not sys.stderr.isatty()):
         path = folder / PARTS / f"{'clean' if epsilon is None else epsilon}.npz"
-        measured = part(path, lambda e=epsilon: _measure(experiment, trained, e))
+        measured = part(path, partial(_measure, experiment, trained, epsilon))
         shared = {**keys, **json.loads(str(measured.pop("columns")))}
         results += [{**shared, **row} for row in json.loads(str(measured.pop("rows")))]
         for metric, values in measured.items():
@@ -55,7 +58,24 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
             observations.append(pd.DataFrame({**shared, **numbered}))
     rows = pd.concat(observations) if observations else pd.DataFrame(columns=[*OBSERVATION_COLUMNS])
     write_table(rows, folder / "observations.csv", OBSERVATION_COLUMNS)
-    return write_table(results, folder / "results.csv", RESULT_COLUMNS)
+    table = write_table(results, folder / "results.csv", RESULT_COLUMNS)
+    if warning := blindness(table):
+        log.warning(warning)
+    return table
+
+
+def blindness(table: pd.DataFrame) -> str:
+    """Return a warning where an attack had too few gradients to show robustness, else nothing.
+
+    At radius 0 there is nothing to climb, and divergences have no gradient.
+    """
+    shares = table[(table.statistic == "zero_gradient_fraction") & (table.epsilon > 0)].value
+    if not len(shares) or shares.max() <= BLIND:
+        return ""
+    return (
+        f"attack saw no gradient in {100 * shares.max():.3g} % of its steps: the result is a lower "
+        "bound; try attack=noise or a black-box attack"
+    )
 
 
 def _run_keys(experiment: Experiment, trained: Trained, run_id: str) -> dict[str, Any]:
@@ -100,7 +120,7 @@ def _measure(experiment: Experiment, trained: Trained, epsilon: float | None) ->
     else:
         count = experiment.evaluation.num_attacked
         found = perturbed(experiment, trained, theta[:count], x[:count], epsilon)
-        columns, extra = _attack_columns(experiment, epsilon), _blindness(found)
+        columns, extra = _attack_columns(experiment, epsilon), _zero_gradients(found)
         context = Context(*shared, theta[:count], x[:count], found.x_adv, True, *last)
     measurements = [m for metric in experiment.metrics.values() for m in metric(context)] + extra
     rows = [{"metric": m.metric, **row} for m in measurements for row in m.rows]
@@ -126,7 +146,7 @@ def _attack_columns(experiment: Experiment, epsilon: float) -> dict[str, Any]:
     }
 
 
-def _blindness(found: Found) -> list[Measurement]:
+def _zero_gradients(found: Found) -> list[Measurement]:
     """How often the attack had no gradient to follow."""
     if found.zero_gradients is None:
         return []

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from robust_npe.attacks import Attack, Ball, ThreatModel
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind, build, complete, describe
-from robust_npe.config import Evaluation, Seeds, TrainConfig, choice, epsilons, plain
+from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.random import draws_from, stream
 from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
+from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings, train
@@ -65,6 +66,12 @@ class Trained:
         return bool(self.artefact.manifest["facts"]["diverged"])
 
 
+def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
+    """Describe settings as components are described."""
+    cls = type(settings)
+    return {"class": cls.__name__, "version": [cls.version], **asdict(settings)}
+
+
 class Experiment:
     """Everything that a `train` configuration describes, built and checked.
 
@@ -81,26 +88,27 @@ class Experiment:
     """
 
     def __init__(
-        self, config: DictConfig, store: Store | None = None, estimator: Artefact | None = None
+        self,
+        config: DictConfig | Mapping[str, Any],
+        store: Store | None = None,
+        estimator: Artefact | None = None,
     ) -> None:
-        missing = OmegaConf.missing_keys(config)
-        require(not missing, "configuration", sorted(missing), "complete; set these keys")
-        unknown = set(config) - {f.name for f in fields(TrainConfig)}
-        require(not unknown, "configuration", sorted(map(str, unknown)), "free of unknown keys")
-        self.config = plain(config)
+        self.config = checked(config, TrainConfig)
         self._check_numbers()
-        self.device = checked_device(config.device)
-        self.store = store or Store(Path(config.output_dir) / "store")
+        self.device = checked_device(self.config["device"])
+        self.store = store or Store(Path(self.config["output_dir"]) / "store")
         self.seeds = Seeds(**self.config["seeds"])
-        self.epsilons = epsilons(config.epsilon)
-        self.threat = ThreatModel(config.norm, config.epsilon_unit, config.domain)
+        self.epsilons = epsilons(self.config["epsilon"])
+        self.threat = ThreatModel(*(self.config[key] for key in ("norm", "epsilon_unit", "domain")))
         self.training = TrainingSettings(**self.config["training"])
         self.evaluation = Evaluation(**self.config["evaluation"])
         for group in GROUPS:
             self.config[group] = complete(self.config[group])
         # a scale also sizes metrics that were not chosen
-        metrics = {k: node for k, node in self.config["metrics"].items() if "_target_" in node}
-        self.config["metrics"] = metrics
+        metrics = self.config["metrics"]
+        require(isinstance(metrics, Mapping), "metrics", metrics, "a section of keys")
+        sized = [k for k, v in metrics.items() if isinstance(v, Mapping) and "_target_" not in v]
+        self.config["metrics"] = {k: node for k, node in metrics.items() if k not in sized}
         self._build()
         self._given = estimator
         if estimator is not None:
@@ -120,13 +128,14 @@ class Experiment:
     def _check_numbers(self) -> None:
         beta = self.config["beta"]
         require(beta is None or beta >= 0, "beta", beta, "a number that is not negative")
-        for key in ("num_simulations", "num_validation", "threads"):
-            require(self.config[key] > 0, key, self.config[key], "a positive integer")
+        for key in ("num_simulations", "num_validation"):
+            number, expected = self.config[key], f"between 1 and {MAX_COUNT:.0e}"
+            require(0 < number <= MAX_COUNT, key, number, expected)
 
     def _build(self) -> None:
         config = self.config
         self.task = build(config["task"], "task", Task)
-        self.threat.check(self.task)
+        self.threat.check(self.task, self.evaluation.num_test)
         config["embedding"] = config["embedding"] or choice("embedding", self.task.embedding)
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
@@ -154,9 +163,12 @@ class Experiment:
             "estimator": describe(self.config["estimator"], "estimator", Head, *HEAD),
             "embedding": describe(self.config["embedding"], "embedding", Embedding, *EMBEDDING),
             "defense": describe(self.config["defense"], "defense", Defense),
-            "training": {"class": "training", "version": [TrainingSettings.version]}
-            | asdict(self.training),
-            "posterior": {"class": "Estimator", "version": [Estimator.version]},
+            "training": _versioned(self.training),
+            "versions": [
+                {"class": cls.__name__, "version": [cls.version]}
+                for cls in (SimulationPlan, Estimator)
+            ],
+            "standardize": self.config["standardize"],
             "num_simulations": self.config["num_simulations"],
             "num_validation": self.config["num_validation"],
             "seeds": {name: seeds[name] for name in ("data", "initialisation", "training")},
@@ -169,8 +181,8 @@ class Experiment:
         return {
             **self.estimator_description,
             "attack": describe(self.config["attack"], "attack", Attack),
-            "threat": asdict(self.threat),
-            "evaluation": asdict(self.evaluation),
+            "threat": _versioned(self.threat),
+            "evaluation": _versioned(self.evaluation),
             "seeds": asdict(self.seeds),
         }
 
@@ -186,7 +198,9 @@ class Experiment:
     @cached_property
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Parameters and observations of the test set, on the device."""
-        return self._pairs("test", self.evaluation.num_test)
+        theta, x = self._pairs("test", self.evaluation.num_test)
+        self.threat.warn(x)
+        return theta, x
 
     def ball(self, epsilon: float) -> Ball:
         """Return the allowed perturbations; units and domain come from the test set."""
@@ -215,9 +229,9 @@ class Experiment:
         return pairs.theta.to(self.device), pairs.x.to(self.device)
 
     def _fresh_estimator(self) -> Estimator:
-        task = self.task
+        task, standardize = self.task, self.config["standardize"]
         with draws_from(stream(self.seeds.initialisation, "initialise")):
-            return Estimator(self._head, self._embedding, task.dim_theta, task.dim_x, task.support)
+            return Estimator.for_task(task, self._head, self._embedding, standardize)
 
     def _train(self, folder: Path) -> Mapping[str, Any]:
         estimator = self._fresh_estimator().to(self.device)
@@ -227,4 +241,5 @@ class Experiment:
         generator = stream(self.seeds.training, "train")
         history = train(estimator, self.defense, pairs, validation, self.training, generator)
         save_weights(estimator, folder / "weights.safetensors")
-        return asdict(history) | {"defense": self.defense.facts()}
+        facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}
+        return asdict(history) | facts

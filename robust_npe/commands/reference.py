@@ -8,20 +8,22 @@ import logging
 import math
 import sys
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.evaluation import perturbed
 from robust_npe.commands.experiment import Experiment, Trained
-from robust_npe.config import TrainConfig, plain
+from robust_npe.config import ReferenceConfig, TrainConfig, checked
+from robust_npe.files import write_atomically
 from robust_npe.metrics import c2st
 from robust_npe.random import stream
 from robust_npe.reference import (
@@ -31,6 +33,7 @@ from robust_npe.reference import (
     reference_posterior,
 )
 from robust_npe.reference.target import check_likelihood
+from robust_npe.store import PARTS, part
 
 __all__ = ["References", "main"]
 
@@ -38,7 +41,6 @@ log = logging.getLogger(__name__)
 
 SOURCES = ("test", "stored")
 PROPOSALS = ("estimator", "prior")
-FORMAT = 2  # increase when the same settings come to mean other samples
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,23 @@ def main(config: DictConfig) -> References:
     Raises:
         ConfigError: A setting is wrong or the task has no likelihood; raised before any work.
     """
-    experiment = _checked(config)
-    settings = ReferenceSettings(**plain(config.reference))
+    options = checked(config, ReferenceConfig)
+    experiment = _experiment(options)
+    settings = ReferenceSettings(**options["reference"])
     attack = any(epsilon > 0 for epsilon in experiment.epsilons)
     closed = settings.method in ("auto", "exact") and experiment.task.knows("true_posterior")
-    needs_estimator = attack or (config.proposal == "estimator" and not closed)
+    needs_estimator = attack or (options["proposal"] == "estimator" and not closed)
     trained = experiment.trained() if needs_estimator else None
-    theta, x, numbers = _clean(experiment, config)
+    theta, x, numbers = _clean(experiment, options)
     tables, folders = [], []
     for epsilon in experiment.epsilons:
         x_adv = x
         if epsilon > 0 and trained is not None:
-            x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv.x_adv
+            x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv
         count = len(numbers)
         observations = Observations(numbers, x[:count].cpu(), x_adv[:count].cpu(), epsilon)
-        proposal = trained if config.proposal == "estimator" and not closed else None
-        job = _Job(experiment, settings, observations, proposal, config.c2st and epsilon == 0)
+        proposal = trained if options["proposal"] == "estimator" and not closed else None
+        job = _Job(experiment, settings, observations, proposal, options["c2st"] and epsilon == 0)
         folder = job.run()
         tables.append(pd.read_csv(folder / "table.csv"))
         folders.append(folder)
@@ -98,22 +101,22 @@ def main(config: DictConfig) -> References:
     return References(table, folders, _text(experiment.task.name, table, folders))
 
 
-def _checked(config: DictConfig) -> Experiment:
-    names = [f.name for f in fields(TrainConfig)]
-    kept = {name: plain(config[name]) for name in names if not OmegaConf.is_missing(config, name)}
-    kept["metrics"] = {}  # nothing is measured here, whatever a scale says about sizes
-    merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), kept)
-    experiment = Experiment(cast(DictConfig, merged))
-    task, count = experiment.task, config.observations
-    require(config.source in SOURCES, "source", config.source, f"one of {SOURCES}")
-    require(config.proposal in PROPOSALS, "proposal", config.proposal, f"one of {PROPOSALS}")
-    if config.source == "stored" and task.num_references == 0:
+def _experiment(options: dict[str, Any]) -> Experiment:
+    kept = {f.name: options[f.name] for f in fields(TrainConfig)}
+    # nothing is measured here, whatever a scale says about sizes
+    experiment = Experiment({**kept, "metrics": {}})
+    task, count = experiment.task, options["observations"]
+    require(options["source"] in SOURCES, "source", options["source"], f"one of {SOURCES}")
+    require(
+        options["proposal"] in PROPOSALS, "proposal", options["proposal"], f"one of {PROPOSALS}"
+    )
+    if options["source"] == "stored" and task.num_references == 0:
         raise ConfigError(
             f"source=stored needs a task that stores reference observations; {task.name} has "
             "none. Use source=test."
         )
-    stored = config.source == "stored"
-    require(stored or not config.c2st, "c2st", True, "false, unless source=stored")
+    stored = options["source"] == "stored"
+    require(stored or not options["c2st"], "c2st", True, "false, unless source=stored")
     most = task.num_references if stored else experiment.evaluation.num_attacked
     require(0 < count <= most, "observations", count, f"between 1 and {most}")
     if not task.knows("true_posterior"):
@@ -121,25 +124,27 @@ def _checked(config: DictConfig) -> Experiment:
     return experiment
 
 
-def _clean(experiment: Experiment, config: DictConfig) -> tuple[Tensor, Tensor, list[int]]:
+def _clean(experiment: Experiment, options: dict[str, Any]) -> tuple[Tensor, Tensor, list[int]]:
     """Return theta, x and the numbers of those that are wanted, from the first.
 
     From the test set come all that `train` attacks: an attack draws its random numbers for the
     batch, and so x~ is the same as in `train`.
     """
-    if config.source == "stored":
-        numbers = list(range(1, config.observations + 1))
+    if options["source"] == "stored":
+        numbers = list(range(1, options["observations"] + 1))
         found = [experiment.task.reference(i) for i in numbers]
         theta, x = torch.stack([r.theta for r in found]), torch.stack([r.x for r in found])
         return theta.to(experiment.device), x.to(experiment.device), numbers
     theta, x = experiment.test_set
     count = experiment.evaluation.num_attacked
-    return theta[:count], x[:count], list(range(config.observations))
+    return theta[:count], x[:count], list(range(options["observations"]))
 
 
 @dataclass(frozen=True)
 class _Job:
     """The true posteriors of one set of observations."""
+
+    version: ClassVar[int] = 2  # raise it when the same settings come to mean other samples
 
     experiment: Experiment
     settings: ReferenceSettings
@@ -160,7 +165,8 @@ class _Job:
         """Everything that determines the samples."""
         o = self.observations
         return {
-            "format": FORMAT,
+            "class": "Reference",
+            "version": [self.version],
             "task": self.experiment.config["task"],
             "numbers": o.numbers,
             "epsilon": o.epsilon,
@@ -174,24 +180,24 @@ class _Job:
 
     def _make(self, folder: Path) -> dict[str, Any]:
         numbers = self.observations.numbers
+        rows, samples = [], []
         for k in tqdm(range(len(numbers)), desc="references", disable=not sys.stderr.isatty()):
-            if not (folder / f"row_{k}.json").exists():
-                samples, row = self._one(k)
-                np.save(folder / f"samples_{k}.npy", samples.numpy())
-                partial = folder / f"row_{k}.json.new"
-                partial.write_text(json.dumps(row))
-                partial.replace(folder / f"row_{k}.json")
-        parts = [folder / f"samples_{k}.npy" for k in range(len(numbers))]
-        rows = [folder / f"row_{k}.json" for k in range(len(numbers))]
-        table = pd.DataFrame([json.loads(path.read_text()) for path in rows])
-        table.to_csv(folder / "table.csv", index=False, lineterminator="\n")
-        np.save(folder / "samples.npy", np.stack([np.load(path) for path in parts]))
-        np.save(folder / "x.npy", self.observations.x_adv.numpy())
-        for path in [*parts, *rows]:
-            path.unlink()
+            found = part(folder / PARTS / f"observation_{k}.npz", partial(self._one, k))
+            rows.append(json.loads(str(found["row"])))
+            samples.append(found["samples"])
+        table = pd.DataFrame(rows)
+        text = table.to_csv(index=False, lineterminator="\n")
+        write_atomically(folder / "table.csv", text.encode())
+        x_adv = self.observations.x_adv.numpy()
+        for name, array in {"samples": np.stack(samples), "x": x_adv}.items():
+            write_atomically(folder / f"{name}.npy", partial(_save, array))
         return {"converged": int(table.converged.sum()), "observations": len(table)}
 
-    def _one(self, k: int) -> tuple[Tensor, dict[str, Any]]:
+    def _one(self, k: int) -> dict[str, Any]:
+        samples, row = self._sampled(k)
+        return {"samples": samples.numpy(), "row": json.dumps(row)}
+
+    def _sampled(self, k: int) -> tuple[Tensor, dict[str, Any]]:
         task, o = self.experiment.task, self.observations
         generator = stream(self.experiment.seeds.evaluation, "reference", o.numbers[k])
         proposals = []
@@ -224,6 +230,10 @@ def _verdict(p: PosteriorSamples) -> dict[str, Any]:
         "log_evidence": p.log_evidence,
         "evaluations": p.evaluations,
     }
+
+
+def _save(array: np.ndarray, file: BinaryIO) -> None:
+    np.save(file, array)
 
 
 def _digest(x: Tensor) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from robust_npe.checks import require
 from robust_npe.components import build, describe
-from robust_npe.config import plain
+from robust_npe.config import MAX_COUNT, SimulateConfig, checked
 from robust_npe.store import Shard, Store, simulations
-from robust_npe.store.chunks import Plan
+from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.shards import make_shard
 from robust_npe.tasks.base import Task
 
@@ -25,20 +25,19 @@ def main(config: DictConfig) -> str:
     Args:
         config: Composed configuration, see `conf/simulate.yaml`.
     """
-    missing = OmegaConf.missing_keys(config)
-    require(not missing, "configuration", sorted(missing), "complete; set these keys")
-    require(config.split in SPLITS, "split", config.split, f"one of {SPLITS}")
-    number = config.num_simulations
-    require(number > 0, "num_simulations", number, "a positive integer")
-    shard = None if config.shard is None else Shard.parse(config.shard)
-    node = plain(config.task)
+    settings = checked(config, SimulateConfig)
+    split, number, node = settings["split"], settings["num_simulations"], settings["task"]
+    require(split in SPLITS, "split", split, f"one of {SPLITS}")
+    expected = f"between 1 and {MAX_COUNT:.0e}"
+    require(0 < number <= MAX_COUNT, "num_simulations", number, expected)
+    shard = None if settings["shard"] is None else Shard.parse(settings["shard"])
     task = build(node, "task", Task)
-    store = Store(Path(config.output_dir) / "store")
-    plan = Plan(task, describe(node, "task", Task), config.split, number, config.seed)
+    store = Store(Path(settings["output_dir"]) / "store")
+    plan = SimulationPlan(task, describe(node, "task", Task), split, number, settings["seed"])
     return _whole(store, plan) if shard is None else _part(store, plan, shard)
 
 
-def _whole(store: Store, plan: Plan) -> str:
+def _whole(store: Store, plan: SimulationPlan) -> str:
     task, number = plan.task, plan.num_simulations
     pairs = simulations(store, task, plan.task_config, plan.split, number, plan.seed)
     text = (
@@ -50,7 +49,7 @@ def _whole(store: Store, plan: Plan) -> str:
     return text
 
 
-def _part(store: Store, plan: Plan, shard: Shard) -> str:
+def _part(store: Store, plan: SimulationPlan, shard: Shard) -> str:
     artefact, counts = make_shard(store, plan, shard)
     text = f"{plan.task.name}, shard {shard}: {counts.accepted} pairs in {artefact.path}"
     if plan.filters:

@@ -9,14 +9,25 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from robust_npe.commands.evaluation import evaluate
+from robust_npe.commands.evaluation import blindness, evaluate
 from robust_npe.commands.experiment import Experiment
-from robust_npe.plotting import coverage_plot, save_figure, tolerance_plot
+from robust_npe.files import write_atomically
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
 __all__ = ["Result", "main", "run", "summary"]
 
 log = logging.getLogger(__name__)
+
+COLUMNS = {
+    "KL(q||q~)": ("kl_forward", "median"),
+    "KL(q~||q)": ("kl_reverse", "median"),
+    "NLL": ("nll", "median"),
+    "KL(p||p~)": ("legitimate_movement", "median"),
+    "KL(p~||q~)": ("error", "median"),
+    "coverage error": ("coverage", "mean_absolute_error"),
+    "coverage area": ("coverage", "signed_area"),
+}
+"""Columns of the short table: metric and statistic of each."""
 
 
 @dataclass(frozen=True)
@@ -43,60 +54,57 @@ def main(config: DictConfig) -> Result:
     Raises:
         ConfigError: A setting is wrong; raised before any work is done.
     """
-    return run(Experiment(config), config)
+    return run(Experiment(config))
 
 
-def run(experiment: Experiment, config: DictConfig) -> Result:
+def run(experiment: Experiment) -> Result:
     """As `main`, for an experiment that was built before."""
     description = experiment.run_description
     run_id = content_key(description)
-    runs = Store(config.output_dir)
+    runs = Store(experiment.config["output_dir"])
     artefact = runs.get(
         "runs", description, lambda folder: _make(folder, experiment, run_id), resumable=True
     )
     if not artefact.created:
         log.info("this run was done before: nothing to compute")
     table = read_table(artefact.verify().path / "results.csv", RESULT_COLUMNS)
-    if config.plots:
+    if experiment.config["plots"]:
         _draw(table, artefact.path)
     return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
 
 
 def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
-    OmegaConf.save(OmegaConf.create(experiment.config), folder / "config.yaml")
     trained = experiment.trained()
     evaluate(experiment, trained, run_id, folder)
+    text = OmegaConf.to_yaml(OmegaConf.create(experiment.config))
+    write_atomically(folder / "config.yaml", text.encode())
     return {"estimator": trained.artefact.key}
 
 
 def _draw(table: pd.DataFrame, folder: Path) -> None:
     """Draw the plots that are not there yet and that the table has data for."""
-    metrics = set(table.metric)
-    if "kl_forward" in metrics and not (folder / "tolerance.png").exists():
-        save_figure(tolerance_plot(table), folder / "tolerance.png")
-    if "coverage" in metrics and not (folder / "coverage.png").exists():
-        save_figure(coverage_plot(table), folder / "coverage.png")
+    missing = [name for name in ("tolerance", "coverage") if not (folder / f"{name}.png").exists()]
+    if not missing:
+        return
+    from robust_npe.plotting import (  # slow to import
+        NothingToDrawError,
+        coverage_plot,
+        save_figure,
+        tolerance_plot,
+    )
+
+    for name, plot in (("tolerance", tolerance_plot), ("coverage", coverage_plot)):
+        try:
+            if name in missing:
+                save_figure(plot(table), folder / f"{name}.png")
+        except NothingToDrawError as error:
+            log.info("no %s.png: there are %s", name, error)
 
 
 def summary(table: pd.DataFrame) -> str:
     """Return the short table for people: what each radius does to q, the amortized posterior, and
-    to p, the true one."""
+    to p, the true one, and what share of the values was not finite where there are any."""
     clean = table[table.attack == "none"]
-    columns = {
-        "KL(q||q~)": ("kl_forward", "median"),
-        "KL(q~||q)": ("kl_reverse", "median"),
-        "NLL": ("nll", "median"),
-        "KL(p||p~)": ("legitimate_movement", "median"),
-        "KL(p~||q~)": ("error", "median"),
-        "coverage error": ("coverage", "mean_absolute_error"),
-        "coverage area": ("coverage", "signed_area"),
-    }
-    rows = {
-        epsilon: {title: _value(part, *which) for title, which in columns.items()}
-        for epsilon, part in table.groupby("epsilon")
-    }
-    attacked = pd.DataFrame(rows).T.dropna(axis=1, how="all")
-    attacked.index.name = "epsilon"
     first = table.iloc[0]
     head = f"{first.task}, {first.estimator}, defense {first.defense}"
     if pd.notna(first.beta):
@@ -107,8 +115,42 @@ def summary(table: pd.DataFrame) -> str:
         numbers.append(f"mean C2ST to the reference posteriors {score:.3f}")
     if _value(clean, "training", "diverged"):
         numbers.append("TRAINING DIVERGED (earlier weights were restored)")
-    body = attacked.to_string(float_format=lambda v: f"{v:.3g}", na_rep="-")
-    return f"{head}: {', '.join(numbers)}\nmedians over observations, ~ is attacked\n{body}"
+    legend = "medians over observations, ~ is attacked"
+    body = _by_radius(table)
+    if "<" in body:
+        legend += ", < is below the resolution of two standard errors"
+    lines = [f"{head}: {', '.join(numbers)}", legend, body]
+    if warning := blindness(table):
+        lines.append(f"WARNING: {warning}")
+    return "\n".join(lines)
+
+
+def _by_radius(table: pd.DataFrame) -> str:
+    rows = {
+        epsilon: {title: _cell(part, *which) for title, which in COLUMNS.items()}
+        | {"not finite": _not_finite(part)}
+        for epsilon, part in table.groupby("epsilon")
+    }
+    measured = pd.DataFrame(rows).T.dropna(axis=1, how="all")
+    measured.index.name = "epsilon"
+    return measured.to_string(na_rep="-")
+
+
+def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
+    """Return a number as people read it; two standard errors where it is within them of zero."""
+    if not ((table.metric == metric) & (table.statistic == statistic)).any():
+        return None
+    value = _value(table, metric, statistic)
+    resolution = 2 * _value(table, metric, f"{statistic}_se")
+    return f"<{resolution:.2g}" if abs(value) < resolution else f"{value:.3g}"
+
+
+def _not_finite(table: pd.DataFrame) -> str | None:
+    shares = table[(table.statistic == "nonfinite_fraction") & (table.value > 0)]
+    if shares.empty:
+        return None
+    worst = shares.sort_values("value", ascending=False).iloc[0]
+    return f"{100 * worst['value']:.3g} % of {worst['metric']}"
 
 
 def _value(table: pd.DataFrame, metric: str, statistic: str) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from robust_npe.defenses.adversarial import TRADES, AdversarialTraining, NoiseAugmentation
-from robust_npe.defenses.base import Defense, NoDefense
+from robust_npe.defenses.base import Batch, Defense, NoDefense
 from robust_npe.defenses.fim import FIM, FIMEigenvalue
 
 __all__ = [
     "FIM",
     "TRADES",
     "AdversarialTraining",
+    "Batch",
     "Defense",
     "FIMEigenvalue",
     "NoDefense",

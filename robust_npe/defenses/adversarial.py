@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.attacks import (
     PGD,
@@ -22,15 +24,17 @@ from robust_npe.attacks import (
     std_unit,
 )
 from robust_npe.checks import require
-from robust_npe.defenses.base import Defense, negative_log_likelihood
+from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.divergences import kl
 from robust_npe.estimators import Estimator
 from robust_npe.random import child
 
-__all__ = ["TRADES", "AdversarialTraining", "NoiseAugmentation"]
+__all__ = ["TRADES", "AdversarialTraining", "AttackedTraining", "NoiseAugmentation"]
+
+Norm = Literal["l1", "l2", "linf"]
 
 
-class _PerturbedTraining(Defense):
+class PerturbedTraining(Defense):
     """Common part: a ball in units of the training data, and an attack in it.
 
     Args:
@@ -39,18 +43,23 @@ class _PerturbedTraining(Defense):
     """
 
     epsilon: float
+    attack: Attack
 
-    def __init__(self, epsilon: float, norm: str) -> None:
+    def __init__(self, epsilon: float = 1.0, norm: Norm = "l2") -> None:
         require(epsilon > 0, "defense.epsilon", epsilon, "a positive number")
         make_ball(norm, 0.0)
         self.epsilon = epsilon
         self.norm = norm
         self.ball: Ball | None = None
 
-    def setup(self, theta: Tensor, x: Tensor) -> None:
+    def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
         """Fix radius and domain from the training data."""
         self.attack = self._attack()
         self.ball = make_ball(self.norm, self.epsilon * std_unit(x), domain=self._domain(x))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the training radius in units of x."""
+        return {"radius": ready(self.ball).radius}
 
     @abstractmethod
     def _attack(self) -> Attack:
@@ -60,42 +69,26 @@ class _PerturbedTraining(Defense):
         """Where x~ must lie, for training data `x (N, Dx)`."""
         return None
 
-    def perturb(
-        self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
-    ) -> Tensor:
+    def perturb(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
         """Return x~ of shape `(B, Dx)`."""
-        ball = self._ready()
-        return self.attack(estimator, x, theta, ball=ball, generator=generator)
-
-    def _ready(self) -> Ball:
-        if self.ball is None:
-            raise RuntimeError("call setup(theta, x) with the training data before training.")
-        return self.ball
+        ball = ready(self.ball)
+        return self.attack(estimator, batch.x, batch.theta, ball=ball, generator=generator)
 
 
-class NoiseAugmentation(_PerturbedTraining):
-    """Mean of -log q(theta|x + u), u uniform in a ball.
-
-    Args:
-        epsilon: Radius, in units of the mean standard deviation over features.
-        norm: Norm of the ball.
-    """
+class NoiseAugmentation(PerturbedTraining):
+    """Mean of -log q(theta|x + u), u uniform in a ball; arguments as for `PerturbedTraining`."""
 
     name = "noise"
-
-    def __init__(self, epsilon: float = 1.0, norm: str = "l2") -> None:
-        super().__init__(epsilon, norm)
 
     def _attack(self) -> Attack:
         return Noise()
 
-    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
-        x_noisy = self.perturb(estimator, theta, x, generator)
-        return negative_log_likelihood(estimator, theta, x_noisy)
+    @override
+    def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
+        return estimator.loss(batch.theta, self.perturb(estimator, batch, generator))
 
 
-class _AttackedTraining(_PerturbedTraining):
+class AttackedTraining(PerturbedTraining):
     """Perturbations from PGD on the network in its present state.
 
     The network is frozen meanwhile, so the attack's gradients never reach the weights' `.grad`.
@@ -111,14 +104,16 @@ class _AttackedTraining(_PerturbedTraining):
             also keeps a copy of x.
     """
 
+    attack: PGD
+
     def __init__(
         self,
-        epsilon: float,
-        norm: str,
-        steps: int,
-        step_size: float,
-        warm_start: bool,
-        attack_every: int,
+        epsilon: float = 1.0,
+        norm: Norm = "l2",
+        steps: int = 20,
+        step_size: float = 0.1,
+        warm_start: bool = False,
+        attack_every: int = 1,
     ) -> None:
         super().__init__(epsilon, norm)
         require(steps > 0, "defense.steps", steps, "a positive integer")
@@ -128,15 +123,12 @@ class _AttackedTraining(_PerturbedTraining):
         self.step_size = step_size
         self.warm_start = warm_start
         self.attack_every = attack_every
-        self.remembers = warm_start or attack_every > 1
+        self._kept: Tensor | None = None
 
-    def setup(self, theta: Tensor, x: Tensor) -> None:
-        """See `Defense.setup`; forgets the perturbations of an earlier training."""
-        super().setup(theta, x)
-        self._index: Tensor | None = None
-        if self.remembers:
-            self._kept = x.clone()
-            self._visits = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    @override
+    def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
+        super().setup(estimator, theta, x)
+        self._kept = x.clone() if self.warm_start or self.attack_every > 1 else None
 
     @abstractmethod
     def _objective(self) -> Objective:
@@ -154,67 +146,49 @@ class _AttackedTraining(_PerturbedTraining):
     def _domain(self, x: Tensor) -> Domain:
         return data_domain(x)
 
-    def select(self, index: Tensor) -> None:
-        """See `Defense.select`."""
-        self._index = index
+    def perturb(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
+        """Return x~ of shape `(B, Dx)`, remembered where the batch has an index."""
+        kept, index = self._kept, batch.index
+        if kept is None or index is None:
+            return super().perturb(estimator, batch, generator)
+        if batch.epoch % self.attack_every == 0:
+            initial = kept[index] if self.warm_start and batch.epoch > 0 else None
+            pairs = batch.x, batch.theta
+            found = self.attack.search(estimator, *pairs, ready(self.ball), generator, initial)
+            kept[index] = found.x_adv
+        return kept[index]
 
-    def perturb(
-        self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
-    ) -> Tensor:
-        """Return x~ of shape `(B, Dx)`, for the pairs selected last or for any others."""
-        ball, index = self._ready(), self._index
-        self._index = None
-        if index is None or not self.remembers:
-            return self.attack(estimator, x, theta, ball=ball, generator=generator)
-        epoch = int(self._visits[index[0]])  # every pair is visited once per epoch
-        self._visits[index] += 1
-        if epoch % self.attack_every == 0:
-            initial = self._kept[index] if self.warm_start and epoch > 0 else None
-            assert isinstance(self.attack, PGD)
-            found = self.attack.search(estimator, x, theta, ball, generator, initial)
-            self._kept[index] = found.x_adv
-        return self._kept[index]
+    def state_dict(self) -> dict[str, Any]:
+        """See `Defense.state_dict`: the perturbed training data, where they are remembered."""
+        return {} if self._kept is None else {"x_adv": self._kept}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self._kept is not None:
+            self._kept.copy_(state["x_adv"])
 
 
-class AdversarialTraining(_AttackedTraining):
+class AdversarialTraining(AttackedTraining):
     """Mean of -log q(theta|x~), x~ from PGD that makes the true theta improbable.
+
+    Arguments as for `AttackedTraining`.
 
     References:
         Madry et al. (2018), "Towards deep learning models resistant to adversarial attacks",
         https://arxiv.org/abs/1706.06083
-
-    Args:
-        epsilon: Training radius, in units of the mean standard deviation over features.
-        norm: Norm of the ball.
-        steps: Steps of the inner PGD.
-        step_size: Length of one step, in the same units as epsilon.
-        warm_start: Start at the pair's perturbation of the epoch before: fewer steps suffice.
-        attack_every: Attack in every so many epochs; use the last perturbations in between.
     """
 
     name = "adversarial_training"
 
-    def __init__(
-        self,
-        epsilon: float = 1.0,
-        norm: str = "l2",
-        steps: int = 20,
-        step_size: float = 0.1,
-        warm_start: bool = False,
-        attack_every: int = 1,
-    ) -> None:
-        super().__init__(epsilon, norm, steps, step_size, warm_start, attack_every)
-
     def _objective(self) -> Objective:
         return NegativeLogLikelihood()
 
-    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
-        x_adv = self.perturb(estimator, theta, x, generator)
-        return negative_log_likelihood(estimator, theta, x_adv)
+    @override
+    def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
+        return estimator.loss(batch.theta, self.perturb(estimator, batch, generator))
 
 
-class TRADES(_AttackedTraining):
+class TRADES(AttackedTraining):
     """Mean of -log q(theta|x) + beta KL(q(.|x) || q(.|x~)), x~ from PGD on the same divergence.
 
     References:
@@ -223,14 +197,9 @@ class TRADES(_AttackedTraining):
 
     Args:
         beta: Weight of the divergence, not negative.
-        epsilon: Training radius, in units of the mean standard deviation over features.
-        norm: Norm of the ball.
-        steps: Steps of the inner PGD.
-        step_size: Length of one step, in the same units as epsilon.
+        epsilon: As for `AttackedTraining`, and so are all others not named here.
         divergence: `kl_forward`, KL(q(.|x) || q(.|x~)), or `kl_reverse`.
         num_samples: Samples of the divergence, in the attack and in the loss.
-        warm_start: Start at the pair's perturbation of the epoch before: fewer steps suffice.
-        attack_every: Attack in every so many epochs; use the last perturbations in between.
     """
 
     name = "trades"
@@ -240,22 +209,18 @@ class TRADES(_AttackedTraining):
         self,
         beta: float = 0.1,
         epsilon: float = 0.5,
-        norm: str = "l2",
+        norm: Norm = "l2",
         steps: int = 20,
         step_size: float = 0.1,
-        divergence: str = "kl_forward",
+        divergence: Literal["kl_forward", "kl_reverse"] = "kl_forward",
         num_samples: int = 1,
         warm_start: bool = False,
         attack_every: int = 1,
     ) -> None:
         super().__init__(epsilon, norm, steps, step_size, warm_start, attack_every)
+        known = divergence in ("kl_forward", "kl_reverse")
         require(beta >= 0, "beta", beta, "a number that is not negative")
-        require(
-            divergence in ("kl_forward", "kl_reverse"),
-            "defense.divergence",
-            divergence,
-            "kl_forward or kl_reverse",
-        )
+        require(known, "defense.divergence", divergence, "kl_forward or kl_reverse")
         require(num_samples > 0, "defense.num_samples", num_samples, "a positive integer")
         self.beta = beta
         self.divergence = divergence
@@ -267,10 +232,10 @@ class TRADES(_AttackedTraining):
         # the attack returns its last iterate, so nothing is scored: a pool for the steps suffices
         return KLForward(self.num_samples, pool=5 * self.num_samples)
 
-    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
-        x_adv = self.perturb(estimator, theta, x, generator)
-        clean, moved = estimator(x), estimator(x_adv)
+    @override
+    def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
+        x_adv = self.perturb(estimator, batch, generator)
+        clean, moved = estimator(batch.x), estimator(x_adv)
         p, q = (clean, moved) if self.divergence == "kl_forward" else (moved, clean)
         divergence = kl(p, q, self.num_samples, child(generator)).mean()
-        return self.beta * divergence - clean.log_prob(theta).mean()
+        return estimator.loss(batch.theta, batch.x, clean) + self.beta * divergence

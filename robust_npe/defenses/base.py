@@ -3,55 +3,97 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.components import Component
 from robust_npe.estimators import Estimator
 
-__all__ = ["Defense", "NoDefense", "negative_log_likelihood"]
+__all__ = ["Batch", "Defense", "NoDefense"]
+
+T = TypeVar("T")
 
 
-def negative_log_likelihood(estimator: Estimator, theta: Tensor, x: Tensor) -> Tensor:
-    """Loss of neural posterior estimation: the mean of -log q(theta|x), a scalar."""
-    return -estimator(x).log_prob(theta).mean()
+@dataclass(frozen=True)
+class Batch:
+    """Simulated pairs.
+
+    Attributes:
+        theta: Parameters of shape `(B, D)`.
+        x: Observations simulated from them, shape `(B, Dx)`.
+        index: Positions of the pairs in the training data, shape `(B,)`; None for pairs that
+            nothing is to be remembered about, e.g. for validation.
+        epoch: Number of times that the training data were seen before.
+    """
+
+    theta: Tensor
+    x: Tensor
+    index: Tensor | None = None
+    epoch: int = 0
 
 
 class Defense(Component, ABC):
     """A training objective for amortized posteriors. May keep state, such as moving averages."""
 
     name: str
+    version: ClassVar[int] = 1
     beta: float | None = None
     epsilon: float | None = None
 
-    def setup(self, theta: Tensor, x: Tensor) -> None:
-        """Called once before training with the training data `(N, D)` and `(N, Dx)`."""
-        return
-
-    def select(self, index: Tensor) -> None:
-        """Called before each training batch with the positions of its pairs in the training data.
+    def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
+        """Called once before training; fixes what depends on data or network, and forgets the rest.
 
         Args:
-            index: Shape `(B,)`. Only defenses that remember something about each pair need it.
+            estimator: What will be trained, standardisation included.
+            theta: Training data of shape `(N, D)`.
+            x: Training data of shape `(N, Dx)`.
         """
         return
 
     @abstractmethod
-    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
-        """Return the scalar whose gradient is followed, for one batch.
+    def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
+        """Return the scalar whose gradient is followed: `estimator.loss` and what it takes beyond.
 
         Args:
             estimator: What is trained.
-            theta: Parameters of shape `(B, D)`.
-            x: Observations simulated from them, shape `(B, Dx)`.
+            batch: Training pairs.
             generator: Source of randomness.
         """
 
-    def validation_loss(
-        self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
-    ) -> Tensor:
+    def validation_loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
         """Return the objective on validation data, a scalar, without changing any state."""
-        return self.loss(estimator, theta, x, generator)
+        return self.loss(estimator, batch, generator)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings that `setup` found, for the record: plain values."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes during training, so that another process can go on from there.
+
+        Dictionaries of tensors and plain values, whose keys, shapes and types are those right
+        after `setup`; tensors are not copied.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned, after a `setup` with the same data."""
+        return
+
+
+def ready(value: T | None) -> T:
+    """Return what `setup` leaves behind.
+
+    Raises:
+        RuntimeError: `setup` was not called.
+    """
+    if value is None:
+        raise RuntimeError("call setup(estimator, theta, x) with the training data first.")
+    return value
 
 
 class NoDefense(Defense):
@@ -59,6 +101,6 @@ class NoDefense(Defense):
 
     name = "none"
 
-    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
-        """See `Defense.loss`."""
-        return negative_log_likelihood(estimator, theta, x)
+    @override
+    def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
+        return estimator.loss(batch.theta, batch.x)

@@ -2,10 +2,12 @@ r"""Regularisation by the Fisher information of q(theta|x) with respect to x."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.defenses.penalty import Penalized, PenaltyGradient
@@ -23,11 +25,11 @@ __all__ = ["FIM", "FIMEigenvalue"]
 
 
 class FIM(Penalized):
-    r"""Mean of -log q(theta|x) + beta tr I_x.
+    r"""Mean of -log q(theta|x) + beta tr I_x; arguments as for `Penalized`.
 
     The gradient of the penalty is the exact one of a Monte-Carlo estimate of the trace: samples of
-    theta are reparameterised, not detached. `estimator=exact` is the published one: 5 samples on
-    the whole batch at every step, smoothed by a moving average. `estimator=fast` takes one sample
+    theta are reparameterised, not detached. `gradient=exact` is the published one: 5 samples on
+    the whole batch at every step, smoothed by a moving average. `gradient=fast` takes one sample
     on most of the usual batch at every other step, and holds the gradient in between; it counts on
     compiled scores, which MAF offers on a CPU. With an embedding net, which makes each observation
     dearer, it takes fewer of them, at every step; for other estimators, whose gradient costs
@@ -37,21 +39,12 @@ class FIM(Penalized):
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
         inference", https://arxiv.org/abs/2305.14984
-
-    Args:
-        beta: Weight of the penalty, not negative, in units of x squared.
-        estimator: `exact` or `fast`.
-        num_samples: Overrides the estimator's, as do the next three; see `PenaltyGradient`.
-        rows: See `PenaltyGradient`.
-        every: See `PenaltyGradient`.
-        weight: See `PenaltyGradient`.
-        max_norm: Norm at which each new gradient of the penalty is clipped; None for no limit.
     """
 
     name = "fim"
-    estimators: ClassVar[dict[str, PenaltyGradient]] = {
-        "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
+    gradients: ClassVar[dict[str, PenaltyGradient]] = {
         "fast": PenaltyGradient(num_samples=1, rows=320, every=2, weight=1.0),
+        "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
     }
     variants: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {
         ("fast", "embedded"): PenaltyGradient(num_samples=1, rows=96, every=1, weight=1.0),
@@ -68,36 +61,30 @@ class FIM(Penalized):
 class FIMEigenvalue(Penalized):
     r"""Mean of -log q(theta|x) + beta lambda_max(I_x).
 
-    I_x is estimated from a few samples of theta, whose scores span its range. `method=exact` takes
-    the largest eigenvalue of that estimate; `method=power` approaches it by a few Fisher-vector
-    products, starting from the mean direction of the previous batch. The latter suffers less from
-    the upward bias of a maximum over few samples.
+    I_x is estimated from a few samples of theta, whose scores span its range (with one sample, the
+    eigenvalue is the trace). `method=exact` takes the largest eigenvalue of that estimate;
+    `method=power` approaches it by a few Fisher-vector products, starting from the mean direction
+    of the previous batch. The latter suffers less from the upward bias of a maximum over few
+    samples. `gradient=exact` is as for `FIM`; `fast` takes 5 samples on 64 rows at every 8th step.
 
     Args:
-        beta: Weight of the penalty, not negative, in units of x squared.
+        beta: As for `Penalized`, and so are all others not named here.
         method: `exact` or `power`.
         iterations: Fisher-vector products of the power method.
-        estimator: `exact` as for `FIM`; `fast` takes 5 samples on 64 rows at every 8th step. The
-            following are as for `FIM`.
-        num_samples: With one sample, the eigenvalue is the trace.
-        rows: See `PenaltyGradient`.
-        every: See `PenaltyGradient`.
-        weight: See `PenaltyGradient`.
-        max_norm: Norm at which each new gradient of the penalty is clipped; None for no limit.
     """
 
     name = "fim_eigenvalue"
-    estimators: ClassVar[dict[str, PenaltyGradient]] = {
-        "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
+    gradients: ClassVar[dict[str, PenaltyGradient]] = {
         "fast": PenaltyGradient(num_samples=5, rows=64, every=8, weight=1.0),
+        "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
     }
 
     def __init__(
         self,
         beta: float = 0.01,
-        method: str = "exact",
+        method: Literal["exact", "power"] = "exact",
         iterations: int = 2,
-        estimator: str = "fast",
+        gradient: Literal["fast", "exact"] = "fast",
         num_samples: int | None = None,
         rows: int | None = None,
         every: int | None = None,
@@ -108,12 +95,12 @@ class FIMEigenvalue(Penalized):
         require(iterations > 0, "defense.iterations", iterations, "a positive integer")
         self.method = method
         self.iterations = iterations
-        super().__init__(beta, estimator, num_samples, rows, every, weight, max_norm)
+        super().__init__(beta, gradient, num_samples, rows, every, weight, max_norm)
 
-    def setup(self, theta: Tensor, x: Tensor) -> None:
-        """Forget the averages and directions of an earlier training."""
-        super().setup(theta, x)
-        self._direction: Tensor | None = None
+    @override
+    def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
+        super().setup(estimator, theta, x)
+        self._direction = torch.zeros_like(x[0])  # none yet
 
     def penalty(
         self, estimator: Estimator, x: Tensor, generator: Generator, attached: bool
@@ -126,9 +113,18 @@ class FIMEigenvalue(Penalized):
     def _eigenvector(self, score: Tensor, keep: bool) -> Tensor:
         if self.method == "exact":
             return largest_eigenvector(score)
-        start = score[0] if self._direction is None else self._direction.expand_as(score[0])
+        start = self._direction.expand_as(score[0]) if self._direction.any() else score[0]
         vector = power_iteration(score, start, self.iterations)
         if keep:
             signs = torch.einsum("bi,bi->b", vector, start).sign()
             self._direction = torch.nn.functional.normalize(signs @ vector, dim=0)
         return vector
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Defense.state_dict`; the direction that the power method starts from, too."""
+        return {**super().state_dict(), "direction": self._direction}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._direction.copy_(state["direction"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
-from robust_npe.defenses.base import Defense, negative_log_likelihood
+from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.estimators import Estimator
 from robust_npe.estimators.base import ScoreMethod
 
@@ -52,31 +53,41 @@ class GradientAverage:
 
     Args:
         weight: Weight of the newest gradient, in (0, 1].
+        parameters: What the gradients belong to.
 
     Attributes:
         value: The average so far.
     """
 
-    def __init__(self, weight: float) -> None:
-        require(0 < weight <= 1, "defense.weight", weight, "in (0, 1]")
+    def __init__(self, weight: float, parameters: Sequence[Tensor]) -> None:
         self.weight = weight
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all gradients."""
-        self.value: list[Tensor] = []
-        self._sum: list[Tensor] = []
+        self._sum = [torch.zeros_like(p) for p in parameters]
         self._updates = 0
+        self.value = self._sum
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor]) -> None:
         """Take in a new gradient."""
-        if not self._sum:
-            self._sum = [torch.zeros_like(g) for g in gradients]
         torch._foreach_lerp_(self._sum, list(gradients), self.weight)
         self._updates += 1
-        correction = 1 - (1 - self.weight) ** self._updates
-        self.value = list(torch._foreach_div(self._sum, correction))
+        self._correct()
+
+    def _correct(self) -> None:
+        if self._updates:
+            correction = 1 - (1 - self.weight) ** self._updates
+            self.value = list(torch._foreach_div(self._sum, correction))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, not copied, and the number of updates."""
+        sums = {str(i): value for i, value in enumerate(self._sum)}
+        return {"sum": sums, "updates": self._updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        for i, value in enumerate(self._sum):
+            value.copy_(state["sum"][str(i)])
+        self._updates = state["updates"]
+        self._correct()
 
 
 def with_gradient(
@@ -102,11 +113,14 @@ class _WithGradient(torch.autograd.Function):
 class Penalized(Defense):
     """Mean of -log q(theta|x) + beta penalty, where the penalty's gradient may be computed rarely.
 
+    Subclasses say in `gradients` what `fast` and `exact` mean, and in `variants` where they mean
+    something else for estimators whose scores are not wholly compiled.
+
     Args:
         beta: Weight of the penalty, not negative, in units of x squared.
-        estimator: One of the names in `estimators`; `variants` has what the name means for
-            amortized posteriors whose scores are not wholly compiled, where that is something else.
-        num_samples: Overrides the estimator's, as do the next three; see `PenaltyGradient`.
+        gradient: `exact` or `fast`.
+        num_samples: Overrides what `gradient` stands for, as do the next three; see
+            `PenaltyGradient`.
         rows: See `PenaltyGradient`.
         every: See `PenaltyGradient`.
         weight: See `PenaltyGradient`.
@@ -114,13 +128,13 @@ class Penalized(Defense):
     """
 
     beta: float
-    estimators: ClassVar[dict[str, PenaltyGradient]]
+    gradients: ClassVar[dict[str, PenaltyGradient]]
     variants: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {}
 
     def __init__(
         self,
         beta: float = 0.01,
-        estimator: str = "fast",
+        gradient: Literal["fast", "exact"] = "fast",
         num_samples: int | None = None,
         rows: int | None = None,
         every: int | None = None,
@@ -128,28 +142,40 @@ class Penalized(Defense):
         max_norm: float | None = None,
     ) -> None:
         require(beta >= 0, "beta", beta, "a number that is not negative")
-        known = ", ".join(self.estimators)
-        require(estimator in self.estimators, "defense.estimator", estimator, f"one of {known}")
+        known = " or ".join(self.gradients)
+        require(gradient in self.gradients, "defense.gradient", gradient, known)
         require(max_norm is None or max_norm > 0, "defense.max_norm", max_norm, "positive or null")
-        own = {"num_samples": num_samples, "rows": rows, "every": every, "weight": weight}
-        given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         self.beta = beta
-        self._settings: dict[ScoreMethod, PenaltyGradient] = {
-            method: replace(
-                self.variants.get((estimator, method), self.estimators[estimator]), **given
-            )
-            for method in get_args(ScoreMethod)
-        }
-        self.settings = self._settings["compiled"]
+        self.gradient = gradient
+        self.num_samples = num_samples
+        self.rows = rows
+        self.every = every
+        self.weight = weight
         self.max_norm = max_norm
-        self.average = GradientAverage(self.settings.weight)
-        self.setup(torch.empty(0), torch.empty(0))
+        self._settings: PenaltyGradient | None = None
+        self._resolve("compiled")  # checks the ranges
 
-    def setup(self, theta: Tensor, x: Tensor) -> None:
-        """Forget the averages of an earlier training."""
-        self.average.reset()
+    def _resolve(self, method: ScoreMethod) -> PenaltyGradient:
+        chosen = self.variants.get((self.gradient, method), self.gradients[self.gradient])
+        names = ("num_samples", "rows", "every", "weight")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(chosen, **given)
+
+    @property
+    def settings(self) -> PenaltyGradient:
+        """How the gradient is computed, after `setup`."""
+        return ready(self._settings)
+
+    @override
+    def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
+        self._settings = self._resolve(estimator.score_method)
+        self._average = GradientAverage(self._settings.weight, _trainable(estimator))
         self._step = 0
-        self._last_penalty = torch.zeros(())
+        self._last_penalty = x.new_zeros(())
+
+    def facts(self) -> dict[str, Any]:
+        """Return how the gradient of the penalty is computed."""
+        return asdict(self.settings)
 
     @abstractmethod
     def penalty(
@@ -157,47 +183,51 @@ class Penalized(Defense):
     ) -> Tensor:
         """Return estimates of the penalty at `x (B, Dx)`, shape `(B,)`."""
 
-    def loss(self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator) -> Tensor:
+    def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
         """See `Defense.loss`; its gradient contains the averaged gradient of the penalty."""
         if self.beta == 0:
-            return negative_log_likelihood(estimator, theta, x)
-        self._choose(estimator)
-        part = x[: self.settings.rows]  # batches come shuffled, so this is a random sub-batch
-        if self.settings.every == self.settings.weight == 1 and self.max_norm is None:
-            penalty = self._mean_penalty(estimator, part, generator)
-            return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
-        parameters = [p for p in estimator.parameters() if p.requires_grad]
-        if self._step % self.settings.every == 0:
-            self._renew(estimator, parameters, part, generator)
-        self._step += 1
-        penalty = with_gradient(self._last_penalty, parameters, self.average.value)
-        return negative_log_likelihood(estimator, theta, x) + self.beta * penalty
+            return estimator.loss(batch.theta, batch.x)
+        settings = self.settings
+        part = batch.x[: settings.rows]  # batches come shuffled, so this is a random sub-batch
+        if settings.every == settings.weight == 1 and self.max_norm is None:
+            penalty = self.penalty(estimator, part, generator, attached=True).mean()
+        else:
+            if self._step % settings.every == 0:
+                self._renew(estimator, part, generator)
+            self._step += 1
+            penalty = with_gradient(self._last_penalty, _trainable(estimator), self._average.value)
+        return estimator.loss(batch.theta, batch.x) + self.beta * penalty
 
-    def _choose(self, estimator: Estimator) -> None:
-        self.settings = self._settings[estimator.score_method]
-
-    def _mean_penalty(self, estimator: Estimator, x: Tensor, generator: Generator) -> Tensor:
-        return self.penalty(estimator, x, generator, attached=True).mean()
-
-    def _renew(
-        self, estimator: Estimator, parameters: Sequence[Tensor], x: Tensor, generator: Generator
-    ) -> None:
-        penalty = self._mean_penalty(estimator, x, generator)
+    def _renew(self, estimator: Estimator, x: Tensor, generator: Generator) -> None:
+        penalty = self.penalty(estimator, x, generator, attached=True).mean()
+        parameters = _trainable(estimator)
         gradients = torch.autograd.grad(penalty, parameters, materialize_grads=True)
         if self.max_norm is not None:
             norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
             shrink = (self.max_norm / norm).clamp(max=1.0)
             gradients = tuple(g * shrink for g in gradients)
-        self.average.update(gradients)
+        self._average.update(gradients)
         self._last_penalty = penalty.detach()
 
-    def validation_loss(
-        self, estimator: Estimator, theta: Tensor, x: Tensor, generator: Generator
-    ) -> Tensor:
+    def validation_loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
         """See `Defense.validation_loss`; the penalty is that of the first observations."""
-        loss = negative_log_likelihood(estimator, theta, x)
+        loss = estimator.loss(batch.theta, batch.x)
         if self.beta == 0:
             return loss
-        self._choose(estimator)
-        part = x if self.settings.rows is None else x[:VALIDATION_ROWS]
+        part = batch.x if self.settings.rows is None else batch.x[:VALIDATION_ROWS]
         return loss + self.beta * self.penalty(estimator, part, generator, attached=False).mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Defense.state_dict`: the averaged gradient, and where in the interval it is."""
+        average = self._average.state_dict()
+        return {"average": average, "step": self._step, "last_penalty": self._last_penalty}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._average.load_state_dict(state["average"])
+        self._step = state["step"]
+        self._last_penalty.copy_(state["last_penalty"])
+
+
+def _trainable(estimator: Estimator) -> list[Tensor]:
+    return [p for p in estimator.parameters() if p.requires_grad]

@@ -2,27 +2,29 @@ r"""Amortized posteriors: modules whose forward pass returns a distribution over
 
 from __future__ import annotations
 
-import copy
+import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Generator, Size, Tensor, nn
-from torch.distributions import Distribution, biject_to, constraints, kl_divergence, register_kl
+from torch.distributions import Distribution, kl_divergence, register_kl
 from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
+from robust_npe.estimators.bijection import Bijection
 from robust_npe.estimators.embeddings import Identity
 from robust_npe.estimators.interfaces import Embedding, Head
+from robust_npe.estimators.standardize import is_squeezed, standardization
 from robust_npe.posterior import differentiated_scores
+from robust_npe.tasks.base import Task
 
-__all__ = ["Bijection", "Estimator", "Pushforward", "ScoreMethod", "Standardize"]
+__all__ = ["Estimator", "Pushforward", "ScoreMethod"]
+
+log = logging.getLogger(__name__)
 
 ScoreMethod = Literal["compiled", "embedded", "differentiated"]
-
-ROWS = 65_536  # that are converted to float64 at a time
-MIN_STD = 0.05  # features of x that hardly vary are not blown up (published setting)
 
 
 class Pushforward(Distribution):
@@ -50,11 +52,12 @@ class Pushforward(Distribution):
         return self.bijection.support
 
     def antithetic(self) -> Pushforward:
-        """See `antithetic`."""
+        """See the function `antithetic`."""
         return Pushforward(antithetic(self.base), self.bijection)
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return log q(theta) for `theta (*, B, D)`, shape `(*, B)`."""
+        theta = torch.as_tensor(theta, dtype=self.bijection.dtype)
         if self.bijection.unbounded:  # saves what follows, at every training step
             z, log_det = self.bijection.inverse_and_log_det(theta)
             return self.base.log_prob(z) + log_det
@@ -94,101 +97,10 @@ def _kl_pushforward(p: Pushforward, q: Pushforward) -> Tensor:
     return kl_divergence(p.base, q.base)
 
 
-class Standardize(nn.Module):
-    """(x - mean) / std with fixed statistics.
-
-    Args:
-        dim: Number of features.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
-
-    def fit(self, x: Tensor, min_std: float) -> None:
-        """Take mean and standard deviation from data `(N, dim)`, the latter at least `min_std`."""
-        parts = x.split(ROWS)  # a copy of all data in float64 may not fit into memory
-        mean = sum(part.double().sum(0) for part in parts) / len(x)
-        variance = sum((part.double() - mean).square().sum(0) for part in parts) / len(x)
-        self.mean.copy_(mean)
-        self.std.copy_(variance.sqrt().clamp(min=min_std))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the standardised data, same shape."""
-        return (x - self.mean) / self.std
-
-
-class Bijection(nn.Module):
-    """theta = f(mean + std z), from R^D onto the support of the prior.
-
-    Args:
-        dim_theta: Number of parameters D.
-        support: Support of the prior over theta.
-    """
-
-    def __init__(self, dim_theta: int, support: Constraint) -> None:
-        super().__init__()
-        self.support = support
-        self.unbounded = _is_unbounded(support)
-        self.standardize = Standardize(dim_theta)
-        self._to_support = biject_to(support)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Bijection:
-        """Bounds of the support follow the module to another device or type."""
-        super()._apply(fn, recurse)
-        self.support = _converted(self.support, fn)
-        self._to_support = biject_to(self.support)
-        return self
-
-    def fit(self, theta: Tensor) -> None:
-        """Fit mean and std to parameters `(N, D)`, so that z has mean 0 and variance 1."""
-        self.standardize.fit(self._to_support.inv(theta), min_std=1e-6)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Map `z (*, D)` to theta."""
-        return self._to_support(self.standardize.mean + self.standardize.std * z)
-
-    def inverse_and_log_det(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `theta (*, D)` to z, with log |det dz/dtheta| of shape `(*,)`.
-
-        Values outside of the support give an arbitrary result.
-        """
-        if self.unbounded:
-            log_det = -self.standardize.std.log().sum()
-            return self.standardize(theta), log_det.expand(theta.shape[:-1])
-        u = self._to_support.inv(theta)
-        log_det = -self._to_support.log_abs_det_jacobian(u, theta)
-        if log_det.ndim == theta.ndim:  # identity transforms do not sum over the event
-            log_det = log_det.sum(-1)
-        return self.standardize(u), log_det - self.standardize.std.log().sum()
-
-
-def _converted(support: Constraint, fn: Callable[[Tensor], Tensor]) -> Constraint:
-    """Return a constraint whose bounds went through a conversion."""
-    converted = copy.copy(support)
-    for name, value in vars(support).items():
-        if isinstance(value, Tensor):
-            setattr(converted, name, fn(value))
-        elif isinstance(value, Constraint):
-            setattr(converted, name, _converted(value, fn))
-    return converted
-
-
-def _is_unbounded(support: Constraint) -> bool:
-    """Tell whether the support is all of R^D."""
-    while isinstance(support, type(constraints.real_vector)):  # an independent one
-        support = support.base_constraint
-    return type(support) is type(constraints.real)
-
-
 class Estimator(nn.Module):
     """An amortized posterior q(theta|x).
 
-    x is z-scored, embedded, and handed to a head that returns a distribution on R^D; that is
+    x is standardised, embedded, and handed to a head that returns a distribution on R^D; that is
     moved onto the support of the prior by a fixed bijection. Everything that depends on data
     units is inside, so x and theta are always in the task's own units.
 
@@ -199,13 +111,23 @@ class Estimator(nn.Module):
         dim_theta: Number of parameters D.
         dim_x: Number of features Dx.
         support: Support of the prior over theta.
+        standardize: How x is brought to order one. `zscore`: mean and standard deviation;
+            `published`: the same, the latter at least 0.05; `robust`: median and central 90 %,
+            outliers are kept within 10; `log`: logarithm of x, or of |x| with its sign where that
+            changes, then z-scored; `none`: not at all.
 
     Attributes:
         name: Name of the density estimator, for tables.
         version: Raise it when the same head and embedding come to mean another posterior.
+        theta_names: Names of the parameters, for messages.
+        x_names: Names of the features, for messages.
+        remarks: What was noticed about the training data.
+
+    Raises:
+        ConfigError: Parameters with this support cannot be estimated, see `vector_support`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -214,23 +136,56 @@ class Estimator(nn.Module):
         dim_theta: int,
         dim_x: int,
         support: Constraint,
+        standardize: str = "zscore",
     ) -> None:
         super().__init__()
         self.dim_theta = dim_theta
         self.dim_x = dim_x
-        self.standardize = Standardize(dim_x)
+        self.theta_names = [f"theta_{i + 1}" for i in range(dim_theta)]
+        self.x_names = [f"x_{i + 1}" for i in range(dim_x)]
+        self.remarks: list[str] = []
+        self.standardize = standardization(standardize, dim_x)
         self.bijection = Bijection(dim_theta, support)
         self.embedding = embedding(dim_x)
         self.head = head(dim_theta, self.embedding.dim_out)
-        self.name: str = self.head.name
+        self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
+
+    @classmethod
+    def for_task(
+        cls,
+        task: Task,
+        head: Callable[[int, int], Head],
+        embedding: Callable[[int], Embedding],
+        standardize: str = "zscore",
+    ) -> Estimator:
+        """Return a fresh estimator of a task's posterior; other arguments as for the class."""
+        dims = task.dim_theta, task.dim_x
+        estimator = cls(head, embedding, *dims, task.support, standardize)
+        estimator.theta_names, estimator.x_names = task.theta_names, task.x_names
+        return estimator
 
     def fit_standardization(self, theta: Tensor, x: Tensor) -> None:
-        """Set the z-scoring of x `(N, Dx)` and of unconstrained theta `(N, D)` from data."""
-        self.standardize.fit(x, min_std=MIN_STD)
-        self.bijection.fit(theta)
+        """Set the standardisation of x `(N, Dx)`, and z-scoring of unconstrained theta `(N, D)`,
+        from data; say which of them hardly vary, before or after it."""
+        still = self.standardize.fit(x)
+        squeezed = is_squeezed(self.standardize, x) & ~still
+        of_no_scale = "hardly varies in the training data: it is not scaled to unit variance"
+        hidden = "nearly constant once standardised (outliers?): try standardize=robust or log"
+        self.remarks = [
+            f"{_listed(names, mask)}: {remark}"
+            for names, mask, remark in (
+                (self.theta_names, self.bijection.fit(theta), of_no_scale),
+                (self.x_names, still, of_no_scale),
+                (self.x_names, squeezed, hidden),
+            )
+            if mask.any()
+        ]
+        for remark in self.remarks:
+            log.warning("%s", remark)
 
     def forward(self, x: Tensor) -> Pushforward:
         """Return q(theta|x) for `x (B, Dx)`: batch shape `(B,)`, event shape `(D,)`."""
+        x = self._as_input(x)
         require(
             x.ndim >= 1 and x.shape[-1] == self.dim_x,
             "x.shape",
@@ -238,6 +193,20 @@ class Estimator(nn.Module):
             f"(..., {self.dim_x})",
         )
         return Pushforward(self.head(self.context(x)), self.bijection)
+
+    def _as_input(self, x: Tensor) -> Tensor:
+        """Arrays and tensors of other types are welcome."""
+        return torch.as_tensor(x, dtype=self.bijection.dtype)
+
+    def loss(self, theta: Tensor, x: Tensor, q: Distribution | None = None) -> Tensor:
+        """Return the loss of neural posterior estimation: the mean of -log q(theta|x), a scalar.
+
+        Args:
+            theta: Parameters of shape `(B, D)`.
+            x: Observations simulated from them, shape `(B, Dx)`.
+            q: The posterior at x where it is known already, which saves a forward pass.
+        """
+        return -(self(x) if q is None else q).log_prob(theta).mean()
 
     def context(self, x: Tensor) -> Tensor:
         """Return what the head sees of `x (*, Dx)`."""
@@ -259,7 +228,7 @@ class Estimator(nn.Module):
             return differentiated_scores(
                 lambda x: self(x).base, x, num_samples, generator, attached
             )
-        copies = x.detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
+        copies = self._as_input(x).detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
         with torch.set_grad_enabled(attached):
             return self._compiled_scores(copies, generator).reshape(num_samples, *x.shape)
 
@@ -268,10 +237,17 @@ class Estimator(nn.Module):
         head = cast(Any, self.head)
         if self.score_method == "compiled":  # needs no graph between x and its context
             gradient, weight = head.sampled_score(self.context(x), generator)
-            return gradient * (weight.sqrt().unsqueeze(1) / self.standardize.std)
+            return gradient * (weight.sqrt().unsqueeze(1) / self.standardize.unit(x))
         attached = torch.is_grad_enabled()
         with torch.enable_grad():
             context = self.context(x.requires_grad_(True))
             gradient, weight = head.sampled_score(context, generator)
             (score,) = torch.autograd.grad(context, x, gradient, create_graph=attached)
         return score * weight.sqrt().unsqueeze(1)
+
+
+def _listed(names: list[str], mask: Tensor, most: int = 5) -> str:
+    """Return the first of the names that a mask `(D,)` chooses, and how many more there are."""
+    chosen = [name for name, is_chosen in zip(names, mask.tolist(), strict=True) if is_chosen]
+    more = f" and {len(chosen) - most} more" if len(chosen) > most else ""
+    return ", ".join(chosen[:most]) + more

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 
@@ -44,30 +45,30 @@ def soft_clip(a: Tensor, bound: float) -> Tensor:
     return a / (1 + a * (a.detach().sign() / bound))
 
 
-class Affine:
+class Affine(Univariate):
     """f(x) = exp(a) x + b, with a softly limited to |a| < -log MIN_SLOPE."""
 
     num_parameters = 2
 
+    @override
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         shift, log_slope = phi[0], soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return torch.addcmul(shift, x, log_slope.exp()), log_slope
 
+    @override
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         shift, log_slope = phi[0], soft_clip(phi[1], LOG_SLOPE_LIMIT)
         return (y - shift) * (-log_slope).exp(), log_slope
 
+    @override
     @torch.no_grad()
     def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         shrink = 1 / (1 + phi[1].abs() / LOG_SLOPE_LIMIT)
         slope = (phi[1] * shrink).exp()
         return slope, torch.stack((torch.ones_like(x), x * slope * shrink.square()))
 
 
-class RationalQuadraticSpline:
+class RationalQuadraticSpline(Univariate):
     """Monotone rational-quadratic spline on [-bound, bound], the identity outside.
 
     References:
@@ -87,8 +88,8 @@ class RationalQuadraticSpline:
         self.num_parameters = 3 * bins - 1
         self.size_limit = LOG_SLOPE_LIMIT / 2  # of the logarithm
 
+    @override
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         inside, u = self._to_unit(x)
         left, size, slopes = self._find_bin(u, phi, axis=0)
         s = size[1] / size[0]
@@ -100,8 +101,8 @@ class RationalQuadraticSpline:
         log_slope = _log_slope(xi, s, slopes[0], e, q, denominator)
         return self._from_unit(inside, y, x), torch.where(inside, log_slope, 0.0)
 
+    @override
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         inside, v = self._to_unit(y)
         left, size, slopes = self._find_bin(v, phi, axis=1)
         s = size[1] / size[0]
@@ -116,8 +117,8 @@ class RationalQuadraticSpline:
         x = self._from_unit(inside, left[0] + xi * size[0], y)
         return x, torch.where(inside, log_slope, 0.0)
 
+    @override
     def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         x, phi = x.detach().requires_grad_(), phi.detach().requires_grad_()
         with torch.enable_grad():
             y, _ = self.forward(x, phi)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,17 @@ from robust_npe.posterior import Posterior
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
 
-__all__ = ["Context", "Measurement", "Metric", "batched", "summary_rows"]
+__all__ = [
+    "Context",
+    "Measurement",
+    "Metric",
+    "batched",
+    "kl_measurements",
+    "quantiles",
+    "summary_rows",
+]
+
+QUANTILES = {"median": 0.5, "q15": 0.15, "q85": 0.85}
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ class Measurement:
 class Metric(Component, ABC):
     """Something to measure on clean or perturbed observations."""
 
+    version = 2  # infinite values are ordered, missing ones counted, and KLs have standard errors
+
     @abstractmethod
     def __call__(self, context: Context) -> list[Measurement]:
         """Return measurements; an empty list where the metric does not apply to the context."""
@@ -84,16 +96,62 @@ def batched(context: Context, function: Callable[[Tensor, Tensor, Tensor], Tenso
 
 
 def summary_rows(values: Tensor) -> list[dict[str, Any]]:
-    """Summarise values `(B,)`: median, 15 and 85 % quantiles and mean over the finite ones, and
-    the fraction that is not finite."""
+    """Summarise values `(B,)`: median, 15 and 85 % quantiles, mean, share that is not finite.
+
+    +inf is the largest value: a divergence from a posterior that excludes what the other allows, a
+    truth that q excludes. NaN, what could not be computed, and -inf, which none of our metrics can
+    honestly be, are missing: the statistics are those of the other values, or NaN where more than
+    half are missing. `nonfinite_fraction` counts all three.
+    """
     values = values.double()
-    finite = values[values.isfinite()]
-    fraction = 1 - len(finite) / len(values)
-    statistics = {"median": torch.nan, "q15": torch.nan, "q85": torch.nan, "mean": torch.nan}
-    if len(finite):
-        q = torch.tensor([0.5, 0.15, 0.85], dtype=torch.float64, device=finite.device)
-        names = ("median", "q15", "q85")
-        statistics.update(zip(names, torch.quantile(finite, q).tolist(), strict=True))
-        statistics["mean"] = float(finite.mean())
-    statistics["nonfinite_fraction"] = fraction
-    return [{"statistic": s, "level": None, "value": v} for s, v in statistics.items()]
+    present = _present(values, values)
+    found = quantiles(present, [*QUANTILES.values()]).tolist()
+    statistics = dict(zip(QUANTILES, found, strict=True)) | {"mean": float(present.mean())}
+    statistics["nonfinite_fraction"] = 1 - int(values.isfinite().sum()) / len(values)
+    return [_row(statistic, value) for statistic, value in statistics.items()]
+
+
+def kl_measurements(context: Context, estimates: Mapping[str, Tensor]) -> list[Measurement]:
+    """Report KL divergences with their Monte-Carlo standard errors.
+
+    Beside the rows of `summary_rows` there is `median_se`: how uncertain the errors of the single
+    estimates make the median over these observations (other observations are another matter).
+    That is the spread of the median over 200 repetitions with fresh errors added to the estimates;
+    about right where observations differ by more than their errors, 15 % too large where they do
+    not. A median within two of them cannot be told from zero.
+
+    Args:
+        context: What is measured.
+        estimates: Estimate and standard error for each observation, `(B, 2)`, by the name of the
+            metric; the errors are measured as `<name>_se`.
+    """
+    measurements = []
+    for name, pairs in estimates.items():
+        values, errors = pairs.unbind(-1)
+        value, error = _present(values, pairs.double()).cpu().unbind(-1)
+        generator = context.generator(f"{name}_se")
+        noise = torch.randn((200, len(value)), generator=generator, dtype=value.dtype)
+        repeated = value + noise * torch.where(value == torch.inf, 0.0, error)
+        spread = float(quantiles(repeated, [0.5]).std())
+        rows = [*summary_rows(values), _row("median_se", spread)]
+        measurements += [Measurement(name, rows, values), Measurement(f"{name}_se", [], errors)]
+    return measurements
+
+
+def quantiles(values: Tensor, levels: list[float]) -> Tensor:
+    """Return quantiles `(len(levels), *)` of values `(*, B)`, linear between order statistics, of
+    which +inf is the largest; `torch.quantile` makes NaN of it."""
+    q = torch.tensor(levels, dtype=values.dtype, device=values.device)
+    above = torch.quantile(values, q, dim=-1, interpolation="higher")
+    return torch.where(above == torch.inf, above, torch.quantile(values, q, dim=-1))
+
+
+def _present(values: Tensor, rows: Tensor) -> Tensor:
+    """Return the rows whose value is not missing; one of NaN where more than half of them are."""
+    present = rows[values > -torch.inf]
+    enough = 2 * len(present) >= len(rows)
+    return present if enough else rows.new_full((1, *rows.shape[1:]), torch.nan)
+
+
+def _row(statistic: str, value: float) -> dict[str, Any]:
+    return {"statistic": statistic, "level": None, "value": value}

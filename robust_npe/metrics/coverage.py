@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched
@@ -20,7 +21,8 @@ class Coverage(Metric):
     For each pair, `hpd_level` is the smallest level whose highest-density region of q(.|x~)
     contains theta, estimated by ranking log q(theta|x~) among samples (middle of the rank, and of
     ties where q is discrete). It is uniform for a calibrated continuous posterior, and 1/2 on
-    average for a discrete one. On perturbed x~ theta is what generated the clean x.
+    average for a discrete one. On perturbed x~ theta is what generated the clean x. Where the
+    density is NaN, theta counts as not covered; `nonfinite_fraction` is the share of such pairs.
 
     References:
         Hermans et al. (2022), "A trust crisis in simulation-based inference? Your posterior
@@ -39,8 +41,8 @@ class Coverage(Metric):
         self.num_samples = num_samples
         self.num_levels = num_levels
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         generator = context.generator("coverage")
 
         def hpd_level(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:
@@ -61,7 +63,9 @@ class Coverage(Metric):
             {"statistic": "coverage", "level": float(level), "value": float(value)}
             for level, value in zip(levels, curve, strict=True)
         ]
-        for statistic, value in coverage_summary(levels, curve).items():
+        summary = coverage_summary(levels, curve)
+        summary["nonfinite_fraction"] = float(values.isnan().double().mean())
+        for statistic, value in summary.items():
             rows.append({"statistic": statistic, "level": None, "value": value})
         return [Measurement("coverage", rows), Measurement("hpd_level", [], values)]
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+from typing_extensions import override
+
 from robust_npe.checks import require
-from robust_npe.divergences import kl
-from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+from robust_npe.divergences import kl_with_error
+from robust_npe.metrics.base import Context, Measurement, Metric, batched, kl_measurements
 
 __all__ = ["Divergence"]
 
 
 class Divergence(Metric):
     """Sensitivity of q: `kl_forward` = KL(q(.|x) || q(.|x~)), `kl_reverse` the other direction.
+
+    With the Monte-Carlo standard error of each: `kl_forward_se`, `kl_reverse_se`.
 
     Args:
         num_samples: Monte-Carlo samples where there is no closed form.
@@ -22,14 +28,18 @@ class Divergence(Metric):
         require(num_samples > 0, "metrics.divergence.num_samples", num_samples, "positive")
         self.num_samples = num_samples
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         if not context.attacked:
             return []
         q, n = context.posterior, self.num_samples
         generator = context.generator("divergence")
-        values = {
-            "kl_forward": batched(context, lambda _, x, x_adv: kl(q(x), q(x_adv), n, generator)),
-            "kl_reverse": batched(context, lambda _, x, x_adv: kl(q(x_adv), q(x), n, generator)),
+
+        def divergence(x: Tensor, other: Tensor) -> Tensor:
+            return torch.stack(kl_with_error(q(x), q(other), n, generator), dim=-1)
+
+        estimates = {
+            "kl_forward": batched(context, lambda _, x, x_adv: divergence(x, x_adv)),
+            "kl_reverse": batched(context, lambda _, x, x_adv: divergence(x_adv, x)),
         }
-        return [Measurement(name, summary_rows(v), v) for name, v in values.items()]
+        return kl_measurements(context, estimates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.posterior import as_events
@@ -15,8 +16,8 @@ class NLL(Metric):
 
     name = "nll"
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
 
         def nll(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:
             q = context.posterior(x_adv)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+from robust_npe.metrics.scaling import z_scored
 from robust_npe.posterior import as_vectors
 from robust_npe.random import draws_from
 
@@ -19,8 +21,9 @@ def mmd(p: Tensor, q: Tensor) -> Tensor:
     """Return an unbiased estimate of the squared maximum mean discrepancy.
 
     Gaussian kernel exp(-|a - b|^2 / (2 h^2)), where h is the median distance between different
-    samples of both sets together; parameters are z-scored by the first set, so that units do not
-    matter. Equal distributions give 0 on average, single estimates may be negative.
+    samples of both sets together; parameters are z-scored by the first set (see `z_scored`), so
+    that units do not matter. Equal distributions give 0 on average, for sets of any size; single
+    estimates may be negative. Infinite samples count as far away; NaN gives NaN.
 
     References:
         Gretton, Borgwardt, Rasch, Schölkopf & Smola (2012), "A kernel two-sample test",
@@ -33,10 +36,8 @@ def mmd(p: Tensor, q: Tensor) -> Tensor:
     Returns:
         Squared discrepancies of shape `(*,)`, float64.
     """
-    p, q = p.double(), q.double()
-    mean, std = p.mean(-2, keepdim=True), p.std(-2, keepdim=True).clamp(min=1e-12)
     n, m = p.shape[-2], q.shape[-2]
-    both = torch.cat(((p - mean) / std, (q - mean) / std), dim=-2)
+    both = torch.cat(z_scored(p.double(), q.double()), dim=-2)
     squares = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist").square()
     rows, columns = torch.triu_indices(n + m, n + m, offset=1)
     width = squares[..., rows, columns].median(-1).values.clamp(min=1e-300)
@@ -66,8 +67,8 @@ class MMD(Metric):
         self.num_samples = num_samples
         self.num_references = num_references
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         if context.attacked:
             values = self._sensitivity(context)
             return [Measurement("mmd", summary_rows(values), values)]

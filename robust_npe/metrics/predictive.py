@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
@@ -21,8 +22,8 @@ class Predictive(Metric):
 
     In units of the expected L2 norm of the observation noise where the task knows it, else in
     units of x. For a perfect posterior it is about sqrt(2) noise norms or a little more: both
-    sides are noisy. Simulations that failed (NaN) are left out; an observation all of whose
-    simulations failed gives NaN.
+    sides are noisy. Simulations that failed (not finite) are left out; an observation more than
+    half of whose simulations failed gives NaN.
 
     Args:
         num_observations: Observations that are looked at, from the first.
@@ -38,8 +39,8 @@ class Predictive(Metric):
         self.num_observations = num_observations
         self.num_samples = num_samples
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         count = self.num_observations
         x, x_adv = context.x[:count], context.x_adv[:count]
         simulated = self._simulate(context, x_adv)
@@ -61,4 +62,5 @@ class Predictive(Metric):
         distance = (simulated.double() - x.cpu().double()).norm(dim=-1)
         # an infinite simulation failed as much as a missing one
         distance = distance.masked_fill(~distance.isfinite(), torch.nan)
-        return distance.nanmedian(0).values / (context.task.noise_norm or 1.0)
+        median = distance.nanmedian(0).values / (context.task.noise_norm or 1.0)
+        return median.masked_fill(2 * distance.isnan().sum(0) > len(distance), torch.nan)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
@@ -72,8 +73,8 @@ class ReferencePosterior(Metric):
             num_samples=num_samples, method=method, max_evaluations=max_evaluations
         )
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         if not (context.task.knows("log_likelihood") or context.task.knows("true_posterior")):
             return []
         measured = list(self._each(context))

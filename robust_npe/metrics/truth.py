@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.checks import require
-from robust_npe.divergences import kl
-from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
+from robust_npe.divergences import kl_with_error, standard_error
+from robust_npe.metrics.base import Context, Measurement, Metric, batched, kl_measurements
 from robust_npe.posterior import as_events, as_vectors
 from robust_npe.random import draws_from
 
@@ -32,8 +34,8 @@ class TruePosterior(Metric):
         require(num_samples > 0, "metrics.true_posterior.num_samples", num_samples, "positive")
         self.num_samples = num_samples
 
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
-        """See `Metric`."""
         task, q = context.task, context.posterior
         if not task.knows("true_posterior"):
             return []
@@ -41,7 +43,7 @@ class TruePosterior(Metric):
 
         def moved(_: Tensor, x: Tensor, x_adv: Tensor) -> Tensor:
             p, p_adv = task.true_posterior(x.cpu()), task.true_posterior(x_adv.cpu())
-            return kl(p, p_adv, self.num_samples, generator)
+            return torch.stack(kl_with_error(p, p_adv, self.num_samples, generator), dim=-1)
 
         def error(_: Tensor, __: Tensor, x_adv: Tensor) -> Tensor:
             p = task.true_posterior(x_adv.cpu())  # tasks live on the CPU
@@ -50,9 +52,10 @@ class TruePosterior(Metric):
             moved = q(x_adv)
             vectors = as_vectors(p, theta).to(x_adv)
             log_q = moved.log_prob(as_events(moved, vectors, (self.num_samples,))).cpu()
-            return (p.log_prob(theta) - log_q).mean(0)
+            terms = p.log_prob(theta) - log_q
+            return torch.stack((terms.mean(0), standard_error(terms, paired=False)), dim=-1)
 
-        values = {"error": batched(context, error)}
+        estimates = {"error": batched(context, error)}
         if context.attacked:
-            values["legitimate_movement"] = batched(context, moved)
-        return [Measurement(name, summary_rows(v), v) for name, v in values.items()]
+            estimates["legitimate_movement"] = batched(context, moved)
+        return kl_measurements(context, estimates)

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from robust_npe.plotting.coverage import coverage_plot
-from robust_npe.plotting.style import COLORS, EPSILON_COLORS, save_figure, style
+from robust_npe.plotting.style import (
+    COLORS,
+    EPSILON_COLORS,
+    NothingToDrawError,
+    save_figure,
+    style,
+)
 from robust_npe.plotting.tolerance import tolerance_plot
 
-__all__ = ["COLORS", "EPSILON_COLORS", "coverage_plot", "save_figure", "style", "tolerance_plot"]
+__all__ = [
+    "COLORS",
+    "EPSILON_COLORS",
+    "NothingToDrawError",
+    "coverage_plot",
+    "save_figure",
+    "style",
+    "tolerance_plot",
+]

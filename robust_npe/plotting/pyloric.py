@@ -13,9 +13,16 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from robust_npe.plotting.coverage import draw_coverage
-from robust_npe.plotting.style import COLORS, new_figure, require_one_setting, style
-from robust_npe.plotting.tolerance import LABELS, draw_tolerance
+from robust_npe.plotting.coverage import MEANING, coverage_legend, coverage_rows, draw_coverage
+from robust_npe.plotting.names import line_name
+from robust_npe.plotting.style import COLORS, add_caption, new_figure, require_one_setting, style
+from robust_npe.plotting.tolerance import (
+    LABELS,
+    POINTS,
+    draw_tolerance,
+    tolerance_colors,
+    tolerance_rows,
+)
 
 __all__ = ["Example", "Scene", "pyloric_figure", "stacked"]
 
@@ -78,11 +85,12 @@ def pyloric_figure(
         metric: Divergence of the tolerance plot.
 
     Raises:
-        ValueError: The table mixes settings, or lacks the metric.
+        NothingToDrawError: The table lacks the metric, or coverage.
+        ValueError: The table mixes settings.
     """
     with style():
-        figure = new_figure(10.0, 10.5)
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=[4.6, 3.1, 2.6], hspace=0.02)
+        figure = new_figure(10.0, 10.7)
+        top, middle, bottom = figure.subfigures(3, 1, height_ratios=[4.6, 3.1, 2.8], hspace=0.02)
         _draw_traces(top, scene, examples)
         _draw_marginals(middle, scene, examples)
         _draw_summary(bottom, table, metric)
@@ -164,32 +172,40 @@ def _draw_marginals(figure: SubFigure, scene: Scene, examples: Sequence[Example]
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlim(-0.7, len(position) - 0.3)
         axes.set_yticks([0, 0.5, 1])
-        text = (
-            rf"$D_{{KL}}(q(\theta|x)\,\|\,q(\theta|\tilde x))$ = {example.divergence:.2g} nats here"
-        )
-        axes.set_title(f"{example.title}: {text}", loc="right")
+        axes.set_title(f"{example.title}: {_moved(example.divergence)} here", loc="right")
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     panels[-1].set_xticks(position, scene.theta_names, rotation=90)
     figure.supylabel("share of the prior's range", fontsize=9)
     _letter(figure, "B")
 
 
+def _moved(divergence: float) -> str:
+    """An estimated divergence in words."""
+    if divergence <= 0:
+        return "divergence below resolution"
+    nats = float(f"{divergence:.2g}")
+    return rf"$D_{{KL}}(q(\theta|x)\,\|\,q(\theta|\tilde x))$ = {nats:g} nats"
+
+
 def _draw_summary(figure: SubFigure, table: pd.DataFrame, metric: str) -> None:
     """Tolerance of all defenses, and coverage of each under attack."""
+    rows, curves = tolerance_rows(table, metric), coverage_rows(table)
     names = list(dict.fromkeys(table.defense))
     panels = figure.subplots(1, 1 + len(names), squeeze=False)[0]
-    draw_tolerance(panels[0], table[table.attack != "none"], metric, "defense")
-    panels[0].legend(loc="lower right")
+    colors = tolerance_colors(rows, "defense")
+    notes = [POINTS, *draw_tolerance(panels[0], rows, metric, "defense", colors), MEANING]
+    panels[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2)  # covers no point
     panels[0].set_ylabel(LABELS.get(metric, metric))
-    curves = table[(table.metric == "coverage") & (table.statistic == "coverage")]
+    epsilons = sorted(curves.epsilon.unique())
     for axes, name in zip(panels[1:], names, strict=True):
         part = curves[curves.defense == name]
         require_one_setting(part[part.attack != "none"], f"coverage of {name}")
-        draw_coverage(axes, part)
-        axes.set_title(name)
+        draw_coverage(axes, part, epsilons)
+        axes.set_title(line_name("defense", name))
         axes.set_xlabel("nominal coverage")
         axes.set_ylabel("empirical coverage")
-    panels[-1].legend(title=r"$\epsilon$", bbox_to_anchor=(1.02, 1), loc="upper left")
+    coverage_legend(figure, panels[1:], curves)
+    add_caption(figure, notes)
     _letter(figure, "C")
 
 

@@ -6,21 +6,31 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+
+from robust_npe.files import write_atomically
 
 __all__ = [
     "COLORS",
     "EPSILON_COLORS",
+    "NothingToDrawError",
+    "add_caption",
     "epsilon_color",
+    "legend_entries",
     "line_colors",
     "new_figure",
     "require_one_setting",
     "save_figure",
+    "seeds_note",
     "style",
 ]
 
@@ -59,6 +69,8 @@ SETTINGS = (
     "attack",
     "norm",
     "objective",
+    "attack_settings",
+    "domain",
     "epsilon_unit",
 )
 """Columns of the results in which runs must agree before they are averaged."""
@@ -71,12 +83,17 @@ _RC = {
     "axes.labelsize": 9,
     "axes.titlesize": 9,
     "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
     "legend.frameon": False,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "savefig.dpi": 200,
     "savefig.bbox": "tight",
 }
+
+
+class NothingToDrawError(ValueError):
+    """A table has no rows of what a plot shows."""
 
 
 def epsilon_color(epsilon: float, epsilons: list[float]) -> object:
@@ -127,8 +144,30 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def add_caption(figure: Figure | SubFigure, notes: Iterable[str]) -> None:
+    """Write below a figure what its reader must know, each note once."""
+    characters = int(20 * figure.bbox.width / figure.dpi)
+    text = fill(" ".join(dict.fromkeys(notes)), characters)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=7, color="0.35")
+
+
+def seeds_note(table: pd.DataFrame) -> list[str]:
+    """Return what is drawn where runs differ by their seed, for the caption."""
+    return ["Means over seeds."] if table.seed.nunique() > 1 else []
+
+
+def legend_entries(panels: Iterable[Axes], order: Iterable[str]) -> tuple[list[Artist], list[str]]:
+    """Return handles and labels of all panels, each label once, in the order given."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    drawn = [label for label in order if label in entries]
+    return [entries[label] for label in drawn], drawn
+
+
 def require_one_setting(table: pd.DataFrame, where: str) -> None:
-    """Refuse to average over anything but seeds.
+    """Refuse to average over anything but seeds of the training.
 
     Raises:
         ValueError: The rows that a line is drawn from differ in a setting, which is named.
@@ -144,7 +183,6 @@ def require_one_setting(table: pd.DataFrame, where: str) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure atomically; the format follows the file's suffix."""
-    temporary = path.with_name("." + path.name)
+    settings: dict[str, Any] = {"format": path.suffix[1:], "metadata": {"Software": None}}
     with style():
-        figure.savefig(temporary, format=path.suffix.lstrip("."), metadata={"Software": None})
-    temporary.replace(path)
+        write_atomically(path, lambda file: figure.savefig(file, **settings))

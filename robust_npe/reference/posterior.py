@@ -15,7 +15,6 @@ from robust_npe.checks import require
 from robust_npe.random import draws_from
 from robust_npe.reference.diagnostics import MAX_PARETO_K, MAX_RHAT, effective_size, pareto_k
 from robust_npe.reference.importance import Adapted, Population, adapt, resample, shares
-from robust_npe.reference.mcmc import bridge_evidence, run_chains
 from robust_npe.reference.proposals import Amortized, Prior, Proposal
 from robust_npe.reference.target import Target
 from robust_npe.tasks.base import Task
@@ -208,6 +207,8 @@ def _importance(
 def _mcmc(
     target: Target, adapted: Adapted, settings: ReferenceSettings, generator: Generator
 ) -> PosteriorSamples:
+    from robust_npe.reference.mcmc import bridge_evidence, run_chains  # slow to import
+
     chains = run_chains(target, adapted.z, settings.walkers, settings.steps, generator)
     evidence = bridge_evidence(target, chains, settings.max_evaluations, generator)
     return _result(

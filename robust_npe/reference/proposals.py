@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from robust_npe.random import draws_from
 from robust_npe.reference.target import Target
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 __all__ = ["Amortized", "Prior", "Proposal", "StudentMixture"]
 
@@ -46,15 +49,15 @@ class Amortized(Proposal):
         self.target = target
         self.device = device or torch.device("cpu")
 
+    @override
     def sample(self, num_samples: int, generator: Generator) -> Tensor:
-        """See `Proposal.sample`."""
         with draws_from(generator), torch.no_grad():
             theta = self.q.sample((num_samples,)).reshape(num_samples, -1)
         return self.target.to_z(theta.cpu())
 
+    @override
     @torch.no_grad()
     def log_prob(self, z: Tensor) -> Tensor:
-        """See `Proposal.log_prob`."""
         theta, log_det, regular = self.target.to_theta(z)
         theta = theta.float().to(self.device)
         batch = len(self.q.batch_shape)
@@ -71,8 +74,8 @@ class Prior(Amortized):
     def __init__(self, target: Target) -> None:
         super().__init__(target.task.prior, target)
 
+    @override
     def sample(self, num_samples: int, generator: Generator) -> Tensor:
-        """See `Proposal.sample`."""
         return self.target.to_z(self.target.task.sample_prior(num_samples, generator))
 
 
@@ -129,8 +132,8 @@ class StudentMixture(Proposal):
             scale = (self.freedom / chi2.sample((num_samples, 1))).sqrt()
         return self.means[which] + scale * (self.factors[which] @ normal).squeeze(-1)
 
+    @override
     def log_prob(self, z: Tensor) -> Tensor:
-        """See `Proposal.log_prob`."""
         dim, freedom = z.shape[1], self.freedom
         # one matrix product per component: much faster than small triangular systems
         pairs = zip(self.means, self.inverses, strict=True)
@@ -147,6 +150,9 @@ class StudentMixture(Proposal):
 
 def _smallest_bic(data: np.ndarray, effective: float, seed: int) -> GaussianMixture:
     """Fit mixtures of 1, 2, 4, ... Gaussians as long as the criterion falls."""
+    from sklearn.exceptions import ConvergenceWarning  # slow to import, and rarely needed
+    from sklearn.mixture import GaussianMixture
+
     best, lowest = None, math.inf
     parameters = data.shape[1] * (data.shape[1] + 3) // 2 + 1
     for exponent in range(6):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robust_npe.checks import ConfigError, require
-from robust_npe.estimators.base import Bijection
+from robust_npe.estimators.bijection import Bijection
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
 

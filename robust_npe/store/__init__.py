@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from robust_npe.store.artefacts import Artefact, CorruptArtefactError, Store, content_key
+from robust_npe.files import StoreError
+from robust_npe.store.artefacts import Artefact, Store, content_key, finished
+from robust_npe.store.collecting import collect, collect_readable
+from robust_npe.store.manifests import CorruptArtefactError
+from robust_npe.store.parts import PARTS, part
 from robust_npe.store.results import (
     OBSERVATION_COLUMNS,
     RESULT_COLUMNS,
     SchemaError,
-    collect,
     read_table,
     write_table,
 )
 from robust_npe.store.shards import Shard
 from robust_npe.store.simulations import SimulationSet, load_simulations, simulations
+from robust_npe.store.yaml_config import read_yaml_config
 
 __all__ = [
     "OBSERVATION_COLUMNS",
+    "PARTS",
     "RESULT_COLUMNS",
     "Artefact",
     "CorruptArtefactError",
@@ -23,10 +28,15 @@ __all__ = [
     "Shard",
     "SimulationSet",
     "Store",
+    "StoreError",
     "collect",
+    "collect_readable",
     "content_key",
+    "finished",
     "load_simulations",
+    "part",
     "read_table",
+    "read_yaml_config",
     "simulations",
     "write_table",
 ]

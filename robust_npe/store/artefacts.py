@@ -5,30 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import platform
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-__all__ = ["Artefact", "CorruptArtefactError", "Store", "content_key"]
+from robust_npe.files import TEMPORARY, StoreError, naming, refuse_links
+from robust_npe.store.manifests import (
+    MANIFEST,
+    PARTS,
+    REMEDY,
+    CorruptArtefactError,
+    checksum,
+    read_manifest,
+    write_manifest,
+)
+
+__all__ = ["Artefact", "Store", "content_key", "finished"]
 
 log = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-PACKAGES = ("robust-npe", "torch", "numpy", "numba", "nflows", "sbibm")
-
-
-class CorruptArtefactError(RuntimeError):
-    """A stored file does not match its checksum."""
 
 
 def content_key(description: Mapping[str, Any]) -> str:
@@ -54,29 +55,46 @@ class Artefact:
     @property
     def manifest(self) -> dict[str, Any]:
         """What was stored about it: configuration, versions, seconds, checksums, ..."""
-        return json.loads((self.path / MANIFEST).read_text())
+        return read_manifest(self.path)
 
-    def verify(self) -> Artefact:
-        """Compare all files with their checksums.
+    def verify(self, *required: str) -> Artefact:
+        """Compare all files with their checksums; a file is read once per process.
+
+        Args:
+            required: Names of files that there must be.
 
         Raises:
-            CorruptArtefactError: A file was changed after it had been stored.
+            CorruptArtefactError: Something is missing, or was changed after it had been stored.
+            StoreError: There are links in the folder, or it cannot be read.
         """
-        for name, expected in self.manifest["sha256"].items():
-            if _checksum(self.path / name) != expected:
+        refuse_links(self.path)
+        checksums = self.manifest["sha256"]
+        for name in dict.fromkeys([*required, *checksums]):
+            path = self.path / name
+            if not path.is_file() or checksum(path) != checksums.get(name):
                 raise CorruptArtefactError(
-                    f"{self.path / name} does not match its checksum: it was changed or damaged "
-                    f"after it had been stored. Delete {self.path} and run again."
+                    f"{path} does not match its checksum: it was changed, damaged or removed "
+                    f"after it had been stored. {REMEDY}"
                 )
         return self
+
+
+def finished(folder: Path) -> list[Artefact]:
+    """Return the artefacts in a collection such as `runs`, unverified.
+
+    What is being made or was set aside has a suffix, and is left out.
+    """
+    paths = sorted(p.parent for p in folder.glob(f"*/{MANIFEST}"))
+    return [Artefact(p, p.name, created=False) for p in paths if "." not in p.name]
 
 
 class Store:
     """A folder of artefacts, `<root>/<kind>/<key>/`.
 
     An artefact is built in `<key>.partial` under a lock and renamed when it is complete, so other
-    processes see all of it or nothing, and no two of them build the same thing. What an
-    interrupted build left behind stays, for makers that can resume.
+    processes see all of it or nothing, and no two of them build the same thing. A damaged one is
+    set aside as `<key>.damaged-<n>` and built again. The root may be a symbolic link; nothing below
+    it may.
 
     Args:
         root: The folder; created when something is stored.
@@ -86,9 +104,12 @@ class Store:
         self.root = Path(root)
 
     def find(self, kind: str, key: str) -> Artefact | None:
-        """Return the finished artefact of this key, or None."""
-        path = self.root / kind / key
-        return Artefact(path, key, created=False) if (path / MANIFEST).is_file() else None
+        """Return the finished and undamaged artefact of this key, or None.
+
+        Raises:
+            StoreError: Symbolic links or the like were planted.
+        """
+        return self._find(kind, key, set_aside=False)
 
     def get(
         self,
@@ -103,86 +124,109 @@ class Store:
             kind: Name of the collection, e.g. `simulations`.
             description: Everything that determines the content; plain JSON values.
             make: Writes the files into the folder it is given; what it returns goes into the
-                manifest under `facts`.
+                manifest under `facts`. Its subfolder `PARTS` does not become part of the artefact.
             resumable: Hand the maker the files of an interrupted build instead of an empty folder.
+
+        Raises:
+            StoreError: The store cannot be read or written.
         """
         key = content_key(description)
-        final = self.root / kind / key
-        if found := self.find(kind, key):
+        if found := self._find(kind, key, set_aside=False):
             return found
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(final.with_suffix(".lock"), what=f"{kind} {key}"):
-            if found := self.find(kind, key):
+        with self._locked(kind, key):
+            if found := self._find(kind, key, set_aside=True):
                 return found
-            partial = final.with_suffix(".partial")
-            if partial.exists() and not resumable:
-                shutil.rmtree(partial)
-            partial.mkdir(exist_ok=True)
-            started = time.perf_counter()
-            facts = make(partial) or {}
-            _write_manifest(partial, kind, key, description, facts, time.perf_counter() - started)
-            partial.replace(final)
+            final, partial = self._path(kind, key), self._path(kind, f"{key}.partial")
+            if not _is_complete(partial):
+                _prepare(partial, resumable)
+                try:
+                    started = time.perf_counter()
+                    facts = make(partial) or {}
+                    seconds = time.perf_counter() - started
+                    write_manifest(partial, kind, key, description, facts, seconds)
+                except BaseException:
+                    _clear_up(partial, resumable)
+                    raise
+            _publish(partial, final)
         return Artefact(final, key, created=True)
 
+    def _path(self, *names: str) -> Path:
+        """Return a path below the root, refusing links on the way to it."""
+        path = self.root
+        for name in names:
+            path = path / name
+            with naming(path, "read"):
+                linked = path.is_symlink()
+            if linked:
+                raise StoreError(
+                    f"{path} is a symbolic link, which a store does not follow: remove it."
+                )
+        return path
 
-def _locked(path: Path, what: str) -> FileLock:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0.1)
-        lock.release()
-    except Timeout:
-        log.info("waiting for another process that is making %s", what)
-    return lock
-
-
-def _write_manifest(
-    folder: Path,
-    kind: str,
-    key: str,
-    description: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    seconds: float,
-) -> None:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    manifest = {
-        "kind": kind,
-        "key": key,
-        "description": dict(description),
-        "facts": dict(facts),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "host": platform.node(),
-        "git_revision": _git_revision(),
-        "versions": {"python": platform.python_version(), **_package_versions()},
-        "sha256": {str(p.relative_to(folder)): _checksum(p) for p in files},
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def _package_versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
+    def _find(self, kind: str, key: str, set_aside: bool) -> Artefact | None:
+        path = self._path(kind, key)
+        with naming(path, "read"):
+            if not path.exists():
+                return None
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+            return Artefact(path, key, created=False).verify()
+        except CorruptArtefactError as error:
+            if set_aside:
+                names = (f"{key}.damaged-{n}" for n in count(1))
+                aside = next(p for name in names if not (p := path.with_name(name)).exists())
+                log.warning("set aside as %s, to be made again: %s", aside.name, error)
+                with naming(path, "set aside"):
+                    path.rename(aside)
+            return None
+
+    @contextmanager
+    def _locked(self, kind: str, key: str) -> Iterator[None]:
+        path = self._path("locks", f"{kind}-{key}.lock")
+        lock = FileLock(path)
+        with naming(path, "locked"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0.1)
+            except Timeout:
+                log.info("waiting for another process that is making %s %s", kind, key)
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
-@cache
-def _git_revision() -> str | None:
-    """Revision of the source tree that this package runs from, None for installed wheels."""
-    source = Path(__file__).resolve().parents[2]
-    if not (source / ".git").exists():
-        return None
-    command = ["git", "-C", str(source), "describe", "--always", "--dirty"]
+def _is_complete(partial: Path) -> bool:
+    """Tell whether a build was interrupted after its manifest had been written."""
+    if not (partial / MANIFEST).exists():
+        return False
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        Artefact(partial, partial.stem, created=False).verify()
+    except CorruptArtefactError:
+        return False
+    return True
+
+
+def _prepare(partial: Path, resumable: bool) -> None:
+    """Make the folder of a build, free of what cannot be used."""
+    refuse_links(partial)
+    with naming(partial, "written"):
+        if partial.exists() and not resumable:
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        for path in (partial / MANIFEST, *partial.rglob(f".*{TEMPORARY}")):
+            path.unlink(missing_ok=True)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Turn a complete build into the artefact; may be interrupted and repeated."""
+    with naming(final, "written"):
+        if (partial / PARTS).exists():
+            shutil.rmtree(partial / PARTS)
+        partial.replace(final)
+
+
+def _clear_up(partial: Path, resumable: bool) -> None:
+    """Remove what a failed build left, unless the next one can use it."""
+    if not (resumable and any(p.is_file() for p in partial.rglob("*"))):
+        shutil.rmtree(partial, ignore_errors=True)

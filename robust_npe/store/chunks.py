@@ -1,21 +1,19 @@
-"""Chunks of simulations: the pieces that sets and shards are made of."""
+"""Chunks of simulations: the parts that sets and shards are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
+from robust_npe.tasks.pairs import draw_pairs
 
-__all__ = ["ATTEMPTS", "CHUNK", "Chunk", "Plan", "load_chunk", "save_chunk"]
+__all__ = ["ATTEMPTS", "CHUNK", "SimulationPlan"]
 
 # Simulations per chunk. They are part of what a set is: each chunk has its own random stream.
 CHUNK = 10_000
@@ -23,24 +21,7 @@ ATTEMPTS = 1_024  # of a task that rejects most of them, at high cost
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """The usable pairs of one chunk.
-
-    Attributes:
-        theta: Shape `(n, D)`.
-        x: Shape `(n, Dx)`, finite and accepted.
-        num_simulated: Number of simulations that were run.
-        num_dropped: How many of them were non-finite; the others were rejected by the task.
-    """
-
-    theta: Tensor
-    x: Tensor
-    num_simulated: int
-    num_dropped: int
-
-
-@dataclass(frozen=True)
-class Plan:
+class SimulationPlan:
     """A simulation set that is to be made, as a sequence of independent chunks.
 
     Args:
@@ -50,6 +31,8 @@ class Plan:
         num_simulations: Simulations to run, or accepted pairs to make if the task filters.
         seed: Seed of the set.
     """
+
+    version: ClassVar[int] = 1  # raise it when the same arguments come to mean other pairs
 
     task: Task
     task_config: Mapping[str, Any]
@@ -66,6 +49,8 @@ class Plan:
     def description(self) -> dict[str, Any]:
         """Everything that determines the set."""
         return {
+            "class": type(self).__name__,
+            "version": [self.version],
             "task": dict(self.task_config),
             "split": self.split,
             "num_simulations": self.num_simulations,
@@ -78,29 +63,22 @@ class Plan:
         """Number of chunks, None if it depends on how many simulations are accepted."""
         return None if self.filters else -(-self.num_simulations // CHUNK)
 
-    def simulate(self, number: int) -> Chunk:
-        """Simulate one chunk; its content depends on the description and `number` alone."""
+    def simulate(self, number: int) -> dict[str, np.ndarray]:
+        """Simulate one chunk; its content depends on the description and `number` alone.
+
+        Returns:
+            The usable pairs `theta (n, D)` and `x (n, Dx)`, float32, finite and accepted;
+            `num_simulated`; and `num_dropped`, how many were non-finite. The others were rejected.
+
+        Raises:
+            ConfigError: The task's simulator returns something else than it should.
+        """
         size = ATTEMPTS if self.filters else min(CHUNK, self.num_simulations - number * CHUNK)
         generator = stream(self.seed, "simulate", self.split, number)
-        theta = self.task.sample_prior(size, generator)
-        x, accepted = self.task.simulate_and_filter(theta, generator)
-        finite = x.isfinite().all(1)
-        keep = finite & accepted
-        return Chunk(theta[keep], x[keep], size, int((~finite).sum()))
-
-
-def save_chunk(chunk: Chunk, path: Path) -> None:
-    """Write a chunk atomically."""
-    temporary = path.with_name("." + path.name)
-    counts = np.array([chunk.num_simulated, chunk.num_dropped])
-    with temporary.open("wb") as file:
-        np.savez(file, theta=chunk.theta.numpy(), x=chunk.x.numpy(), counts=counts)
-    temporary.replace(path)
-
-
-def load_chunk(path: Path) -> Chunk:
-    """Read a chunk."""
-    with np.load(path, allow_pickle=False) as stored:
-        theta, x = (torch.from_numpy(stored[name]) for name in ("theta", "x"))
-        simulated, dropped = stored["counts"].tolist()
-    return Chunk(theta, x, simulated, dropped)
+        theta, x, dropped = draw_pairs(self.task, size, generator)
+        return {
+            "theta": theta.numpy(),
+            "x": x.numpy(),
+            "num_simulated": np.array(size),
+            "num_dropped": np.array(dropped),
+        }

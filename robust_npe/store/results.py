@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from robust_npe.files import StoreError, open_plain, write_atomically
+
 __all__ = [
     "OBSERVATION_COLUMNS",
     "RESULT_COLUMNS",
     "SchemaError",
-    "collect",
     "read_table",
     "write_table",
 ]
-
-log = logging.getLogger(__name__)
 
 KEYS: dict[str, tuple[str, str]] = {
     "run_id": ("string", "hash of the run's whole configuration; names the run's folder"),
@@ -29,7 +26,8 @@ KEYS: dict[str, tuple[str, str]] = {
     "beta": ("float", "weight of the defense's penalty; empty where it has none"),
     "defense_epsilon": ("float", "training radius of the defense in units of std; may be empty"),
     "num_simulations": ("integer", "size of the training set, before non-finite ones are dropped"),
-    "seed": ("integer", "seed of simulations, training and evaluation"),
+    "seed": ("integer", "seed of the training"),
+    "data_seed": ("integer", "seed of the simulations"),
     "attack": ("string", "name of the attack; `none` for clean observations"),
     "norm": ("string", "l1, l2 or linf; empty for clean observations"),
     "objective": ("string", "what the attack climbs; empty where it climbs nothing"),
@@ -49,7 +47,7 @@ RESULT_COLUMNS: dict[str, tuple[str, str]] = {
     **KEYS,
     "statistic": ("string", "how the metric is summarised over observations, e.g. median"),
     "level": ("float", "nominal level of coverage, or number of the reference observation"),
-    "value": ("float", "the number; nats for nll and kl"),
+    "value": ("float", "the number; nats for nll and kl; inf is a number, empty means missing"),
 }
 """Columns of results.csv: type and meaning."""
 
@@ -63,7 +61,7 @@ OBSERVATION_COLUMNS: dict[str, tuple[str, str]] = {
 _DTYPES: dict[str, Any] = {"string": "str", "float": "float64", "integer": "int64"}
 
 
-class SchemaError(ValueError):
+class SchemaError(StoreError):
     """A table does not have the documented columns or types."""
 
 
@@ -78,9 +76,7 @@ def write_table(
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     table = _conform(table, columns, str(path))
-    temporary = path.with_name(path.name + ".new")
-    table.to_csv(temporary, index=False, lineterminator="\n")
-    temporary.replace(path)
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
     return table
 
 
@@ -88,46 +84,19 @@ def read_table(path: Path, columns: Mapping[str, tuple[str, str]] = RESULT_COLUM
     """Read and check a table.
 
     Raises:
-        SchemaError: Columns are missing, unknown, or of the wrong type.
+        SchemaError: It is no table, or columns are missing, unknown, or of the wrong type.
+        StoreError: It cannot be read.
     """
     # read as text and convert here: exact for every version of pandas, and errors name the column
-    table = pd.read_csv(path, dtype="str", keep_default_na=False)
+    with open_plain(path, "table") as file:
+        try:
+            table = pd.read_csv(file, dtype="str", keep_default_na=False)
+        except ValueError as error:  # of pandas' parser, or text that is not UTF-8
+            raise SchemaError(f"{path}: not a table ({str(error).strip()}).") from error
     for name, (kind, _) in columns.items():
         if kind != "string" and name in table.columns:
             table[name] = table[name].replace("", "nan" if kind == "float" else "")
     return _conform(table, columns, str(path))
-
-
-def collect(runs: Path, table: str = "results") -> pd.DataFrame:
-    """Gather the tables of all runs below a folder into one, newest runs last.
-
-    Runs in an older format than the newest one there were made by another version, where the same
-    settings meant other numbers: they are left out, with a warning, instead of being averaged with
-    the others.
-
-    Args:
-        runs: Folder with one folder per run.
-        table: `results` or `observations`.
-
-    Raises:
-        FileNotFoundError: There is no finished run.
-    """
-    columns = RESULT_COLUMNS if table == "results" else OBSERVATION_COLUMNS
-    manifests = {p: json.loads(p.read_text()) for p in runs.glob("*/manifest.json")}
-    if not manifests:
-        raise FileNotFoundError(f"No finished runs in {runs}: run `robust-npe train` first.")
-    formats = {p: m.get("description", {}).get("format", 0) for p, m in manifests.items()}
-    newest = max(formats.values())
-    current = [p for p in manifests if formats[p] == newest]
-    if len(current) < len(manifests):
-        log.warning(
-            "left out %d runs in %s that an older version made: repeat them, or use another folder",
-            len(manifests) - len(current),
-            runs,
-        )
-    order = sorted(current, key=lambda p: (manifests[p]["created"], p.parent.name))
-    tables = [read_table(p.with_name(f"{table}.csv"), columns) for p in order]
-    return pd.concat(tables, ignore_index=True)
 
 
 def _conform(

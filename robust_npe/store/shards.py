@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from robust_npe.checks import require
-from robust_npe.store.artefacts import Artefact, Store
-from robust_npe.store.chunks import Chunk, Plan, load_chunk, save_chunk
-from robust_npe.store.progress import Counts, progress_bar
+from robust_npe.files import StoreError
+from robust_npe.store.artefacts import Artefact, Store, content_key, finished
+from robust_npe.store.chunks import SimulationPlan
+from robust_npe.store.progress import Counts, simulate_chunks
 
-__all__ = ["Shard", "chunk_of", "make_shard", "stored_chunks"]
+__all__ = ["Shard", "make_shard", "stored_chunks"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
 
-def make_shard(store: Store, plan: Plan, shard: Shard) -> tuple[Artefact, Counts]:
+def make_shard(store: Store, plan: SimulationPlan, shard: Shard) -> tuple[Artefact, Counts]:
     """Simulate one shard into the store, or find it there; an interrupted one is continued.
 
     The shards of a set are independent of each other. Together they hold its chunks, from which
@@ -61,58 +61,35 @@ def make_shard(store: Store, plan: Plan, shard: Shard) -> tuple[Artefact, Counts
         shard: Which part of it.
     """
     description = {**plan.description, "shard": [shard.index, shard.total]}
+    wanted = math.ceil(plan.num_simulations / shard.total)
+    all_numbers = count() if plan.num_chunks is None else range(plan.num_chunks)
+    numbers = islice(all_numbers, shard.index, None, shard.total)
     artefact = store.get(
-        KIND, description, lambda folder: vars(_simulate(folder, plan, shard)), resumable=True
+        KIND,
+        description,
+        lambda folder: vars(simulate_chunks(folder, plan, numbers, wanted)[0]),
+        resumable=True,
     )
     return artefact, Counts(**artefact.manifest["facts"])
 
 
-def _simulate(folder: Path, plan: Plan, shard: Shard) -> Counts:
-    """Write one file for each chunk, except where there is one already."""
-    last = plan.num_chunks
-    wanted = math.ceil(plan.num_simulations / shard.total)
-    numbers = count(shard.index, shard.total) if last is None else range(last)[_slice(shard)]
-    counts = Counts()
-    with progress_bar(plan, wanted) as bar:
-        for number in numbers:
-            path = folder / _file(number)
-            if not path.exists():
-                save_chunk(plan.simulate(number), path)
-            counts.add(load_chunk(path))
-            counts.check(plan)
-            bar(counts)
-            if last is None and counts.accepted >= wanted:
-                break
-    return counts
-
-
-def stored_chunks(store: Store, plan: Plan) -> dict[int, Path]:
+def stored_chunks(store: Store, plan: SimulationPlan) -> dict[int, Path]:
     """Return the files of the chunks that finished shards of a set hold, by number.
 
-    Raises:
-        CorruptArtefactError: A file was changed after it had been stored.
+    Damaged shards are left out, with a warning.
     """
     found: dict[int, Path] = {}
-    for manifest in sorted((store.root / KIND).glob("*/manifest.json")):
-        description = json.loads(manifest.read_text())["description"]
-        shard = Shard(*description.pop("shard"))
-        if description != plan.description:
+    for artefact in finished(store.root / KIND):
+        try:
+            description = artefact.manifest["description"]
+            shard = description.pop("shard", None)
+            if content_key(description) != content_key(plan.description):
+                continue
+            artefact.verify()
+        except StoreError as error:
+            log.warning("%s The shard is left out: its chunks are simulated again.", error)
             continue
-        artefact = Artefact(manifest.parent, manifest.parent.name, created=False).verify()
         chunks = sorted(artefact.path.glob("chunk_*.npz"))
         log.info("taking %d chunks from shard %s in %s", len(chunks), shard, artefact.path)
         found |= {int(path.stem.removeprefix("chunk_")): path for path in chunks}
     return found
-
-
-def chunk_of(plan: Plan, number: int, stored: dict[int, Path]) -> Chunk:
-    """Return a chunk from a shard that has it, else simulate it."""
-    return load_chunk(stored[number]) if number in stored else plan.simulate(number)
-
-
-def _slice(shard: Shard) -> slice:
-    return slice(shard.index, None, shard.total)
-
-
-def _file(number: int) -> str:
-    return f"chunk_{number:06d}.npz"

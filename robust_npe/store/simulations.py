@@ -1,24 +1,27 @@
-"""Simulation sets: pairs (theta, x) in memory-mapped files, written chunk by chunk."""
+"""Simulation sets: pairs (theta, x) in two files, made chunk by chunk."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from robust_npe.checks import require
-from robust_npe.store.artefacts import Store
-from robust_npe.store.chunks import Plan
-from robust_npe.store.progress import Counts, progress_bar
-from robust_npe.store.shards import chunk_of, stored_chunks
+from robust_npe.files import require_space, write_atomically
+from robust_npe.store.artefacts import Artefact, Store
+from robust_npe.store.chunks import SimulationPlan
+from robust_npe.store.manifests import CorruptArtefactError
+from robust_npe.store.parts import PARTS, read_part
+from robust_npe.store.progress import Counts, simulate_chunks
+from robust_npe.store.shards import stored_chunks
 from robust_npe.tasks.base import Task
 
 __all__ = ["SimulationSet", "load_simulations", "simulations"]
@@ -26,8 +29,6 @@ __all__ = ["SimulationSet", "load_simulations", "simulations"]
 log = logging.getLogger(__name__)
 
 IN_MEMORY_BYTES = 2**29  # smaller arrays are read whole, larger ones mapped
-COPIED_ROWS = 10_000  # at once
-PROGRESS = "counts.json"
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ def simulations(
         seed: Seed of the set.
 
     Raises:
-        ConfigError: `num_simulations` is not positive.
-        ValueError: Every simulation was non-finite or rejected.
+        ConfigError: `num_simulations` is not positive, or the simulator gives nothing usable.
+        StoreError: The set does not fit on the disk, or cannot be written or read.
     """
     require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
-    plan = Plan(task, task_config, split, num_simulations, seed)
+    plan = SimulationPlan(task, task_config, split, num_simulations, seed)
     artefact = store.get(
         "simulations",
         plan.description,
@@ -93,9 +94,25 @@ def simulations(
 
 
 def load_simulations(folder: Path) -> SimulationSet:
-    """Read a finished simulation set; large arrays are mapped, not read."""
-    facts = json.loads((folder / "manifest.json").read_text())["facts"]
-    return SimulationSet(theta=_load(folder / "theta.npy"), x=_load(folder / "x.npy"), **facts)
+    """Read a finished simulation set; large arrays are mapped, not read.
+
+    Raises:
+        CorruptArtefactError: The set was changed after it had been stored.
+    """
+    artefact = Artefact(folder, folder.name, created=False).verify("theta.npy", "x.npy")
+    theta, x = _load(folder / "theta.npy"), _load(folder / "x.npy")
+    facts = artefact.manifest["facts"]
+    try:
+        pairs = SimulationSet(theta, x, **facts)
+        rows = min(pairs.num_requested, pairs.num_accepted)
+    except TypeError as error:
+        raise CorruptArtefactError(f"{folder} has other facts than a simulation set.") from error
+    if not len(theta) == len(x) == rows:
+        raise CorruptArtefactError(
+            f"{folder} holds {len(theta)} rows of theta and {len(x)} of x, its manifest says "
+            f"{rows}: delete it and run again."
+        )
+    return pairs
 
 
 def _load(path: Path) -> Tensor:
@@ -104,58 +121,40 @@ def _load(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c" if large else None, allow_pickle=False))
 
 
-def _simulate(folder: Path, plan: Plan, stored: dict[int, Path]) -> dict[str, int]:
-    """Write theta.npy and x.npy, continuing after the last complete chunk."""
-    counts, size = _counts_of(folder), plan.num_simulations
-    if not counts.chunks:
-        _create(folder / "theta.npy", (size, plan.task.dim_theta))
-        _create(folder / "x.npy", (size, plan.task.dim_x))
-    else:
-        log.info("resuming an interrupted simulation after %d chunks", counts.chunks)
-    with progress_bar(plan, size) as bar:
-        while not _complete(counts, plan):
-            chunk, start = chunk_of(plan, counts.chunks, stored), counts.accepted
-            rows = min(len(chunk.x), size - start)
-            _put(folder / "theta.npy", start, chunk.theta[:rows])
-            _put(folder / "x.npy", start, chunk.x[:rows])
-            counts.add(chunk)
-            counts.check(plan)
-            _save_counts(folder, counts)
-            bar(counts)
-    (folder / PROGRESS).unlink()
-    return _finish(folder, plan, counts)
+def _simulate(folder: Path, plan: SimulationPlan, stored: dict[int, Path]) -> dict[str, int]:
+    """Write theta.npy and x.npy, from chunks that stay until both are complete."""
+    size = plan.num_simulations
+    require_space(folder, 4 * size * (plan.task.dim_theta + plan.task.dim_x))
+    numbers = count() if plan.num_chunks is None else range(plan.num_chunks)
+    counts, chunks = simulate_chunks(folder / PARTS, plan, numbers, size, stored)
+    rows = min(counts.accepted, size)
+    for name, dim in {"theta": plan.task.dim_theta, "x": plan.task.dim_x}.items():
+        write_atomically(folder / f"{name}.npy", partial(_join, chunks, name, (rows, dim)))
+    _report(plan, counts)
+    return {
+        "num_requested": size,
+        "num_simulated": counts.simulated,
+        "num_accepted": counts.accepted,
+        "num_dropped": counts.dropped,
+    }
 
 
-def _complete(counts: Counts, plan: Plan) -> bool:
-    if plan.num_chunks is None:
-        return counts.accepted >= plan.num_simulations
-    return counts.chunks == plan.num_chunks
+def _join(chunks: list[Path], name: str, shape: tuple[int, int], file: BinaryIO) -> None:
+    """Write an array of the chunks one after the other, cut off after the last row.
+
+    The file is written, not mapped: on a full disk that is an error instead of a signal.
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    left = shape[0]
+    for path in chunks:
+        block = read_part(path)[name][:left]
+        file.write(block.astype("<f4").tobytes())
+        left -= len(block)
 
 
-def _create(path: Path, shape: tuple[int, int]) -> None:
-    open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-
-
-def _put(path: Path, start: int, rows: Tensor) -> None:
-    """Write rows; the file is mapped for this only, so that memory does not grow with it."""
-    array = open_memmap(path, mode="r+")
-    array[start : start + len(rows)] = rows.numpy()
-    array.flush()
-
-
-def _counts_of(folder: Path) -> Counts:
-    path = folder / PROGRESS
-    return Counts(**json.loads(path.read_text())) if path.exists() else Counts()
-
-
-def _save_counts(folder: Path, counts: Counts) -> None:
-    temporary = folder / (PROGRESS + ".new")
-    temporary.write_text(json.dumps(asdict(counts)))
-    temporary.replace(folder / PROGRESS)
-
-
-def _finish(folder: Path, plan: Plan, counts: Counts) -> dict[str, int]:
-    """Cut the files off after the last pair, and report what became of the simulations."""
+def _report(plan: SimulationPlan, counts: Counts) -> None:
+    """Say what became of the simulations."""
     if counts.dropped:
         log.warning(
             "%d of %d simulations are non-finite: left out", counts.dropped, counts.simulated
@@ -165,22 +164,3 @@ def _finish(folder: Path, plan: Plan, counts: Counts) -> dict[str, int]:
         log.info(
             "accepted %d of %d simulations (%.1f %%)", counts.accepted, counts.simulated, share
         )
-    if counts.accepted < plan.num_simulations:
-        for name in ("theta.npy", "x.npy"):
-            _shorten(folder / name, counts.accepted)
-    return {
-        "num_requested": plan.num_simulations,
-        "num_simulated": counts.simulated,
-        "num_accepted": counts.accepted,
-        "num_dropped": counts.dropped,
-    }
-
-
-def _shorten(path: Path, rows: int) -> None:
-    """Keep the first rows of a file."""
-    temporary = path.with_name("kept_" + path.name)
-    _create(temporary, (rows, np.load(path, mmap_mode="r").shape[1]))
-    for start in range(0, rows, COPIED_ROWS):
-        block = np.load(path, mmap_mode="r")[start : min(start + COPIED_ROWS, rows)]
-        _put(temporary, start, torch.from_numpy(block.copy()))
-    temporary.replace(path)

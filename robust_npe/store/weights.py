@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import nn
+
+from robust_npe.files import open_plain, write_atomically
+from robust_npe.store.manifests import CorruptArtefactError
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -16,13 +19,22 @@ def save_weights(module: nn.Module, path: Path) -> None:
     tensors = {
         name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items()
     }
-    save_file(tensors, path)
+    write_atomically(path, save(tensors))
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module of the same architecture with stored weights.
 
     Raises:
+        CorruptArtefactError: There are NaN among them, so that every density would be NaN.
         RuntimeError: Names or shapes do not fit the module.
     """
-    module.load_state_dict({name: torch.as_tensor(t) for name, t in load_file(path).items()})
+    with open_plain(path, "file of weights") as file:
+        tensors = {name: torch.as_tensor(t) for name, t in load(file.read()).items()}
+    broken = [name for name, t in tensors.items() if t.isnan().any()]
+    if broken:
+        raise CorruptArtefactError(
+            f"{path} holds NaN in {len(broken)} of {len(tensors)} tensors (first: {broken[0]}). "
+            f"Delete {path.parent} and train again."
+        )
+    module.load_state_dict(tensors)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
+from robust_npe.checks import ConfigError, require
 from robust_npe.components import Component
 from robust_npe.random import draws_from
+from robust_npe.tasks.supports import vector_support
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,14 +61,18 @@ class Task(Component, ABC):
     @property
     def dim_theta(self) -> int:
         """Number of parameters D."""
-        return int(self.prior.event_shape[0])
+        shape = tuple(self.prior.event_shape)
+        require(len(shape) == 1, f"task {self.name}: event shape of its prior", shape, "(D,)")
+        return shape[0]
 
     @property
     def support(self) -> Constraint:
-        """Set of parameters with positive prior density."""
-        support = self.prior.support
-        assert isinstance(support, Constraint)
-        return support
+        """Set of parameters with positive prior density, in the form of `vector_support`."""
+        try:
+            support = cast(Constraint, self.prior.support)
+        except NotImplementedError as error:
+            raise ConfigError(f"task {self.name}: its prior does not define `support`.") from error
+        return vector_support(support, self.dim_theta, f"task {self.name}")
 
     @property
     def theta_names(self) -> list[str]:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Generator, Tensor, nn
 
-from robust_npe.checks import require
+from robust_npe.checks import ConfigError, require
+from robust_npe.files import plain_file
 from robust_npe.random import child, draws_from
 
 __all__ = ["load_decoder", "make_decoder", "save_decoder", "train_decoder"]
+
+MAX_BYTES = 2**28  # of a decoder's file; one for MNIST has half a megabyte
 
 
 def make_decoder(latent: int, hidden: int, pixels: int) -> nn.Sequential:
@@ -99,23 +102,20 @@ def load_decoder(path: str | Path) -> nn.Sequential:
     """Read a decoder that `save_decoder` wrote; no code in the file can be executed.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file does not hold a decoder.
+        ConfigError: If there is no such file, or it does not hold a decoder.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no decoder at {str(path)!r}: make one with scripts/train_decoder.py --out {path}"
-        )
+    with plain_file(path, "task.decoder", MAX_BYTES) as file:
+        content = file.read()
     try:
-        weights = load_file(path)
+        weights = load(content)
         latent, hidden = weights["0.weight"].shape[1], weights["0.weight"].shape[0]
         with torch.device("meta"):  # draws no initial weights
-            decoder = make_decoder(latent, hidden, len(weights["6.bias"]))
+            decoder = make_decoder(latent, hidden, weights["6.bias"].shape[0])
         decoder.load_state_dict(weights, assign=True)
     except (SafetensorError, KeyError, IndexError, RuntimeError) as error:
-        raise ValueError(
-            f"{str(path)!r} does not hold a decoder with three hidden layers as safetensors: "
-            f"{error}. Make one with scripts/train_decoder.py."
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"task.decoder={str(path)!r} does not hold a decoder with three hidden layers as "
+            f"safetensors ({reason}): make one with scripts/train_decoder.py."
         ) from error
-    return decoder.requires_grad_(False).eval()
+    return decoder.float().requires_grad_(False).eval()

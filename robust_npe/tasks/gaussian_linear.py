@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.tasks.base import Task
@@ -55,8 +56,8 @@ class GaussianLinear(Task):
         chi_mean = 2**0.5 * torch.exp(torch.lgamma(half + 0.5) - torch.lgamma(half))
         return self.noise_std * float(chi_mean)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Task.simulate`."""
         noise = torch.randn(theta.shape, generator=generator, dtype=torch.float64)
         return (self.slopes * theta.double() + self.noise_std * noise).float()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.tasks.base import Task
@@ -104,8 +105,8 @@ class LotkaVolterra(Task):
             lotka_volterra_system, self.initial, rates, duration, num_points, self.substeps
         ).flatten(-2)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Task.simulate`."""
         mean = self.solution(theta)
         noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
         return mean.add_(noise, alpha=self.noise_std).float()

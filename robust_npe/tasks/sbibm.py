@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.tasks import sbibm_dynamics as dynamics
@@ -95,8 +96,8 @@ class SBIBM(Task):
         """Expected L2 norm of the observation noise, for the tasks with Gaussian noise."""
         return self.model.noise_norm
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Task.simulate`."""
         return self.model.simulate(theta.double(), generator).float()
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, LogNormal
+from typing_extensions import override
 
 from robust_npe.tasks.lotka_volterra import lotka_volterra_system
 from robust_npe.tasks.noise import log_normal, lognormal_log_prob
@@ -30,8 +31,8 @@ class BenchmarkSIR(Model):
         self.x_names = [f"infected({self.days_between * i})" for i in range(self.dim_x)]
         self.domain = (torch.zeros(self.dim_x), torch.full((self.dim_x,), float(self.tests)))
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         fraction = self._fraction(theta)
         failed = ~torch.isfinite(fraction)
         count = torch.full_like(fraction, self.tests)
@@ -72,12 +73,12 @@ class BenchmarkLotkaVolterra(Model):
         self.x_names = [f"{who}({time:.1f})" for who in ("prey", "predator") for time in times]
         self.domain = (torch.zeros(self.dim_x), torch.full((self.dim_x,), torch.inf))
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         return log_normal(self._location(theta), self.noise_std, generator)
 
+    @override
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
-        """See `Model.log_likelihood`."""
         return lognormal_log_prob(x, self._location(theta), self.noise_std)
 
     def _location(self, theta: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, Uniform
 from torch.nn.functional import logsigmoid, softplus
+from typing_extensions import override
 
 from robust_npe.tasks.distractors import Distractors
 from robust_npe.tasks.noise import (
@@ -64,12 +65,12 @@ class BenchmarkGaussianLinear(Model):
     def __init__(self) -> None:
         self.prior = Independent(Normal(torch.zeros(10), self.noise_std * torch.ones(10)), 1)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         return theta + self.noise_std * _standard_normal(theta.shape, generator)
 
+    @override
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
-        """See `Model.log_likelihood`."""
         return normal_log_prob(x, theta, self.noise_std)
 
 
@@ -90,14 +91,14 @@ class BenchmarkGaussianMixture(Model):
     def __init__(self) -> None:
         self.prior = _box(10.0, 2)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         component = torch.randint(2, (len(theta), 1), generator=generator)
         scale = torch.tensor(self.scales, dtype=torch.float64)[component]
         return theta + scale * _standard_normal(theta.shape, generator)
 
+    @override
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
-        """See `Model.log_likelihood`."""
         wide, narrow = (normal_log_prob(x, theta, scale) for scale in self.scales)
         return torch.logaddexp(wide, narrow) - math.log(2)
 
@@ -111,8 +112,8 @@ class TwoMoons(Model):
     def __init__(self) -> None:
         self.prior = _box(1.0, 2)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         uniform = torch.rand(len(theta), generator=generator, dtype=torch.float64)
         angle = math.pi * (uniform - 0.5)
         radius = self.radius + self.radius_std * _standard_normal(angle.shape, generator)
@@ -143,16 +144,16 @@ class SLCP(Model):
     def __init__(self) -> None:
         self.prior = _box(3.0, 5)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         first, cross, second = self._cholesky(theta)
         noise = _standard_normal((len(theta), 4, 2), generator)
         x = theta[:, 0, None] + first[:, None] * noise[..., 0]
         y = theta[:, 1, None] + cross[:, None] * noise[..., 0] + second[:, None] * noise[..., 1]
         return torch.stack((x, y), dim=-1).flatten(1)
 
+    @override
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
-        """See `Model.log_likelihood`."""
         first, cross, second = (part[..., None] for part in self._cholesky(theta))
         points = x.unflatten(-1, (4, 2))
         u = (points[..., 0] - theta[..., 0, None]) / first
@@ -181,8 +182,8 @@ class SLCPDistractors(SLCP):
         self.order = torch.from_numpy(numbers.permutation(self.dim_x))
         self.informative = self.order.argsort()[:8]
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         x = super().simulate(theta, generator)
         noise = self.noise.sample(len(theta), generator)
         return torch.cat((x, noise), dim=1)[:, self.order]
@@ -210,8 +211,8 @@ class BernoulliGLMRaw(Model):
         self.prior = MultivariateNormal(torch.zeros(10), precision_matrix=_smooth_precision(9))
         self.domain = (torch.zeros(self.dim_x), torch.ones(self.dim_x))
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         probability = torch.sigmoid(theta @ self.design.T)
         uniform = torch.rand(probability.shape, generator=generator, dtype=torch.float64)
         return (uniform < probability).double()
@@ -232,8 +233,8 @@ class BernoulliGLM(BernoulliGLMRaw):
         smallest = self.design.clamp(max=0).sum(0).float()
         self.domain = (smallest, self.design.clamp(min=0).sum(0).float())
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Model.simulate`."""
         return super().simulate(theta, generator) @ self.design
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:

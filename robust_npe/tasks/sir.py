@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.tasks.base import Task
@@ -111,8 +112,8 @@ class SIR(Task):
             ..., 1, :
         ]
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Task.simulate`."""
         location = torch.log(self.solution(theta) + self.offset)
         return log_normal(location, self.noise_std, generator).float()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, LogNormal
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.tasks.base import Task
@@ -79,8 +80,8 @@ class SpatialSIR(Task):
         """A test result lies between 0 and 1."""
         return torch.zeros(self.dim_x), torch.ones(self.dim_x)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Task.simulate`."""
         x = torch.empty(len(theta), self.dim_x)
         for rows, out in zip(theta.split(BLOCK), x.split(BLOCK), strict=True):
             infected = self.epidemic(rows, generator).flatten(1)

@@ -15,6 +15,7 @@ from torch.distributions import (
     Normal,
     constraints,
 )
+from typing_extensions import override
 
 from robust_npe.tasks.base import Task
 
@@ -85,8 +86,8 @@ class Toy(Task):
         marginal = self.prior.log_prob(theta.double())
         return torch.where(inside, joint - marginal, -torch.inf)
 
+    @override
     def true_posterior(self, x: Tensor) -> MixtureSameFamily:
-        """See `Task.true_posterior`."""
         return _posterior(x)
 
     def plot(self, axes: Axes, x: Tensor, **style: Any) -> None:

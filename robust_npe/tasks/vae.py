@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.tasks.base import Task
@@ -41,7 +42,7 @@ class VAE(Task):
     name = "vae"
     embedding = "mlp"
 
-    def __init__(self, decoder: str | Path | None = None, noise_std: float = 0.05) -> None:
+    def __init__(self, decoder: Path | None = None, noise_std: float = 0.05) -> None:
         require(noise_std > 0, "task.noise_std", noise_std, "positive")
         self.decoder = load_decoder(decoder or DEFAULT_DECODER)
         weights = list(self.decoder.parameters())
@@ -61,8 +62,8 @@ class VAE(Task):
         """Expected L2 norm of the pixel noise."""
         return gaussian_norm(self.noise_std, self.dim_x)
 
+    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        """See `Task.simulate`."""
         with torch.no_grad():
             mean = self.decoder(theta)
         return mean + self.noise_std * torch.randn(mean.shape, generator=generator)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,3 +46,14 @@ class WeightAverage:
         decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
         torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
         self._updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averaged weights, not copied, and the number of updates."""
+        weights = {} if self.decay is None else self.estimator.state_dict()
+        return {"estimator": weights, "updates": self._updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        if self.decay is not None:
+            self.estimator.load_state_dict(state["estimator"])
+        self._updates = state["updates"]

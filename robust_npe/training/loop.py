@@ -6,89 +6,27 @@ import logging
 import math
 import statistics
 import sys
-from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 from tqdm import tqdm
 
-from robust_npe.checks import require
-from robust_npe.defenses import Defense
+from robust_npe.defenses import Batch, Defense
 from robust_npe.estimators import Estimator
-from robust_npe.random import child
-from robust_npe.training.average import WeightAverage
+from robust_npe.training.data import Pairs, usable_pairs
+from robust_npe.training.settings import TrainingSettings
+from robust_npe.training.state import History, TrainingState
 
-__all__ = ["History", "TrainingSettings", "train"]
+__all__ = ["run_epoch", "train"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class TrainingSettings:
-    """How to train; the defaults are the published settings where those exist.
-
-    Attributes:
-        batch_size: Pairs per step.
-        learning_rate: Learning rate of Adam.
-        max_epochs: Training stops at the latest here.
-        min_epochs: Training does not stop before.
-        patience: Epochs without improvement on the validation set before stopping.
-        clip_norm: Norm at which the gradient is clipped.
-        decay_patience: Epochs without improvement before the learning rate is halved; None for a
-            constant learning rate (published).
-        weight_average: Decay per step of a moving average of the weights, which is what is
-            validated and kept: it has less gradient noise than the weights themselves, and saves
-            waiting for a smaller learning rate. None keeps the weights (published).
-    """
-
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    max_epochs: int = 300
-    min_epochs: int = 5
-    patience: int = 10
-    clip_norm: float = 75.0
-    decay_patience: int | None = 5
-    weight_average: float | None = 0.99
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("batch_size", "learning_rate", "max_epochs", "patience", "clip_norm"):
-            value = getattr(self, name)
-            require(value > 0, f"training.{name}", value, "a positive number")
-        decay = self.decay_patience
-        require(decay is None or decay > 0, "training.decay_patience", decay, "positive or null")
-        average = self.weight_average
-        in_range = average is None or 0 < average < 1
-        require(in_range, "training.weight_average", average, "between 0 and 1, or null")
-
-
-@dataclass
-class History:
-    """What happened during training.
-
-    Attributes:
-        train_loss: Mean training loss of each epoch.
-        validation_loss: Objective on the validation set after each epoch.
-        best_epoch: Epoch (from 0) whose weights were kept.
-        diverged: A loss or its gradient became non-finite; training stopped there.
-    """
-
-    train_loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    best_epoch: int = -1
-    diverged: bool = False
-
-    @property
-    def epochs_since_best(self) -> int:
-        """Number of epochs without improvement."""
-        return len(self.validation_loss) - 1 - self.best_epoch
 
 
 def train(
     estimator: Estimator,
     defense: Defense,
-    pairs: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
+    pairs: Pairs,
+    validation: Pairs,
     settings: TrainingSettings,
     generator: Generator,
 ) -> History:
@@ -97,65 +35,69 @@ def train(
     Args:
         estimator: A fresh estimator; its standardisation is fitted here.
         defense: The training objective.
-        pairs: Parameters `(N, D)` and observations `(N, Dx)`.
+        pairs: Parameters `(N, D)` and observations `(N, Dx)`; those that are not finite are left
+            out, with a warning.
         validation: As `pairs`; decides about stopping.
         settings: How to train.
         generator: Source of randomness.
 
     Raises:
+        ConfigError: Pairs of wrong shape, without finite ones, or outside of the prior's support.
         FloatingPointError: The very first epoch gave no finite validation loss.
     """
-    theta, x = pairs
-    estimator.fit_standardization(theta, x)
-    defense.setup(theta, x)
-    optimizer = torch.optim.Adam(estimator.parameters(), lr=settings.learning_rate, fused=True)
-    kept = WeightAverage(estimator, settings.weight_average)
-    history, best_weights = History(), _copy(estimator)
-    validation_state = child(generator).get_state()
+    pairs = usable_pairs(estimator, pairs, "training")
+    validation = usable_pairs(estimator, validation, "validation")
+    state = TrainingState(estimator, defense, pairs, settings, generator)
+    with tqdm(total=settings.max_epochs, desc="train", disable=not sys.stderr.isatty()) as progress:
+        while not _is_finished(state, settings):
+            run_epoch(state, pairs, validation, settings)
+            best = min(state.history.validation_loss, default=math.nan)
+            progress.set_postfix(best=f"{best:.3f}", refresh=False)
+            progress.update()
+    estimator.load_state_dict(state.best_weights)
+    if state.history.diverged:
+        _report_divergence(state.history, defense)
+    return state.history
 
-    epochs = tqdm(range(settings.max_epochs), desc="train", disable=not sys.stderr.isatty())
-    for epoch in epochs:
-        losses = []
-        order = torch.randperm(len(x), generator=generator).to(x.device)
-        for batch in order.split(settings.batch_size):
-            rows = theta.index_select(0, batch), x.index_select(0, batch)
-            defense.select(batch)
-            loss = defense.loss(estimator, *rows, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            norm = _clip_gradient(estimator, settings.clip_norm)
-            losses.append(float(loss.detach()))
-            history.diverged = not math.isfinite(losses[-1] + norm)
-            if history.diverged:  # before the step, which would make the weights useless
-                break
-            optimizer.step()
-            kept.update()
-        history.train_loss.append(statistics.fmean(losses))
-        if not history.diverged:
-            value = _validate(kept.estimator, defense, validation, validation_state)
-            history.validation_loss.append(value)
-            history.diverged = not math.isfinite(value)
+
+def run_epoch(
+    state: TrainingState, pairs: Pairs, validation: Pairs, settings: TrainingSettings
+) -> None:
+    """Go through all pairs once, in a new order, and validate; arguments as for `train`."""
+    theta, x = pairs
+    history, losses, epoch = state.history, [], state.epoch
+    order = torch.randperm(len(x), generator=state.generator).to(x.device)
+    for index in order.split(settings.batch_size):
+        batch = Batch(theta.index_select(0, index), x.index_select(0, index), index, epoch)
+        losses.append(_step(state, batch, settings.clip_norm))
         if history.diverged:
             break
-        if history.validation_loss[-1] < min(history.validation_loss[:-1], default=math.inf):
-            history.best_epoch = epoch
-            best_weights = _copy(kept.estimator)
-        idle = history.epochs_since_best
-        if settings.decay_patience and idle and idle % settings.decay_patience == 0:
-            for group in optimizer.param_groups:
-                group["lr"] /= 2
-        epochs.set_postfix(loss=f"{history.validation_loss[-1]:.3f}", refresh=False)
-        if epoch + 1 >= settings.min_epochs and idle >= settings.patience:
-            break
-
-    estimator.load_state_dict(best_weights)
+    history.train_loss.append(statistics.fmean(losses))
+    if not history.diverged:
+        history.validation_loss.append(_validate(state, Batch(*validation)))
+        history.diverged = not math.isfinite(history.validation_loss[-1])
     if history.diverged:
-        _report_divergence(history, defense)
-    return history
+        return
+    if history.validation_loss[-1] < min(history.validation_loss[:-1], default=math.inf):
+        history.best_epoch = epoch
+        state.keep_weights()
+    idle = history.epochs_since_best
+    if settings.decay_patience and idle and idle % settings.decay_patience == 0:
+        state.learning_rate /= 2
 
 
-def _copy(estimator: Estimator) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in estimator.state_dict().items()}
+def _step(state: TrainingState, batch: Batch, clip_norm: float) -> float:
+    """Take one step unless that would make the weights useless, and return the loss."""
+    loss = state.defense.loss(state.estimator, batch, state.generator)
+    state.optimizer.zero_grad()
+    loss.backward()
+    norm = _clip_gradient(state.estimator, clip_norm)
+    value = float(loss.detach())
+    state.history.diverged = not math.isfinite(value + norm)
+    if not state.history.diverged:
+        state.optimizer.step()
+        state.average.update()
+    return value
 
 
 def _clip_gradient(estimator: Estimator, max_norm: float) -> float:
@@ -167,27 +109,34 @@ def _clip_gradient(estimator: Estimator, max_norm: float) -> float:
     return norm
 
 
-def _validate(
-    estimator: Estimator, defense: Defense, validation: tuple[Tensor, Tensor], state: Tensor
-) -> float:
+@torch.no_grad()
+def _validate(state: TrainingState, batch: Batch) -> float:
     """Objective on the validation set, with the same random numbers every time."""
     generator = Generator()
-    generator.set_state(state)
-    with torch.no_grad():
-        return float(defense.validation_loss(estimator, *validation, generator))
+    generator.set_state(state.validation_stream)
+    return float(state.defense.validation_loss(state.average.estimator, batch, generator))
+
+
+def _is_finished(state: TrainingState, settings: TrainingSettings) -> bool:
+    history, epoch = state.history, state.epoch
+    idle = epoch >= settings.min_epochs and history.epochs_since_best >= settings.patience
+    return history.diverged or epoch >= settings.max_epochs or idle
 
 
 def _report_divergence(history: History, defense: Defense) -> None:
     epoch = len(history.train_loss) - 1
+    beta, advice = "", "Try a smaller training.learning_rate"
+    if defense.beta:
+        beta, advice = f", beta {defense.beta:g}", f"{advice} or beta"
     if history.best_epoch < 0:
         raise FloatingPointError(
             f"The loss became non-finite in epoch {epoch}, before any usable weights existed "
-            f"(defense {defense.name}, beta {defense.beta}). Try a smaller beta or "
-            "training.learning_rate."
+            f"(defense {defense.name}{beta}). {advice}."
         )
     log.error(
         "The loss became non-finite in epoch %d; training stopped and the weights of epoch %d "
-        "were restored. Try a smaller beta or training.learning_rate.",
+        "were restored. %s.",
         epoch,
         history.best_epoch,
+        advice,
     )

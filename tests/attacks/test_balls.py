@@ -165,10 +165,45 @@ def test_ball_of_radius_zero_is_a_point(norm):
         assert torch.equal(result, torch.zeros(5, 2))
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_radius_for_each_row(norm, scaled):
+    radii = torch.tensor([0.0, 0.3, 2.0, 0.0, 1e3], dtype=torch.float64)
+    scale = torch.linspace(0.5, 2, 4) if scaled else None
+    domain = torch.full((4,), -2.0), torch.full((4,), 2.0)
+    x, vectors = (torch.randn(5, 4, generator=stream(i)) * 3 for i in range(2))
+    vectors[2] *= 0.01  # inside of its ball
+    rows = make_ball(norm, radii, scale, domain)
+    single = [make_ball(norm, float(r), scale, domain) for r in radii]
+
+    def one_by_one(function):
+        return torch.cat([function(ball, slice(i, i + 1)) for i, ball in enumerate(single)])
+
+    unit = make_ball(norm, 1.0, scale).sample(vectors, stream(2))
+    for got, expected in (
+        (rows.project(vectors), one_by_one(lambda b, i: b.project(vectors[i]))),
+        (rows.steepest_step(vectors), one_by_one(lambda b, i: b.steepest_step(vectors[i]))),
+        (rows.norm(vectors), one_by_one(lambda b, i: b.norm(vectors[i]))),
+        (rows.feasible(x, vectors), one_by_one(lambda b, i: b.feasible(x[i], vectors[i]))),
+        (rows.sample(vectors, stream(2)), radii.float().unsqueeze(-1) * unit),
+    ):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, expected)
+    assert (rows.project(vectors)[[0, 3]] == 0).all()
+    assert (rows.steepest_step(vectors)[[0, 3]] == 0).all()
+
+
+def test_feasible_clips_to_the_box_without_leaving_the_ball():
+    ball = L2(1.0, domain=(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0])))
+    x = torch.tensor([[0.5, 0.5], [1.5, 0.5]])  # the second one lies outside of the box
+    far = ball.feasible(x, x + torch.tensor([[30.0, 40.0], [3.0, 0.0]]))
+    torch.testing.assert_close(far, torch.tensor([[1.0, 1.0], [1.5, 0.5]]))
+
+
 def test_names_and_radii_are_checked():
     assert [type(make_ball(n, 1.0)) for n in NORMS] == [L1, L2, Linf]
     with pytest.raises(ValueError, match="l1, l2, linf"):
         make_ball("l3", 1.0)
-    for radius in (-0.1, math.nan):
+    for radius in (-0.1, math.nan, math.inf, torch.tensor([1.0, -0.1]), torch.ones(2, 1)):
         with pytest.raises(ValueError, match="radius"):
             L2(radius)

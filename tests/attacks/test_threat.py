@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robust_npe.attacks import L1, L2, Linf, ThreatModel, data_domain, std_unit
+from robust_npe.attacks.threat import dominant_feature
 from robust_npe.checks import ConfigError
 from robust_npe.tasks import SIR
 from tests.helpers import linear_task, pairs
@@ -57,9 +58,11 @@ def test_norms(task, x, norm, kind):
 
 def test_boxes(task, x):
     assert ThreatModel(domain="none").box(task, x) is None
+    assert ThreatModel(domain="none").ball(1.0, task, x).domain is None
     assert ThreatModel(domain="task").box(task, x) is None  # this task knows no limits
     for got, expected in zip(ThreatModel().box(task, x), data_domain(x), strict=True):
         assert torch.equal(got, expected)
+    assert ThreatModel().ball(1.0, task, x).domain[1][0] == x.max()
     sir = SIR()
     box = ThreatModel(domain="task").box(sir, torch.ones(3, sir.dim_x))
     for got, expected in zip(box, sir.domain, strict=True):
@@ -71,6 +74,17 @@ def test_boxes(task, x):
 def test_settings_are_checked(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         ThreatModel(**wrong)
+
+
+@pytest.mark.parametrize("unit", ["std", "absolute", "noise", "feature"])
+def test_a_radius_for_each_observation(task, x, unit):
+    epsilon = torch.tensor([0.0, 0.5, 2.0])
+    threat = ThreatModel("linf", unit)
+    rows = threat.ball(epsilon, task, x).steepest_step(torch.ones(3, 2))
+    single = [threat.ball(float(e), task, x).steepest_step(torch.ones(1, 2)) for e in epsilon]
+    torch.testing.assert_close(rows, torch.cat(single))
+    with pytest.raises(ConfigError, match="epsilon"):
+        threat.ball(torch.tensor([1.0, -1.0]), task, x)
 
 
 def test_a_task_without_known_noise_has_no_noise_unit(task, x):
@@ -89,3 +103,51 @@ def test_a_task_without_known_noise_has_no_noise_unit(task, x):
 def test_negative_epsilon_is_named(task, x):
     with pytest.raises(ConfigError, match="epsilon"):
         ThreatModel().ball(-1.0, task, x)
+
+
+def test_share_of_a_feature_by_hand():
+    # about the lower median, 0, of the means 0, 0, 3: variances 4, 4, 1 and an offset of 3
+    x = torch.tensor([[-2.0, 2.0, 2.0], [0.0, 0.0, 3.0], [2.0, -2.0, 4.0]])
+    assert dominant_feature(x) == (2, pytest.approx(10 / 18))
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "told"),
+    [((1.0, 1e6), 0.0, True), ((1.0, 1.0), 1e6, True), ((1.0, 1.0), 0.0, False)],
+)
+def test_one_feature_that_sets_the_radius_of_all_is_named(task, caplog, scale, offset, told):
+    x = pairs(task, 50)[1] * torch.tensor(scale) + torch.tensor([0.0, offset])
+    ThreatModel(epsilon_unit="std").warn(x)
+    assert len(caplog.records) == told
+    assert ("feature 1 carries 100.0 %" in caplog.text) == told
+    assert ("use epsilon_unit=feature" in caplog.text) == told
+    caplog.clear()
+    ThreatModel(epsilon_unit="feature").warn(x)
+    ThreatModel(epsilon_unit="std").warn(x[:1])  # no spread over observations to compare
+    assert not caplog.records
+
+
+def test_feature_unit_needs_two_observations(task, x):
+    threat = ThreatModel(epsilon_unit="feature")
+    with pytest.raises(ConfigError, match="at least two") as error:
+        threat.ball(1.0, task, x[:1])
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="at least two"):
+        threat.check(task, 1)
+    threat.check(task, 2)
+
+
+def test_feature_unit_does_not_depend_on_the_unit_of_x(task, x):
+    tiny = x * torch.tensor([1e-15, 1.0])
+    ball = ThreatModel("linf", "feature", "none").ball(0.5, task, tiny)
+    torch.testing.assert_close(
+        ball.steepest_step(torch.ones(1, 2))[0] / tiny.std(0), torch.full((2,), 0.5)
+    )
+
+
+def test_constant_features_are_not_moved(task, x):
+    x = torch.stack((x[:, 0], torch.zeros(len(x))), dim=1)
+    ball = ThreatModel("l2", "feature").ball(0.5, task, x)
+    moved = ball.feasible(x, x + 1)
+    assert moved.isfinite().all()
+    assert float((moved - x)[:, 1].abs().max()) < 1e-30

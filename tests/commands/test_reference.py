@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -47,19 +49,13 @@ def test_clean_and_attacked_observations_are_computed_once(tmp_path, monkeypatch
 
 
 def test_attacked_observations_are_those_of_train(tmp_path, monkeypatch):
-    seen = {}
-    whole = evaluation.attacked
-
-    def spy(experiment, trained, theta, x, epsilon):
-        seen["x_adv"] = whole(experiment, trained, theta, x, epsilon)
-        return seen["x_adv"]
-
-    monkeypatch.setattr(evaluation, "attacked", spy)
     overrides = (*SMOKE[:3], "epsilon=0.5", "plots=false", f"output_dir={tmp_path}")
     train.main(composed(*overrides))
+    (stored,) = tmp_path.glob("store/attacks/*/x_adv.npy")
+    monkeypatch.setattr(evaluation, "_search", None)  # calling it would fail
     result = run(tmp_path, "epsilon=0.5")
     x_adv = np.load(result.folders[0] / "x.npy")
-    np.testing.assert_array_equal(x_adv, seen["x_adv"][:2].numpy())
+    np.testing.assert_array_equal(x_adv, np.load(stored)[:2])
 
 
 def test_closed_form_needs_no_training(tmp_path):
@@ -90,6 +86,37 @@ def test_interrupted_command_continues(tmp_path, monkeypatch):
     assert len(result.table) == 2
     names = {p.name for p in result.folders[0].iterdir()}
     assert names == {"manifest.json", "samples.npy", "table.csv", "x.npy"}
+
+
+@pytest.mark.parametrize("name", ["unlink", "rmdir"])
+def test_killed_between_its_last_steps_continues(tmp_path, monkeypatch, name):
+    whole = getattr(os, name)
+
+    def killed(path, **options):
+        if str(path) == "observation_1.npz" or Path(path).match("references/*/parts"):
+            raise KeyboardInterrupt
+        whole(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    monkeypatch.setattr(reference, "reference_posterior", None)  # calling it would fail
+    result = run(tmp_path)
+    names = {p.name for p in result.folders[0].iterdir()}
+    assert names == {"manifest.json", "samples.npy", "table.csv", "x.npy"}
+    assert np.load(result.folders[0] / "samples.npy").shape == (2, 500, 10)
+
+
+def test_damaged_references_are_made_again(tmp_path, caplog):
+    first = run(tmp_path)
+    path = first.folders[0] / "samples.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8] + b"01234567")
+    again = run(tmp_path)
+    assert again.folders == first.folders
+    assert path.read_bytes() == whole
+    assert "set aside" in caplog.text
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sbibm") is None, reason="needs the extra sbibm")

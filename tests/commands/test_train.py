@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
-from robust_npe.commands import attack, collect, simulate, train
+from robust_npe.checks import ConfigError
+from robust_npe.commands import attack, collect, evaluation, simulate, train
 from robust_npe.store import read_table
+from robust_npe.tasks import GaussianLinear
 from tests.test_config import composed
 
 SMOKE = ("scale=smoke", "num_simulations=256", "training.max_epochs=1", "epsilon=[0.1,1]")
@@ -28,6 +31,16 @@ def test_writes_tables_and_plots(run):
     assert all(name in result.text for name in ("results.csv", "tolerance.png", "NLL"))
 
 
+def test_draws_only_what_was_measured(run, caplog):
+    output, _ = run
+    caplog.set_level("INFO")
+    words = ("epsilon=0", "metric=[nll,divergence]", f"output_dir={output}")
+    result = train.main(composed(*SMOKE, *words))
+    assert not {name for name in files(result) if name.endswith(".png")}
+    assert "no tolerance.png: there are no rows with metric kl_forward at a radius" in caplog.text
+    assert "no coverage.png: there are no rows with metric coverage" in caplog.text
+
+
 def test_table_holds_the_promised_numbers(run):
     _, result = run
     table = result.table
@@ -35,7 +48,13 @@ def test_table_holds_the_promised_numbers(run):
     clean, attacked = table[table.attack == "none"], table[table.attack == "pgd"]
     assert {"nll", "coverage", "error", "training"} <= set(clean.metric)
     sensitivity = {"kl_forward", "kl_reverse", "legitimate_movement", "error", "nll", "coverage"}
-    assert set(attacked.metric) == sensitivity
+    assert set(attacked.metric) == {*sensitivity, "attack"}
+    blind = attacked[attacked.metric == "attack"]
+    assert list(blind.statistic) == ["zero_gradient_fraction"] * 2  # one for each radius
+    assert blind.value.between(0, 0.5).all()
+    assert set(attacked.attack_settings) == {""}  # all are defaults
+    assert set(attacked.domain) == {"data"}
+    assert set(clean.attack_settings) == set(clean.domain) == {""}
     assert (attacked.norm == "l2").all()
     assert (attacked.objective == "kl_forward").all()
     assert table.value.notna().all()
@@ -86,8 +105,11 @@ def test_stored_estimator_gives_the_same_bytes_as_a_fresh_one(run, tmp_path):
 def test_sweep_over_epsilon_trains_once(run, monkeypatch):
     output, _ = run
     monkeypatch.setattr("robust_npe.commands.experiment.train", None)
-    result = train.main(composed(*SMOKE[:3], "epsilon=0.5", "plots=false", f"output_dir={output}"))
+    overrides = ("epsilon=0.5", "plots=false", "attack.steps=20", "domain=none")
+    result = train.main(composed(*SMOKE[:3], *overrides, f"output_dir={output}"))
     assert set(result.table.epsilon) == {0.0, 0.5}
+    assert set(result.table.attack_settings) == {"", "steps=20"}
+    assert set(result.table.domain) == {"", "none"}
     assert "tolerance.png" not in files(result)
 
 
@@ -106,6 +128,77 @@ def test_every_defense_runs(defense, tmp_path):
     assert (result.table.defense == defense).all()
     assert result.table.beta.notna().all() == (defense in ("fim", "trades"))
     assert result.table.defense_epsilon.notna().all() == (defense != "fim")
+    (manifest,) = tmp_path.glob("store/estimators/*/manifest.json")
+    facts = json.loads(manifest.read_text())["facts"]["defense"]
+    if defense == "fim":  # as for estimators without compiled scores
+        assert facts == {"num_samples": 1, "rows": 256, "every": 8, "weight": 1.0}
+    else:
+        assert facts["radius"] > 0
+
+
+def test_evaluation_continues_after_the_last_radius(run, tmp_path, monkeypatch):
+    output, result = run
+    shutil.copytree(output / "store" / "estimators", tmp_path / "store" / "estimators")
+    measure, measured = evaluation._measure, []
+
+    def interrupted(experiment, trained, epsilon):
+        measured.append(epsilon)
+        if measured == [None, 0.1, 1.0]:
+            raise KeyboardInterrupt
+        return measure(experiment, trained, epsilon)
+
+    monkeypatch.setattr(evaluation, "_measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(composed(*SMOKE, f"output_dir={tmp_path}"))
+    again = train.main(composed(*SMOKE, f"output_dir={tmp_path}"))
+    assert measured == [None, 0.1, 1.0, 1.0]
+    for name in ("results.csv", "observations.csv"):
+        assert (again.folder / name).read_bytes() == (result.folder / name).read_bytes()
+
+
+def test_another_metric_attacks_nothing_again(run, monkeypatch):
+    output, _ = run
+    monkeypatch.setattr(evaluation, "_search", None)  # calling it would fail
+    overrides = (*SMOKE, "metric=[nll]", "plots=false", f"output_dir={output}")
+    assert set(train.main(composed(*overrides)).table.metric) == {"training", "nll", "attack"}
+
+
+def test_another_number_of_steps_is_another_row(run):
+    output, result = run
+    overrides = (*SMOKE[:3], "epsilon=1", "attack.steps=5", "plots=false", f"output_dir={output}")
+    table = train.main(composed(*overrides)).table
+    attacked = table[table.attack == "pgd"]
+    assert set(attacked.attack_settings) == {"steps=5"}
+    assert set(attacked.domain) == {"data"}
+    assert set(result.table.attack_settings) == {""}
+
+
+def test_a_run_elsewhere_is_attacked_with_its_own_store_and_sizes(run, tmp_path, monkeypatch):
+    _, result = run
+    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    monkeypatch.setattr("robust_npe.store.chunks.SimulationPlan.simulate", None)
+    words = (f"run={result.folder}", "attack=noise", "epsilon=1", f"output_dir={tmp_path}")
+    table = attack.main(composed(*words, command="attack")).table
+    assert (tmp_path / "runs").is_dir()
+    kept = table[(table.attack == "none") & (table.metric != "training")]
+    before = result.table[(result.table.attack == "none") & (result.table.metric != "training")]
+    assert kept.value.tolist() == before.value.tolist()
+
+
+def test_a_run_without_its_estimator_is_refused(run, tmp_path):
+    _, result = run
+    shutil.copytree(result.folder, tmp_path / "runs" / result.folder.name)
+    words = (f"run={result.folder.name}", "attack=noise", f"output_dir={tmp_path}")
+    with pytest.raises(ConfigError, match=r"its estimator .* is not in"):
+        attack.main(composed(*words, command="attack"))
+
+
+def test_a_run_of_other_code_is_refused(run, monkeypatch):
+    output, result = run
+    monkeypatch.setattr(GaussianLinear, "version", 99)
+    words = (f"run={result.folder.name}", "attack=noise", f"output_dir={output}")
+    with pytest.raises(ConfigError, match="made with other code, files or settings"):
+        attack.main(composed(*words, command="attack"))
 
 
 def test_another_attack_on_a_stored_run(run, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from robust_npe.antithetic import antithetic
 from robust_npe.attacks import PGD, data_domain, std_unit
 from robust_npe.checks import ConfigError
-from robust_npe.defenses import TRADES, AdversarialTraining, NoiseAugmentation
+from robust_npe.defenses import TRADES, AdversarialTraining, Batch, NoiseAugmentation
 from robust_npe.estimators import MAF, DiagonalGaussian
 from robust_npe.random import child, draws_from, stream
 from tests.helpers import make_estimator, observations, prior_draws
@@ -30,8 +30,16 @@ def data():
 
 
 def set_up(defense, data):
-    defense.setup(*data)
+    defense.setup(gaussian(), *data)
     return defense
+
+
+def perturbed(defense, estimator, data, seed=0):
+    return defense.perturb(estimator, Batch(*data), stream(seed))
+
+
+def loss_of(defense, estimator, data, seed=0):
+    return defense.loss(estimator, Batch(*data), stream(seed))
 
 
 def log_density(mean, log_std, z):
@@ -79,9 +87,9 @@ def distance(a, b):
 def test_trades_gradient_is_that_of_the_written_out_loss(direction, data):
     estimator, beta = gaussian(), 0.7
     defense = set_up(TRADES(beta, epsilon=0.5, divergence=direction, steps=5), data)
-    x_adv = defense.perturb(estimator, *data, stream(0))
+    x_adv = perturbed(defense, estimator, data)
     expected = by_hand(estimator, *data, x_adv, beta, direction)
-    loss = defense.loss(estimator, *data, stream(0))
+    loss = loss_of(defense, estimator, data)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     got = [p.grad.clone() for p in estimator.parameters()]
@@ -97,9 +105,9 @@ def test_trades_gradient_is_that_of_the_written_out_loss(direction, data):
 def test_adversarial_training_gradient_is_that_of_the_written_out_loss(data):
     estimator, (theta, x) = gaussian(), data
     defense = set_up(AdversarialTraining(0.5, steps=5), data)
-    x_adv = defense.perturb(estimator, theta, x, stream(0))
+    x_adv = perturbed(defense, estimator, data)
     expected = by_hand(estimator, theta, x_adv, x_adv)
-    loss = defense.loss(estimator, theta, x, stream(0))
+    loss = loss_of(defense, estimator, data)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     got = [p.grad.clone() for p in estimator.parameters()]
@@ -112,9 +120,9 @@ def test_adversarial_training_gradient_is_that_of_the_written_out_loss(data):
 def test_trades_of_a_flow_samples_the_divergence_with_attached_theta(data):
     estimator, (theta, x) = flow(), data
     defense = set_up(TRADES(0.7, epsilon=0.5, steps=3, num_samples=4), data)
-    loss = defense.loss(estimator, theta, x, stream(0))
+    loss = loss_of(defense, estimator, data)
     generator = stream(0)
-    x_adv = defense.perturb(estimator, theta, x, generator)
+    x_adv = defense.perturb(estimator, Batch(theta, x), generator)
     with draws_from(child(generator)):
         samples = antithetic(estimator(x)).rsample((4,))
     divergence = estimator(x).log_prob(samples) - estimator(x_adv).log_prob(samples)
@@ -127,12 +135,11 @@ def test_trades_of_a_flow_samples_the_divergence_with_attached_theta(data):
 @pytest.mark.parametrize("kind", [TRADES, AdversarialTraining, NoiseAugmentation])
 def test_perturbations_fill_the_ball_and_never_leave_it(kind, norm, data):
     theta, x = data
-    defense = kind(epsilon=0.5, norm=norm)
-    defense.setup(theta, x)
+    defense = set_up(kind(epsilon=0.5, norm=norm), data)
     radius = 0.5 * std_unit(x)
-    assert defense.attack.ball.radius == pytest.approx(radius)
+    assert defense.facts() == {"radius": pytest.approx(radius)}
     batch = slice(0, 20)  # the radius is that of the training data, not of the batch
-    x_adv = defense.perturb(gaussian(), theta[batch], x[batch], stream(0))
+    x_adv = perturbed(defense, gaussian(), (theta[batch], x[batch]))
     order = {"l1": 1, "l2": 2, "linf": math.inf}[norm]
     norms = torch.linalg.vector_norm(x_adv - x[batch], ord=order, dim=-1)
     assert float(norms.max()) <= radius * (1 + 1e-4)
@@ -150,7 +157,7 @@ def test_inner_attack_has_the_published_settings(kind, data):
     assert isinstance(attack, PGD)
     assert (attack.steps, attack.schedule, attack.select) == (7, "constant", "last")
     # the step is in units of std, as epsilon is, not a share of the radius
-    assert attack.step_size * attack.ball.radius == pytest.approx(0.1 * std_unit(data[1]))
+    assert attack.step_size * defense.ball.radius == pytest.approx(0.1 * std_unit(data[1]))
     assert set_up(kind(epsilon=0.05, step_size=0.1), data).attack.step_size == 1.0
     expected = "nll" if kind is AdversarialTraining else "kl_forward"
     assert attack.objective.name == expected
@@ -158,15 +165,15 @@ def test_inner_attack_has_the_published_settings(kind, data):
 
 def test_inner_attacks_find_worse_places_than_noise(data):
     estimator, (theta, x) = flow(), data
-    noise = set_up(NoiseAugmentation(0.5), data).perturb(estimator, theta, x, stream(0))
+    noise = perturbed(set_up(NoiseAugmentation(0.5), data), estimator, data)
 
     def nll(x):
         return float(-estimator(x).log_prob(theta).mean().detach())
 
-    x_adv = set_up(AdversarialTraining(0.5), data).perturb(estimator, theta, x, stream(0))
+    x_adv = perturbed(set_up(AdversarialTraining(0.5), data), estimator, data)
     assert nll(x_adv) > nll(noise) + 0.1 * abs(nll(noise) - nll(x))
     gauss = gaussian()
-    x_adv = set_up(TRADES(epsilon=0.5), data).perturb(gauss, theta, x, stream(0))
+    x_adv = perturbed(set_up(TRADES(epsilon=0.5), data), gauss, data)
     moved = [
         float((by_hand(gauss, theta, x, y, 1.0) - by_hand(gauss, theta, x, y)).detach())
         for y in (x_adv, noise)
@@ -175,27 +182,27 @@ def test_inner_attacks_find_worse_places_than_noise(data):
 
 
 def test_noise_augmentation_trains_on_noisy_observations(data):
-    estimator, (theta, x) = gaussian(), data
+    estimator, theta = gaussian(), data[0]
     defense = set_up(NoiseAugmentation(1.0), data)
-    noisy = defense.perturb(estimator, theta, x, stream(0))
-    loss = defense.loss(estimator, theta, x, stream(0))
+    noisy = perturbed(defense, estimator, data)
+    loss = loss_of(defense, estimator, data)
     torch.testing.assert_close(loss, by_hand(estimator, theta, noisy, noisy))
 
 
-def visit(defense, estimator, data, seed):
+def visit(defense, estimator, data, epoch):
     """One epoch in random order; returns x~ of all pairs."""
     theta, x = data
     x_adv = torch.zeros_like(x)
-    for i, batch in enumerate(torch.randperm(40, generator=stream(seed)).split(20)):
-        defense.select(batch)
-        x_adv[batch] = defense.perturb(estimator, theta[batch], x[batch], stream(seed, i))
+    for i, index in enumerate(torch.randperm(40, generator=stream(epoch)).split(20)):
+        batch = Batch(theta[index], x[index], index, epoch)
+        x_adv[index] = defense.perturb(estimator, batch, stream(epoch, i))
     return x_adv
 
 
 @pytest.mark.parametrize("kind", [TRADES, AdversarialTraining])
 def test_attack_every_uses_the_last_perturbations_in_between(kind, data):
     defense = set_up(kind(epsilon=0.5, steps=2, attack_every=3), data)
-    epochs = [visit(defense, gaussian(), data, seed) for seed in range(5)]
+    epochs = [visit(defense, gaussian(), data, epoch) for epoch in range(5)]
     assert torch.equal(epochs[0], epochs[1])
     assert torch.equal(epochs[0], epochs[2])
     assert not torch.isclose(epochs[3], epochs[2]).all(-1).any()
@@ -229,22 +236,21 @@ def test_a_warm_start_goes_on_where_the_last_epoch_ended(kind, data):
 
 
 @pytest.mark.parametrize("kind", [TRADES, AdversarialTraining])
-def test_only_selected_pairs_are_remembered(kind, data):
+def test_only_pairs_with_an_index_are_remembered(kind, data):
     theta, x = data
     defense = set_up(kind(epsilon=0.5, steps=2, warm_start=True, attack_every=2), data)
     first = visit(defense, gaussian(), data, 0)
     # a validation set in between neither sees nor changes what is remembered
-    others = defense.perturb(gaussian(), theta[:5], x[:5] + 1, stream(0))
+    others = perturbed(defense, gaussian(), (theta[:5], x[:5] + 1))
     assert (others - x[:5] - 1).norm(dim=-1).max() <= 0.5 * std_unit(x) * (1 + 1e-4)
     assert torch.equal(visit(defense, gaussian(), data, 1), first)
-    defense.setup(*data)
-    assert not torch.equal(visit(defense, gaussian(), data, 2), first)
+    assert not torch.equal(visit(set_up(defense, data), gaussian(), data, 2), first)
 
 
 @pytest.mark.parametrize("kind", [TRADES, AdversarialTraining, NoiseAugmentation])
 def test_setup_is_needed(kind, data):
     with pytest.raises(RuntimeError, match="setup"):
-        kind().loss(gaussian(), *data, stream(0))
+        loss_of(kind(), gaussian(), data)
 
 
 @pytest.mark.parametrize(

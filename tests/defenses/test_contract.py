@@ -7,8 +7,7 @@ import copy
 import pytest
 import torch
 
-from robust_npe.defenses import TRADES
-from robust_npe.defenses.base import negative_log_likelihood
+from robust_npe.defenses import TRADES, Batch
 from robust_npe.estimators import MAF
 from robust_npe.random import stream
 from tests.helpers import conf_names, from_conf, make_estimator, observations, prior_draws
@@ -32,7 +31,7 @@ def data():
 
 def set_up(name, data, **overrides):
     defense = from_conf("defense", name, **overrides)
-    defense.setup(*data)
+    defense.setup(make_estimator(head, gain=1.5), *data)
     return defense
 
 
@@ -43,7 +42,7 @@ def gradients(loss, estimator):
 @each_defense
 def test_loss_is_a_scalar_with_a_gradient_for_every_parameter(name, estimator, data):
     defense = set_up(name, data)
-    loss = defense.loss(estimator, *data, stream(0))
+    loss = defense.loss(estimator, Batch(*data), stream(0))
     assert loss.shape == ()
     assert all(p.grad is None for p in estimator.parameters())  # computing it leaves no traces
     for g in gradients(loss, estimator):
@@ -54,7 +53,7 @@ def test_loss_is_a_scalar_with_a_gradient_for_every_parameter(name, estimator, d
 
 @each_defense
 def test_loss_is_a_function_of_the_generator(name, estimator, data):
-    losses = [set_up(name, data).loss(estimator, *data, stream(s)) for s in (0, 0, 1)]
+    losses = [set_up(name, data).loss(estimator, Batch(*data), stream(s)) for s in (0, 0, 1)]
     assert torch.equal(losses[0], losses[1])
     assert torch.equal(losses[0], losses[2]) == (name == "none")
 
@@ -65,10 +64,12 @@ def test_validation_changes_no_state(name, estimator, data):
     weights = copy.deepcopy(estimator.state_dict())
     for step in range(3):
         with torch.no_grad():
-            values = [validated.validation_loss(estimator, *data, stream(9)) for _ in range(2)]
+            values = [
+                validated.validation_loss(estimator, Batch(*data), stream(9)) for _ in range(2)
+            ]
         assert torch.equal(*values)
         assert not values[0].requires_grad
-        a, b = (d.loss(estimator, *data, stream(step)) for d in (plain, validated))
+        a, b = (d.loss(estimator, Batch(*data), stream(step)) for d in (plain, validated))
         assert torch.equal(a, b)
         for u, v in zip(gradients(a, estimator), gradients(b, estimator), strict=True):
             assert torch.equal(u, v)
@@ -78,10 +79,10 @@ def test_validation_changes_no_state(name, estimator, data):
 @each_defense
 def test_setup_forgets_an_earlier_training(name, estimator, data):
     defense = set_up(name, data)
-    first = defense.loss(estimator, *data, stream(0))
-    defense.loss(estimator, *data, stream(1))
-    defense.setup(*data)
-    again = defense.loss(estimator, *data, stream(0))
+    first = defense.loss(estimator, Batch(*data), stream(0))
+    defense.loss(estimator, Batch(*data), stream(1))
+    defense.setup(estimator, *data)
+    again = defense.loss(estimator, Batch(*data), stream(0))
     assert torch.equal(first, again)
     for u, v in zip(gradients(first, estimator), gradients(again, estimator), strict=True):
         assert torch.equal(u, v)
@@ -89,10 +90,10 @@ def test_setup_forgets_an_earlier_training(name, estimator, data):
 
 @each_defense
 def test_stale_gradients_do_not_matter(name, estimator, data):
-    expected = set_up(name, data).loss(estimator, *data, stream(0))
+    expected = set_up(name, data).loss(estimator, Batch(*data), stream(0))
     for p in estimator.parameters():
         p.grad = torch.full_like(p, 3.0)
-    loss = set_up(name, data).loss(estimator, *data, stream(0))
+    loss = set_up(name, data).loss(estimator, Batch(*data), stream(0))
     assert torch.equal(loss, expected)
     assert all((p.grad == 3).all() for p in estimator.parameters())
 
@@ -104,12 +105,12 @@ def with_beta():
 
 @pytest.mark.parametrize("name", with_beta())
 def test_no_weight_is_no_defense_and_negative_weights_are_refused(name, estimator, data):
-    loss = set_up(name, data, beta=0.0).loss(estimator, *data, stream(0))
-    plain = negative_log_likelihood(estimator, *data)
+    loss = set_up(name, data, beta=0.0).loss(estimator, Batch(*data), stream(0))
+    plain = -estimator(data[1]).log_prob(data[0]).mean()
     torch.testing.assert_close(loss, plain)
     for u, v in zip(gradients(loss, estimator), gradients(plain, estimator), strict=True):
         torch.testing.assert_close(u, v)
-    weighty = set_up(name, data, beta=10.0).loss(estimator, *data, stream(0))
+    weighty = set_up(name, data, beta=10.0).loss(estimator, Batch(*data), stream(0))
     assert abs(float((weighty - plain).detach())) > 0.01
     with pytest.raises(ValueError, match="beta"):
         from_conf("defense", name, beta=-1.0)

@@ -1,14 +1,16 @@
 import copy
+from typing import ClassVar
+from unittest import mock
 
 import pytest
 import torch
 from torch.distributions.constraints import real_vector
 
 from robust_npe.checks import ConfigError
-from robust_npe.defenses import FIM, FIMEigenvalue
-from robust_npe.defenses.base import negative_log_likelihood
+from robust_npe.defenses import FIM, Batch, FIMEigenvalue
 from robust_npe.defenses.penalty import GradientAverage, PenaltyGradient, with_gradient
 from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
+from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.fisher import fisher_eigenvalue, fisher_trace
 from robust_npe.random import draws_from, stream
 
@@ -21,7 +23,17 @@ def problem():
         estimator = Estimator(MAF, Identity, 2, 3, real_vector)
     theta = torch.randn(40, 2, generator=stream(0, "theta"))
     x = torch.randn(40, 3, generator=stream(0, "x"))
-    return estimator, theta, x
+    return estimator, Batch(theta, x)
+
+
+def set_up(defense, problem):
+    estimator, batch = problem
+    defense.setup(estimator, batch.theta, batch.x)
+    return defense
+
+
+def likelihood(estimator, batch):
+    return -estimator(batch.x).log_prob(batch.theta).mean()
 
 
 def gradient(loss, estimator):
@@ -34,89 +46,97 @@ def gradient(loss, estimator):
     ("defense", "penalty"), [(FIM, fisher_trace), (FIMEigenvalue, fisher_eigenvalue)]
 )
 def test_loss_and_gradient_are_those_of_the_objective(problem, defense, penalty):
-    estimator, theta, x = problem
-    loss = defense(0.3, **WHOLE).loss(estimator, theta, x, stream(0))
-    direct = negative_log_likelihood(estimator, theta, x)
-    direct = direct + 0.3 * penalty(estimator, x, 2, stream(0)).mean()
+    estimator, batch = problem
+    loss = set_up(defense(0.3, **WHOLE), problem).loss(estimator, batch, stream(0))
+    direct = likelihood(estimator, batch)
+    direct = direct + 0.3 * penalty(estimator, batch.x, 2, stream(0)).mean()
     torch.testing.assert_close(loss, direct)
     torch.testing.assert_close(gradient(loss, estimator), gradient(direct, estimator))
 
 
 @pytest.mark.parametrize("defense", [FIM, FIMEigenvalue])
 def test_without_beta_it_is_no_defense(problem, defense):
-    estimator, theta, x = problem
-    expected = negative_log_likelihood(estimator, theta, x)
-    assert defense(0.0).loss(estimator, theta, x, stream(0)) == expected
-    assert defense(0.0).validation_loss(estimator, theta, x, stream(0)) == expected
+    expected = likelihood(*problem)
+    defense = set_up(defense(0.0), problem)
+    assert defense.loss(*problem, stream(0)) == expected
+    assert defense.validation_loss(*problem, stream(0)) == expected
+
+
+def penalty_gradients(defense, problem, steps):
+    """Gradients of the penalty in successive steps."""
+    plain, generator = gradient(likelihood(*problem), problem[0]), stream(0)
+    losses = (defense.loss(*problem, generator) for _ in range(steps))
+    return [gradient(loss, problem[0]) - plain for loss in losses]
 
 
 def test_gradient_is_held_between_renewals(problem):
-    estimator, theta, x = problem
-    defense = FIM(1.0, num_samples=1, rows=10, every=3, weight=1.0)
-    plain = gradient(negative_log_likelihood(estimator, theta, x), estimator)
-    generator = stream(0)
-    penalties = [
-        gradient(defense.loss(estimator, theta, x, generator), estimator) - plain for _ in range(6)
-    ]
+    defense = set_up(FIM(1.0, num_samples=1, rows=10, every=3, weight=1.0), problem)
+    penalties = penalty_gradients(defense, problem, 6)
     torch.testing.assert_close(penalties[0], penalties[2])
     torch.testing.assert_close(penalties[3], penalties[5])
     assert (penalties[0] - penalties[3]).norm() > 0.01 * penalties[0].norm()
 
 
 def test_setup_forgets_an_earlier_training(problem):
-    estimator, theta, x = problem
+    estimator, batch = problem
     for defense in (FIM(1.0, every=5), FIMEigenvalue(1.0, method="power", every=5, weight=0.3)):
-        defense.setup(theta, x)
         values = []
         for _ in range(2):
-            values.append(gradient(defense.loss(estimator, theta, x, stream(0)), estimator))
-            defense.setup(theta, x)
+            loss = set_up(defense, problem).loss(estimator, batch, stream(0))
+            values.append(gradient(loss, estimator))
         assert torch.equal(*values)
 
 
 def test_validation_changes_nothing(problem):
-    estimator, theta, x = problem
-    defense = FIMEigenvalue(1.0, method="power", every=5)
-    defense.loss(estimator, theta, x, stream(0))
-    before = copy.deepcopy(vars(defense))
+    estimator, batch = problem
+    defense = set_up(FIMEigenvalue(1.0, method="power", every=5), problem)
+    defense.loss(estimator, batch, stream(0))
+    before = copy.deepcopy(defense.state_dict())
     with torch.no_grad():
-        value = defense.validation_loss(estimator, theta, x, stream(1))
+        value = defense.validation_loss(estimator, batch, stream(1))
     assert value.isfinite()
-    assert str(vars(defense) | {"average": 0}) == str(before | {"average": 0})
-    averages = zip(defense.average.value, before["average"].value, strict=True)
-    assert all(torch.equal(*pair) for pair in averages)
+    torch.testing.assert_close(defense.state_dict(), before, rtol=0, atol=0)
 
 
 def test_power_method_approaches_the_exact_one(problem):
-    estimator, _, x = problem
-    arguments = (estimator, x, stream(0))
-    exact = FIMEigenvalue(method="exact", num_samples=4).penalty(*arguments, attached=True)
+    estimator, x = problem[0], problem[1].x
+
+    def penalty(defense):
+        return defense.penalty(estimator, x, stream(0), attached=True)
+
+    exact = penalty(set_up(FIMEigenvalue(method="exact", num_samples=4), problem))
     power = FIMEigenvalue(method="power", iterations=200, num_samples=4)
-    close = power.penalty(estimator, x, stream(0), attached=True)
-    torch.testing.assert_close(close, exact, rtol=1e-3, atol=0)
-    few = FIMEigenvalue(method="power", iterations=1, num_samples=4)
-    first = few.penalty(estimator, x, stream(0), attached=True)
-    warm = few.penalty(estimator, x, stream(0), attached=True)
+    torch.testing.assert_close(penalty(set_up(power, problem)), exact, rtol=1e-3, atol=0)
+    few = set_up(FIMEigenvalue(method="power", iterations=1, num_samples=4), problem)
+    first, warm = penalty(few), penalty(few)
     assert ((first <= exact * 1.001) & (warm <= exact * 1.001)).all()
 
 
 def test_clipping(problem):
-    estimator, theta, x = problem
-    plain = gradient(negative_log_likelihood(estimator, theta, x), estimator)
-    clipped = FIM(1.0, max_norm=1e-3).loss(estimator, theta, x, stream(0))
-    penalty = gradient(clipped, estimator) - plain
+    defense = set_up(FIM(1.0, max_norm=1e-3), problem)
+    (penalty,) = penalty_gradients(defense, problem, 1)
     torch.testing.assert_close(penalty.norm(), torch.tensor(1e-3), rtol=1e-2, atol=0)
 
 
 def test_average_is_bias_corrected():
-    average = GradientAverage(0.25)
+    average = GradientAverage(0.25, [torch.zeros(())])
     for value in (1.0, 3.0):
         average.update([torch.tensor(value)])
     # weights 0.25 * 0.75 and 0.25, normalised
     torch.testing.assert_close(average.value[0], torch.tensor((0.75 * 1 + 3) / 1.75))
-    average.reset()
-    average.update([torch.tensor(5.0)])
-    torch.testing.assert_close(average.value[0], torch.tensor(5.0))
+
+
+def test_the_average_has_the_weight_of_the_settings_in_use(problem):
+    """Where another variant is used, its weight is."""
+
+    class Other(FIM):
+        variants: ClassVar = {("fast", "differentiated"): PenaltyGradient(1, 10, 1, 0.25)}
+
+    with mock.patch.object(AutoregressiveFlow, "is_compiled", False):
+        new = penalty_gradients(set_up(FIM(1.0, rows=10, every=1, weight=1.0), problem), problem, 2)
+        got = penalty_gradients(set_up(Other(1.0), problem), problem, 2)
+    torch.testing.assert_close(got[0], new[0])
+    torch.testing.assert_close(got[1], (0.75 * new[0] + new[1]) / 1.75, rtol=1e-3, atol=1e-5)
 
 
 def test_with_gradient():
@@ -127,9 +147,11 @@ def test_with_gradient():
     assert parameter.grad.tolist() == [6.0, 8.0]
 
 
-def test_published_settings():
-    assert FIM(estimator="exact").settings == PenaltyGradient(5, None, 1, 0.85)
-    assert FIM(estimator="exact", num_samples=1).settings == PenaltyGradient(1, None, 1, 0.85)
+def test_published_settings(problem):
+    published = {"num_samples": 5, "rows": None, "every": 1, "weight": 0.85}
+    assert set_up(FIM(gradient="exact"), problem).facts() == published
+    one = set_up(FIM(gradient="exact", num_samples=1), problem)
+    assert one.facts() == {**published, "num_samples": 1}
 
 
 @pytest.mark.parametrize(
@@ -150,13 +172,20 @@ def test_fast_depends_on_how_scores_are_made(head, embedding, rows, every):
     def train(steps, **settings):
         used.clear()
         defense, generator = Watched(0.1, **settings), stream(0)
+        defense.setup(estimator, theta, x)
         for _ in range(steps):
-            defense.loss(estimator, theta, x, generator)
+            defense.loss(estimator, Batch(theta, x), generator)
         return used
 
     assert train(9) == [rows] * -(-9 // every)
     assert train(4, rows=7, every=2) == [7, 7]
-    assert train(2, estimator="exact") == [400, 400]
+    assert train(2, gradient="exact") == [400, 400]
+
+
+@pytest.mark.parametrize("defense", [FIM, FIMEigenvalue])
+def test_setup_is_needed(problem, defense):
+    with pytest.raises(RuntimeError, match="setup"):
+        defense().loss(*problem, stream(0))
 
 
 @pytest.mark.parametrize("defense", [FIM, FIMEigenvalue])
@@ -164,7 +193,7 @@ def test_fast_depends_on_how_scores_are_made(head, embedding, rows, every):
     "setting",
     [
         {"beta": -1.0},
-        {"estimator": "slow"},
+        {"gradient": "slow"},
         {"num_samples": 0},
         {"rows": 0},
         {"every": 0},

@@ -294,7 +294,7 @@ def test_features_that_hardly_vary_are_not_blown_up():
     x = observations(100)
     x[:, 1] = 7.0
     estimator.fit_standardization(prior_draws(100), x)
-    assert float(estimator.standardize.std[1]) == pytest.approx(0.05)
+    assert estimator.standardize.std[1] == estimator.standardize.std[[0, 2]].min()
     assert estimator(x).log_prob(prior_draws(100)).isfinite().all()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from robust_npe.metrics.base import Context, batched, summary_rows
+from robust_npe.metrics.base import Context, batched, kl_measurements, summary_rows
 from tests.helpers import Exact, linear_task, pairs
 
 
@@ -29,17 +29,37 @@ def test_statistics_are_those_of_numpy():
     assert summary(values) == pytest.approx(expected)
 
 
-def test_values_that_are_not_finite_are_left_out_and_counted():
-    got = summary([1.0, math.inf, 3.0, math.nan, -math.inf, 2.0, 4.0, 5.0])
+def test_infinite_values_are_the_largest():
+    # the finite ones alone would give 2.5, 1.45 and 3.55, as if the posterior moved less
+    got = summary([1.0, math.inf, 3.0, math.inf, 2.0, 4.0, math.inf])
+    expected = {"median": 4.0, "q15": 1.9, "q85": math.inf, "mean": math.inf}
+    assert got == pytest.approx(expected | {"nonfinite_fraction": 3 / 7})
+
+
+@pytest.mark.parametrize(
+    ("values", "median"),
+    [
+        ([1.0, 2.0, math.inf], 2.0),  # at an order statistic: no interpolation
+        ([1.0, 2.0, math.inf, math.inf], math.inf),  # half way to infinity
+        ([1.0, math.inf, math.inf], math.inf),  # between infinities
+    ],
+)
+def test_medians_beside_infinity(values, median):
+    assert summary(values)["median"] == median
+
+
+def test_missing_values_are_left_out_and_counted():
+    got = summary([1.0, math.nan, 3.0, -math.inf, 2.0, 4.0, 5.0])
     expected = summary([1.0, 3.0, 2.0, 4.0, 5.0])
-    assert got.pop("nonfinite_fraction") == pytest.approx(3 / 8)
+    assert got.pop("nonfinite_fraction") == pytest.approx(2 / 7)
     assert expected.pop("nonfinite_fraction") == 0
     assert got == expected
 
 
-def test_nothing_finite_at_all():
-    got = summary([math.nan, math.inf])
-    assert got.pop("nonfinite_fraction") == 1
+def test_nothing_is_said_where_more_than_half_are_missing():
+    assert summary([math.nan, 1.0, 2.0, math.nan])["median"] == 1.5
+    got = summary([math.nan, 1.0, math.inf, math.nan, math.nan])
+    assert got.pop("nonfinite_fraction") == 0.8
     assert all(math.isnan(v) for v in got.values())
 
 
@@ -73,6 +93,44 @@ def test_random_streams_belong_to_seed_and_purpose(context):
     def draw(context, purpose):
         return float(torch.rand((), generator=context.generator(purpose)))
 
-    other = Context(context.task, context.estimator, *[context.x] * 3, False, seed=4)
+    other = Context(context.task, context.posterior, *[context.x] * 3, False, seed=4)
     assert draw(context, "a") == draw(context, "a")
     assert len({draw(context, "a"), draw(context, "b"), draw(other, "a")}) == 3
+
+
+def median_error(context, values, errors):
+    pairs = torch.stack((torch.as_tensor(values), torch.as_tensor(errors)), dim=1)
+    measured, each = kl_measurements(context, {"kl": pairs})
+    assert (measured.metric, each.metric) == ("kl", "kl_se")
+    torch.testing.assert_close(each.per_observation, pairs[:, 1], rtol=0, atol=0, equal_nan=True)
+    *rows, last = measured.rows
+    assert str(rows) == str(summary_rows(pairs[:, 0]))  # as text, since nan is not nan
+    assert last["statistic"] == "median_se"
+    return last["value"]
+
+
+@pytest.mark.parametrize(
+    ("true", "factor"),
+    [
+        (np.geomspace(0.1, 10, 201), 1.0),  # observations differ much more than their errors
+        (np.array([1.0, 2.0, 4.0, 8.0]), 1.0),  # the median is the mean of two
+        (np.zeros(201), 1.155),  # sqrt(4 / 3): the errors of the estimates and those added
+    ],
+)
+def test_error_of_the_median_is_its_spread_in_repetitions(context, true, factor):
+    random = np.random.default_rng(0)
+    errors = 0.05 * (1 + random.random(len(true)))
+    repeated = true + errors * random.standard_normal((4000, len(true)))
+    got = [median_error(context, values, errors) for values in repeated[:20]]
+    assert np.mean(got) == pytest.approx(factor * np.median(repeated, axis=1).std(), rel=0.1)
+
+
+def test_error_of_the_median_beside_values_that_are_not_finite(context):
+    ones = [1.0] * 5
+    assert median_error(context, [1.0, 1.0, 2.0, 2.0, math.inf], [*ones[:4], math.nan]) > 0
+    alone = median_error(context, [1.0, 1.0, 2.0, 2.0], ones[:4])
+    assert median_error(context, [1.0, 1.0, 2.0, 2.0, math.nan], ones) == alone
+    assert math.isnan(median_error(context, [1.0, math.inf, math.inf], ones[:3]))
+    assert math.isnan(median_error(context, [1.0, math.nan, math.nan], ones[:3]))
+    assert math.isnan(median_error(context, [1.0, 1.0, 1.0], [1.0, math.nan, 1.0]))
+    assert median_error(context, [1.0, 2.0, 3.0], [0.0, 0.0, 0.0]) == 0

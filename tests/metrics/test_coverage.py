@@ -76,6 +76,8 @@ def test_broken_densities_are_never_covered():
     rows, levels = measure(Broken(), num=20)
     assert levels.isnan().all()
     assert value(rows, "signed_area") == pytest.approx(-0.5)
+    assert value(rows, "nonfinite_fraction") == 1
+    assert value(measure(Exact(TASK), num=20)[0], "nonfinite_fraction") == 0
 
 
 def test_summary_by_hand():

@@ -44,6 +44,32 @@ def test_units_do_not_matter():
     assert float(mmd(p * unit, q * unit)) == pytest.approx(float(mmd(p, q)), rel=1e-9)
 
 
+def test_unbiased_for_equal_distributions_of_unequal_sizes():
+    p, q = gaussian(100, batch=(200,)), gaussian(10, seed=1, batch=(200,))
+    for values in (mmd(p, q), mmd(q, p)):
+        assert abs(float(values.mean())) < 4 * float(values.std()) / 200**0.5
+
+
+def test_a_constant_dimension_tells_nothing_unless_it_differs():
+    p, q = gaussian(50), gaussian(50, 1.0, seed=1)
+    same, other = torch.full((50, 1), 0.1), torch.full((50, 1), 0.2)
+    expected = float(mmd(p[:, :1], q[:, :1]))
+    one_more = [torch.cat((v[:, :1], same), dim=1) for v in (p, q)]
+    assert float(mmd(*one_more)) == pytest.approx(expected, abs=1e-9)
+    assert float(mmd(one_more[0], torch.cat((q[:, :1], other), dim=1))) > expected + 0.1
+    assert float(mmd(same, same)) == 0
+
+
+def test_infinite_samples_are_far_away_and_nan_is_nan():
+    p, q = gaussian(200), gaussian(200, seed=1)
+    broken = q.clone()
+    broken[3, 1] = torch.inf
+    assert float(mmd(p, broken)) == pytest.approx(float(mmd(p, q)), abs=1e-3)
+    assert float(mmd(broken, p)) == pytest.approx(float(mmd(q, p)), abs=1e-3)
+    broken[3, 1] = torch.nan
+    assert mmd(torch.stack((p, p)), torch.stack((broken, q))).isnan().tolist() == [True, False]
+
+
 def context(task, estimator, attacked, move=1.0):
     theta, x = pairs(task, 40)
     x_adv = x + move if attacked else x

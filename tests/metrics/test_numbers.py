@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,9 +25,11 @@ def context(estimator, attacked=True, task=TASK, num=60):
 
 
 def values(metric, context):
+    """Values per observation; errors, which have no rows of their own, under `<name>_se`."""
     measurements = {m.metric: m for m in metric(context)}
-    for m in measurements.values():
-        assert m.rows == summary_rows(m.per_observation)
+    for name, m in measurements.items():
+        rows = [r for r in m.rows if r["statistic"] != "median_se"]
+        assert rows == ([] if name.endswith("_se") else summary_rows(m.per_observation))
     return {name: m.per_observation for name, m in measurements.items()}
 
 
@@ -38,7 +42,7 @@ def q_of(estimator, x):
 def test_nll_by_hand_on_clean_and_attacked_data():
     for attacked in (False, True):
         c = context(Exact(TASK, spread=1.5, shift=0.1), attacked)
-        q = q_of(c.estimator, c.x_adv)
+        q = q_of(c.posterior, c.x_adv)
         expected = -q.log_prob(c.theta)
         torch.testing.assert_close(values(NLL(), c)["nll"], expected, rtol=1e-4, atol=1e-4)
 
@@ -52,7 +56,7 @@ def test_nll_of_the_exact_posterior_is_its_entropy():
 def test_sensitivity_in_closed_form():
     c = context(Exact(TASK, spread=1.5))
     got = values(Divergence(), c)
-    p, moved = q_of(c.estimator, c.x), q_of(c.estimator, c.x_adv)
+    p, moved = q_of(c.posterior, c.x), q_of(c.posterior, c.x_adv)
     torch.testing.assert_close(got["kl_forward"], gaussian_kl(p, moved), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(got["kl_reverse"], gaussian_kl(moved, p), rtol=1e-3, atol=1e-5)
 
@@ -88,6 +92,29 @@ def test_sensitivity_by_sampling_is_unbiased_and_repeatable():
         assert torch.equal(values(Divergence(50), c)[name], coarse[name])
 
 
+@pytest.mark.parametrize(("metric", "name"), [(Divergence, "kl_reverse"), (TruePosterior, "error")])
+def test_standard_errors_are_the_spread_of_repeated_estimates(metric, name):
+    estimator = make_estimator(MAF, dim_x=2, gain=1.3)
+    c = context(estimator, num=20)
+    repeated = [metric(100)(replace(c, seed=seed)) for seed in range(100)]
+    found = [{m.metric: m for m in each} for each in repeated]
+    estimates, errors = (
+        torch.stack([f[key].per_observation for f in found]) for key in (name, f"{name}_se")
+    )
+    ratio = errors.mean(0) / estimates.std(0)
+    assert float(ratio.median()) == pytest.approx(1, abs=0.15)
+    medians, median_errors = (
+        torch.tensor([r["value"] for f in found for r in f[name].rows if r["statistic"] == key])
+        for key in ("median", "median_se")
+    )
+    assert 0.8 < float(median_errors.mean() / medians.std()) < 1.4
+
+
+def test_closed_forms_have_no_error():
+    got = values(Divergence(), context(Exact(TASK, spread=1.5)))
+    assert not got["kl_forward_se"].any()
+
+
 def test_no_sensitivity_without_attack():
     assert Divergence()(context(Exact(TASK), attacked=False)) == []
 
@@ -99,10 +126,10 @@ def test_error_and_legitimate_movement_in_closed_form():
     torch.testing.assert_close(
         got["legitimate_movement"], gaussian_kl(p, p_adv), rtol=1e-3, atol=1e-5
     )
-    expected = gaussian_kl(p_adv, q_of(c.estimator, c.x_adv))
+    expected = gaussian_kl(p_adv, q_of(c.posterior, c.x_adv))
     torch.testing.assert_close(got["error"], expected, rtol=0.05, atol=0.01)
     # not the other way round
-    reverse = gaussian_kl(q_of(c.estimator, c.x_adv), p_adv)
+    reverse = gaussian_kl(q_of(c.posterior, c.x_adv), p_adv)
     assert float((expected / reverse - 1).abs().min()) > 0.2
 
 

@@ -52,6 +52,14 @@ def test_failed_simulations_are_left_out():
 
     task.simulate = failing
     assert measure(task, Exact(task))["predictive"].isfinite().all()
+
+    def mostly_failing(theta, generator):
+        x = whole(theta, generator)
+        x[: 26 * 30] = torch.nan  # 26 of 50 for each observation
+        return x
+
+    task.simulate = mostly_failing
+    assert measure(task, Exact(task))["predictive"].isnan().all()
     task.simulate = lambda theta, generator: torch.full_like(theta, torch.nan)
     assert measure(task, Exact(task))["predictive"].isnan().all()
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from robust_npe.metrics import C2ST, Context, c2st, two_sample
+from robust_npe.metrics.scaling import z_scored
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks.base import Reference
 from tests.helpers import Exact, linear_task, pairs
@@ -24,6 +27,46 @@ def test_shifted_gaussians_are_told_apart_as_well_as_possible():
     best = float(torch.special.ndtr(torch.tensor(distance / 2)))
     shifted = gaussian(500, seed=1) + torch.tensor([distance, 0.0])
     assert c2st(gaussian(500), shifted) == pytest.approx(best, abs=0.05)
+
+
+@pytest.mark.parametrize(("num_p", "num_q"), [(500, 50), (50, 500)])
+def test_equal_distributions_of_unequal_sizes_are_at_chance(num_p, num_q):
+    # guessing the larger side would be right in 91 % of the cases
+    assert c2st(gaussian(num_p), gaussian(num_q, seed=1)) == pytest.approx(0.5, abs=0.15)
+
+
+def with_second(samples, value):
+    return torch.stack((samples[:, 0], torch.full((len(samples),), value)), dim=1)
+
+
+def test_a_constant_dimension_tells_nothing_unless_it_differs():
+    p, q = gaussian(200), gaussian(200, seed=1)
+    assert c2st(with_second(p, 0.1), with_second(q, 0.1)) == pytest.approx(0.5, abs=0.1)
+    assert c2st(with_second(p, 0.1), with_second(q, 0.2)) == 1
+    assert c2st(with_second(p, 0.1), q) > 0.95
+
+
+def test_samples_that_are_far_or_infinite_or_nan():
+    p, q = gaussian(200), gaussian(200, seed=1)
+    assert c2st(p, q + 1e12) == 1
+    broken = q.clone()
+    broken[3, 1] = torch.inf
+    for pair in ((p, broken), (broken, p)):
+        assert c2st(*pair) == pytest.approx(0.5, abs=0.1)
+    assert c2st(p, torch.full_like(q, torch.inf)) == 1
+    broken[3, 1] = torch.nan
+    assert math.isnan(c2st(p, broken))
+
+
+def test_z_scores_are_those_of_the_finite_samples_of_the_first_set():
+    p, q = gaussian(50).double(), gaussian(30, 5.0, seed=1).double()
+    broken = torch.cat((p, torch.full((2, 2), torch.inf)))
+    for got, samples in zip(z_scored(broken, q), (p, q), strict=True):
+        expected = (samples - p.mean(0)) / p.std(0)
+        torch.testing.assert_close(got[: len(samples)], expected)
+    assert (z_scored(broken, q)[0][50:] == 100).all()
+    small = 1e-15 * p  # no unit is too small
+    torch.testing.assert_close(z_scored(small, small)[0], (p - p.mean(0)) / p.std(0))
 
 
 def test_units_do_not_matter_and_the_seed_decides():

@@ -7,7 +7,7 @@ import torch
 
 from robust_npe.plotting import save_figure
 from robust_npe.plotting.pyloric import Example, Scene, pyloric_figure
-from tests.plotting.test_plots import EPSILONS, LEVELS, row
+from tests.plotting.tables import EPSILONS, LEVELS, row
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -50,7 +50,10 @@ def test_a_column_for_each_posterior_and_a_row_for_each_cell(tmp_path):
     assert "1.2" in middle.axes[0].get_title(loc="right")
     truth = middle.axes[0].lines[-1].get_ydata()
     np.testing.assert_allclose(truth, [0.25 / 20, 0.5])
-    assert len(bottom.axes) == 3
+    assert [axes.get_title() for axes in bottom.axes] == ["", "no defense", "FIM"]
+    (radii,) = bottom.legends
+    assert [t.get_text() for t in radii.get_texts()] == ["0.1", "0.5", "2"]
+    assert "15 to 85 %" in bottom.get_supxlabel()
     save_figure(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 

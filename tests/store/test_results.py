@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +8,6 @@ from robust_npe.store import (
     OBSERVATION_COLUMNS,
     RESULT_COLUMNS,
     SchemaError,
-    collect,
     read_table,
     write_table,
 )
@@ -24,9 +21,12 @@ ROW = {
     "defense_epsilon": None,
     "num_simulations": 100,
     "seed": 0,
+    "data_seed": 0,
     "attack": "none",
     "norm": "",
     "objective": "",
+    "attack_settings": "",
+    "domain": "",
     "epsilon": 0.0,
     "epsilon_unit": "std",
     "epsilon_abs": 0.0,
@@ -39,6 +39,7 @@ ROW = {
 
 def test_round_trip_is_exact(tmp_path):
     rows = [ROW, {**ROW, "beta": 0.1, "level": 0.95, "value": np.nextafter(1.0, 2)}]
+    rows += [{**ROW, "value": value} for value in (np.inf, np.nan)]
     written = write_table(rows, tmp_path / "results.csv", RESULT_COLUMNS)
     read = read_table(tmp_path / "results.csv")
     pd.testing.assert_frame_equal(read, written)
@@ -70,28 +71,11 @@ def test_missing_columns_are_noticed_when_reading(tmp_path):
         read_table(path)
 
 
-def test_collect_gathers_finished_runs_only(tmp_path):
-    for name, created in {"a": "2026-02", "b": "2026-01", "c": None}.items():
-        (tmp_path / name).mkdir()
-        write_table([{**ROW, "run_id": name}], tmp_path / name / "results.csv", RESULT_COLUMNS)
-        if created:
-            (tmp_path / name / "manifest.json").write_text(json.dumps({"created": created}))
-    assert list(collect(tmp_path).run_id) == ["b", "a"]  # newest last
-
-
-def test_collect_leaves_out_runs_of_older_versions(tmp_path, caplog):
-    for name, version in {"a": 3, "b": 4, "c": 4, "d": None}.items():
-        (tmp_path / name).mkdir()
-        write_table([{**ROW, "run_id": name}], tmp_path / name / "results.csv", RESULT_COLUMNS)
-        manifest = {"created": name, "description": {"format": version} if version else {}}
-        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
-    assert list(collect(tmp_path).run_id) == ["b", "c"]
-    assert "left out 2 runs" in caplog.text
-
-
-def test_collect_without_runs_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run `robust-npe train` first"):
-        collect(tmp_path / "runs")
+@pytest.mark.parametrize("content", [b"", b'"', b"\xff\xfe\x00"])
+def test_what_is_no_table_is_named(tmp_path, content):
+    (tmp_path / "results.csv").write_bytes(content)
+    with pytest.raises(SchemaError, match=r"results\.csv: not a table"):
+        read_table(tmp_path / "results.csv")
 
 
 def test_both_schemas_document_every_column():

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -142,3 +148,18 @@ def test_plot_draws(task, pairs, axes):
     task.plot(axes, pairs[1][0])
     assert axes.has_data() or axes.images
     assert axes.get_xlabel() or axes.images
+
+
+def checkable(hint):
+    """Whether a value from a YAML file can be checked against the hint."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType, Sequence, Mapping):
+        return all(map(checkable, get_args(hint)))
+    return origin is Literal or hint in (int, float, bool, str, Path, NoneType)
+
+
+def test_arguments_can_be_checked_and_have_a_version(task):
+    hints = get_type_hints(type(task).__init__)
+    names = list(signature(type(task)).parameters)
+    assert {name: hints[name] for name in names if not checkable(hints[name])} == {}
+    assert type(task).version >= 1

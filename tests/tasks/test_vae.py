@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from robust_npe.checks import ConfigError
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks.decoder import load_decoder, make_decoder, save_decoder, train_decoder
 from robust_npe.tasks.digits import bundled_digits, mnist_digits
@@ -79,14 +81,21 @@ def test_decoders_survive_the_disk(tmp_path):
 
 
 def test_files_that_are_no_decoders_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="train_decoder"):
+    with pytest.raises(ConfigError, match=r"task.decoder=.*none.safetensors' .*No such file"):
         VAE(tmp_path / "none.safetensors")
-    (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(ValueError, match="does not hold a decoder"):
-        VAE(tmp_path / "text.safetensors")
-    save_file({"weight": torch.ones(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="does not hold a decoder"):
-        VAE(tmp_path / "other.safetensors")
+    os.mkfifo(tmp_path / "pipe")  # opening it for reading would wait for ever
+    with pytest.raises(ConfigError, match="a plain file"):
+        VAE(tmp_path / "pipe")
+    (tmp_path / "text").write_text("hello")
+    save_file({"weight": torch.ones(2)}, tmp_path / "other")
+    with draws_from(stream(0)):
+        weights = make_decoder(2, 4, 9).state_dict()
+    save_file(weights | {"6.bias": torch.ones(16)}, tmp_path / "torn")
+    save_file(weights | {"6.bias": torch.tensor(1.0)}, tmp_path / "scalar")
+    save_file(weights | {"0.weight": torch.ones(4, 2, dtype=torch.int64)}, tmp_path / "whole")
+    for name in ("text", "other", "torn", "scalar", "whole"):
+        with pytest.raises(ConfigError, match=r"^task.decoder=.* hold a decoder .* make one .*$"):
+            VAE(tmp_path / name)
     with draws_from(stream(0)):
         save_decoder(make_decoder(2, 4, 50), tmp_path / "oblong.safetensors", "")
     with pytest.raises(ValueError, match="square"):

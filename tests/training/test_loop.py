@@ -45,12 +45,12 @@ class Scripted(NoDefense):
         self.batches = []
         self.bad_step = bad_step
 
-    def loss(self, estimator, theta, x, generator):
-        self.batches.append(x)
-        value = super().loss(estimator, theta, x, generator)
+    def loss(self, estimator, batch, generator):
+        self.batches.append(batch.x)
+        value = super().loss(estimator, batch, generator)
         return value * torch.nan if len(self.batches) - 1 == self.bad_step else value
 
-    def validation_loss(self, estimator, theta, x, generator):
+    def validation_loss(self, estimator, batch, generator):
         self.weights.append(copy.deepcopy(estimator.state_dict()))
         return torch.tensor(float(self.script[len(self.weights) - 1]))
 
@@ -153,10 +153,10 @@ def test_validation_uses_the_same_numbers_every_time_and_no_graph():
     class Noisy(NoDefense):
         seen: list = []  # noqa: RUF012
 
-        def validation_loss(self, estimator, theta, x, generator):
+        def validation_loss(self, estimator, batch, generator):
             assert not torch.is_grad_enabled()
             self.seen.append(float(torch.rand((), generator=generator)))
-            return super().validation_loss(estimator, theta, x, generator)
+            return super().validation_loss(estimator, batch, generator)
 
     run(Noisy())
     assert len(Noisy.seen) == 4
@@ -187,15 +187,24 @@ def test_validation_loss_that_is_not_finite_is_a_divergence(value):
 
 @pytest.mark.parametrize("defense", [Scripted([5], bad_step=0), Scripted([math.nan])])
 def test_divergence_in_the_first_epoch_raises(defense):
-    with pytest.raises(FloatingPointError, match=r"epoch 0.*beta"):
+    with pytest.raises(FloatingPointError, match=r"epoch 0.*learning_rate"):
         run(defense)
+
+
+@pytest.mark.parametrize("beta", [None, 0.0, 0.5])
+def test_advice_upon_divergence_is_about_what_there_is(beta):
+    defense = Scripted([math.nan])
+    defense.beta = beta
+    with pytest.raises(FloatingPointError) as error:
+        run(defense)
+    assert ("beta" in str(error.value)) == bool(beta)
 
 
 def test_a_gradient_that_is_not_finite_is_a_divergence():
     class Cliff(Defense):  # finite value, infinite slope
         name = "cliff"
 
-        def loss(self, estimator, theta, x, generator):
+        def loss(self, estimator, batch, generator):
             weight = estimator.head.net[0].weight
             return (weight - weight.detach()).abs().sum().sqrt()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robust_npe.estimators.kernels import fits_kernels
 from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT, RationalQuadraticSpline
@@ -20,14 +21,14 @@ class CompiledSpline(RationalQuadraticSpline):
     graph. Not for the transforms of `torch.func`.
     """
 
+    @override
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         if x.ndim == 2 and fits_kernels(x):
             return _Spline.apply(self, x, phi)
         return super().forward(x, phi)
 
+    @override
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Univariate`."""
         if y.ndim != 2 or not fits_kernels(y) or torch.is_grad_enabled():
             return super().inverse(y, phi)
         from robust_npe.estimators.kernels import spline_kernels  # numba takes long to import

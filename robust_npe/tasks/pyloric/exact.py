@@ -52,6 +52,42 @@ def _relax(x: float, target: float, dt: float, tau: float) -> float:
 
 
 @njit(cache=True)
+def _currents(
+    cell: int, u: float, e_calcium: float, conductance: Array, g_synapse: Array, s: Array
+) -> tuple[float, float, float, float]:
+    """Total conductance, its drive, and the power of membrane and incoming synapses at `u`."""
+    total, drive, watt = 0.0, 0.0, 0.0
+    for k in range(8):
+        reversal = e_calcium if k == 1 or k == 2 else _REVERSALS[k]
+        total += conductance[k]
+        drive += conductance[k] * reversal
+        watt += conductance[k] * (u - reversal) ** 2
+    watt_synapse = 0.0
+    for k in range(7):
+        if _POST[k] == cell:
+            total += g_synapse[k] * s[k]
+            drive += g_synapse[k] * s[k] * _E_SYNAPSE[k]
+            watt_synapse += g_synapse[k] * s[k] * (u - _E_SYNAPSE[k]) ** 2
+    return total, drive, watt, watt_synapse
+
+
+@njit(cache=True)
+def _gates_step(
+    u: float, calcium: float, m: Array, h: Array, dt: float, speed: Array, work: Array
+) -> None:
+    """Move the gates of a cell towards their targets at voltage `u`; `work` is `(4, 7)`."""
+    target_m, tau_m, target_h, tau_h = work[0], work[1], work[2, :4], work[3, :4]
+    activation(u, calcium, target_m)
+    activation_tau(u, tau_m)
+    inactivation(u, target_h)
+    inactivation_tau(u, tau_h)
+    for k in range(7):
+        m[k] = _relax(m[k], target_m[k], dt, tau_m[k] / speed[k])
+    for k in range(4):
+        h[k] = _relax(h[k], target_h[k], dt, tau_h[k] / speed[7 + k])
+
+
+@njit(cache=True)
 def _synapse_step(s: Array, v: Array, dt: float, speed: Array) -> None:
     """Forward Euler of the seven synaptic gates; `speed` holds (glut, chol) rate factors."""
     for k in range(7):
@@ -87,13 +123,10 @@ def run_exact(
         power: Output (3, 2, n_stored), sum of g (V - E)^2 in nW over the membrane currents and
             over the incoming synapses; left alone if its last axis is empty.
     """
-    v = np.full(3, c.V_START)
-    v_old = np.empty(3)
+    v, v_old = np.full(3, c.V_START), np.empty(3)
     calcium = np.full(3, c.CALCIUM_START)
     m, h, s = np.zeros((3, 7)), np.zeros((3, 4)), np.zeros(7)
-    target_m, tau_m = np.empty(7), np.empty(7)
-    target_h, tau_h = np.empty(4), np.empty(4)
-    conductance = np.empty(8)
+    gates, conductance = np.empty((4, 7)), np.empty(8)
     keep_power = power.shape[2] > 0
     n_steps = noise.shape[1]
     for step in range(1, n_steps + 1):
@@ -107,19 +140,10 @@ def run_exact(
             u = v_old[cell]
             e_calcium = c.NERNST_PER_KELVIN * kelvin * math.log(c.CALCIUM_OUTSIDE / calcium[cell])
             _membrane(m[cell], h[cell], g[cell], conductance)
-            total, drive, watt = 0.0, 0.0, 0.0
-            for k in range(8):
-                reversal = e_calcium if k == 1 or k == 2 else _REVERSALS[k]
-                total += conductance[k]
-                drive += conductance[k] * reversal
-                watt += conductance[k] * (u - reversal) ** 2
             i_calcium = (conductance[1] + conductance[2]) * (u - e_calcium)
-            watt_synapse = 0.0
-            for k in range(7):
-                if _POST[k] == cell:
-                    total += g_synapse[k] * s[k]
-                    drive += g_synapse[k] * s[k] * _E_SYNAPSE[k]
-                    watt_synapse += g_synapse[k] * s[k] * (u - _E_SYNAPSE[k]) ** 2
+            total, drive, watt, watt_synapse = _currents(
+                cell, u, e_calcium, conductance, g_synapse, s
+            )
             if keep_power and stored >= 0:
                 power[cell, 0, stored] = watt
                 power[cell, 1, stored] = watt_synapse
@@ -130,14 +154,7 @@ def run_exact(
                 v[cell] = _relax(u, drive / total, dt, c.CAPACITANCE / total)
             else:
                 v[cell] = u + dt * drive / c.CAPACITANCE
-            activation(u, calcium[cell], target_m)
-            activation_tau(u, tau_m)
-            inactivation(u, target_h)
-            inactivation_tau(u, tau_h)
-            for k in range(7):
-                m[cell, k] = _relax(m[cell, k], target_m[k], dt, tau_m[k] / speed[k])
-            for k in range(4):
-                h[cell, k] = _relax(h[cell, k], target_h[k], dt, tau_h[k] / speed[7 + k])
+            _gates_step(u, calcium[cell], m[cell], h[cell], dt, speed, gates)
             target = c.CALCIUM_REST - c.CALCIUM_PER_CURRENT * i_calcium
             calcium[cell] = _relax(calcium[cell], target, dt, c.CALCIUM_TAU / speed[11])
         _synapse_step(s, v_old, dt, speed[12:])

@@ -15,7 +15,7 @@ from robust_npe.compiling import log_compilation
 from robust_npe.tasks.pyloric import constants as c
 from robust_npe.tasks.pyloric.exact import run_exact
 from robust_npe.tasks.pyloric.lanes import LANES, run_lanes
-from robust_npe.tasks.pyloric.prepare import conductances_of, num_steps, prepare
+from robust_npe.tasks.pyloric.prepare import Run, conductances_of, num_steps, prepare
 from robust_npe.tasks.pyloric.running import parallel
 from robust_npe.tasks.pyloric.temperature import Q10
 
@@ -105,6 +105,11 @@ def simulate(
         temperature=temperature,
         q10=q10,
     )
+    return _simulate_blocks(run, seed, num_threads)
+
+
+def _simulate_blocks(run: Run, seed: int, num_threads: int | None) -> Simulation:
+    """Simulate in blocks of as many networks as there are lanes, on several threads."""
     size = len(run.bad)
     blocks = -(-size // LANES)
     lanes = np.zeros((blocks * LANES, 31), np.float32)  # padded to whole blocks

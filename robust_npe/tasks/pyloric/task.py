@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class Pyloric(Task):
 
     def __init__(
         self,
-        features: str = "traces",
+        features: Literal["traces", "statistics"] = "traces",
         duration: float | None = None,
         every: int = 100,
         noise_std: float = 0.001,

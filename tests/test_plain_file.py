@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_npe.checks import ConfigError, plain_file
+from robust_npe.checks import ConfigError
+from robust_npe.files import plain_file
 
 
 def test_a_plain_file_is_opened_through_links_too(tmp_path):
@@ -30,9 +31,9 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path):
 
 def test_missing_unnameable_and_large_files_are_refused(tmp_path):
     (tmp_path / "large").write_bytes(b"123456")
-    with pytest.raises(ConfigError, match=r"large' .* at most 5 bytes large, not 6"):
+    with pytest.raises(ConfigError, match=r"large' .* at most 5 bytes .*has 6 bytes"):
         plain_file(tmp_path / "large", "task.file", 5)
-    with pytest.raises(ConfigError, match=r"none' cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none' .*No such file"):
         plain_file(tmp_path / "none", "task.file", 5)
     with pytest.raises(ConfigError, match="null"):
         plain_file("a\0b", "task.file", 5)

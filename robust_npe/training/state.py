@@ -1,0 +1,173 @@
+"""Everything that changes during training, in one place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from robust_npe.checks import ConfigError
+from robust_npe.defenses import Defense
+from robust_npe.estimators import Estimator
+from robust_npe.random import child
+from robust_npe.training.average import WeightAverage
+from robust_npe.training.settings import TrainingSettings
+
+__all__ = ["History", "TrainingState"]
+
+
+@dataclass
+class History:
+    """What happened during training.
+
+    Attributes:
+        train_loss: Mean training loss of each epoch.
+        validation_loss: Objective on the validation set after each epoch.
+        best_epoch: Epoch (from 0) whose weights were kept.
+        diverged: A loss or its gradient became non-finite; training stopped there.
+        num_pairs: Number of pairs that were trained on.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+    diverged: bool = False
+    num_pairs: int = 0
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Number of epochs without improvement."""
+        return len(self.validation_loss) - 1 - self.best_epoch
+
+
+class TrainingState:
+    """What training changes. Its `state_dict` after an epoch is enough to go on from there, bit for
+    bit: on a state newly made from equal arguments, `load_state_dict` takes it over.
+
+    Args:
+        estimator: A fresh estimator; its standardisation is fitted here.
+        defense: The training objective; it is set up here.
+        pairs: Training data, parameters `(N, D)` and observations `(N, Dx)`.
+        settings: How to train.
+        generator: Source of randomness of the order of the pairs, and of the defense.
+
+    Attributes:
+        average: The moving average of the weights, which is what is validated.
+        optimizer: Adam, which also holds the learning rate.
+        validation_stream: State of a generator; every validation starts from it.
+        history: What happened so far.
+        best_weights: Averaged weights of the best epoch.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        defense: Defense,
+        pairs: tuple[Tensor, Tensor],
+        settings: TrainingSettings,
+        generator: Generator,
+    ) -> None:
+        estimator.fit_standardization(*pairs)
+        defense.setup(estimator, *pairs)
+        self.estimator = estimator
+        self.defense = defense
+        self.average = WeightAverage(estimator, settings.weight_average)
+        self.optimizer = torch.optim.Adam(
+            estimator.parameters(), lr=settings.learning_rate, fused=True
+        )
+        for p in estimator.parameters():  # what Adam starts from, here so that it can be loaded
+            self.optimizer.state[p] = {
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+        self.generator = generator
+        self.validation_stream = child(generator).get_state()
+        self.history = History(num_pairs=len(pairs[0]))
+        self.best_weights: dict[str, Tensor] = {}
+        self.keep_weights()
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs so far."""
+        return len(self.history.train_loss)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.optimizer.param_groups[0]["lr"] = value
+
+    def keep_weights(self) -> None:
+        """Make the present averaged weights the best ones."""
+        weights = self.average.estimator.state_dict()
+        self.best_weights = {name: value.clone() for name, value in weights.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it: nested dictionaries of tensors, which are not copied (as in torch),
+        numbers, booleans, and lists of numbers."""
+        return {
+            "estimator": self.estimator.state_dict(),
+            "average": self.average.state_dict(),
+            "defense": self.defense.state_dict(),
+            "optimizer": self._moments(),
+            "learning_rate": self.learning_rate,
+            "generator": self.generator.get_state(),
+            "validation_stream": self.validation_stream,
+            "history": asdict(self.history),
+            "best_weights": self.best_weights,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ConfigError: It belongs to another architecture or defense, or is no such state at all.
+        """
+        _check_form(state, self.state_dict(), "training state")
+        self.estimator.load_state_dict(state["estimator"])
+        self.average.load_state_dict(state["average"])
+        self.defense.load_state_dict(state["defense"])
+        for name, moments in self._moments().items():
+            for key, value in moments.items():
+                value.copy_(state["optimizer"][name][key])
+        self.learning_rate = state["learning_rate"]
+        self.generator.set_state(state["generator"])
+        self.validation_stream = state["validation_stream"].clone()
+        self.history = History(**copy.deepcopy(state["history"]))
+        for name, value in self.best_weights.items():
+            value.copy_(state["best_weights"][name])
+
+    def _moments(self) -> dict[str, dict[str, Tensor]]:
+        parameters = self.estimator.named_parameters()
+        return {name: self.optimizer.state[p] for name, p in parameters}
+
+
+def _check_form(state: Any, expected: Any, where: str) -> None:
+    """Raise a `ConfigError` unless keys, types and shapes are as expected."""
+    difference = ""
+    if isinstance(state, Mapping) and isinstance(expected, Mapping):
+        if keys := sorted(map(str, state.keys() ^ expected.keys())):
+            difference = f"the keys {', '.join(keys[:3])} are missing or unknown"
+    elif _form(state) != _form(expected):
+        difference = f"it is {_form(state)} instead of {_form(expected)}"
+    if difference:
+        raise ConfigError(f"{where} is not one of this estimator, defense and data: {difference}.")
+    if isinstance(expected, Mapping):
+        for key, value in expected.items():
+            _check_form(state[key], value, f"{where}.{key}")
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, list):  # of any length
+        return f"a list of {' and '.join({type(v).__name__ for v in value} or {'float'})}"
+    return f"a {type(value).__name__}"

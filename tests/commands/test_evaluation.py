@@ -1,0 +1,93 @@
+"""Warnings about attacks that see no gradient, and the short table."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from robust_npe.commands.evaluation import evaluate
+from robust_npe.commands.experiment import Experiment, Trained
+from robust_npe.commands.train import summary
+from tests.helpers import Exact
+from tests.test_config import composed
+
+
+class Rounded(nn.Module):
+    """A posterior behind a layer that rounds, and so hides its gradient."""
+
+    name = "rounded"
+
+    def __init__(self, posterior, digits):
+        super().__init__()
+        self.posterior = posterior
+        self.digits = digits
+
+    def forward(self, x):
+        seen = x if self.digits is None else torch.round(x, decimals=self.digits)
+        return self.posterior(seen)
+
+
+@pytest.mark.parametrize(("digits", "told"), [(1, True), (None, False)])
+def test_attacks_that_see_no_gradient_are_told(tmp_path, caplog, digits, told):
+    small = ("scale=smoke", "attack.steps=5", "epsilon=[0,0.5,1]", "metric=[divergence]")
+    experiment = Experiment(composed(*small, f"output_dir={tmp_path}"))
+    artefact = SimpleNamespace(manifest={"facts": {"diverged": False}})
+    trained = Trained(Rounded(Exact(experiment.task), digits), artefact)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    table = evaluate(experiment, trained, "0", folder)
+    warning = "attack saw no gradient in 100 % of its steps: the result is a lower bound"
+    assert caplog.text.count(warning) == told  # once, not for each radius
+    assert summary(table).count(warning) == told
+    assert "nan" not in summary(table).split("medians")[1]
+
+
+COLUMNS = {"task": "sir", "estimator": "maf", "defense": "none", "beta": None, "attack": "pgd"}
+
+
+def table(*rows):
+    names = ("epsilon", "metric", "statistic", "value")
+    clean = {
+        **COLUMNS,
+        **dict(zip(names, (0.0, "nll", "mean", 1.5), strict=True)),
+        "attack": "none",
+    }
+    return pd.DataFrame([clean, *(COLUMNS | dict(zip(names, row, strict=True)) for row in rows)])
+
+
+def printed(*rows):
+    """Words of the short table, by radius."""
+    body = summary(table(*rows)).splitlines()[3:]
+    return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in body[1:]}
+
+
+def test_medians_within_two_standard_errors_of_zero_are_below_resolution():
+    rows = [
+        (epsilon, "kl_forward", statistic, value)
+        for epsilon, median in ((0.1, 0.0015), (0.2, -0.0015), (0.5, 0.0025), (1.0, -0.0025))
+        for statistic, value in (("median", median), ("median_se", 0.001))
+    ]
+    expected = {"0.1": "<0.002", "0.2": "<0.002", "0.5": "0.0025", "1.0": "-0.0025"}
+    assert expected.items() <= printed(*rows).items()
+    assert "two standard errors" in summary(table(*rows))
+    exact = [(0.1, "kl_forward", "median", 0.0), (0.1, "kl_forward", "median_se", 0.0)]
+    assert printed(*exact)["0.1"] == "0"
+    assert "two standard errors" not in summary(table(*exact))
+
+
+def test_the_share_that_is_not_finite_is_shown_where_there_is_any():
+    rows = [
+        (0.5, "kl_forward", "median", float("nan")),
+        (0.5, "kl_forward", "nonfinite_fraction", 0.625),
+        (0.5, "nll", "nonfinite_fraction", 0.125),
+        (1.0, "kl_forward", "median", float("inf")),
+        (1.0, "kl_forward", "nonfinite_fraction", 0.0),
+    ]
+    assert "not finite" in summary(table(*rows))
+    assert printed(*rows)["0.5"].split(maxsplit=1) == ["nan", "62.5 % of kl_forward"]
+    assert printed(*rows)["1.0"].split() == ["inf", "-"]
+    assert "not finite" not in summary(table(*rows[3:]))

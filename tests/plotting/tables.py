@@ -1,0 +1,63 @@
+"""Small tables of results with known curves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+EPSILONS = [0.1, 0.5, 2.0]
+LEVELS = np.linspace(0, 1, 5)
+
+
+def row(**changes):
+    defaults = {
+        "task": "gl",
+        "estimator": "maf",
+        "defense": "none",
+        "beta": math.nan,
+        "defense_epsilon": math.nan,
+        "num_simulations": 100,
+        "seed": 0,
+        "data_seed": 0,
+        "attack": "pgd",
+        "norm": "l2",
+        "objective": "kl_forward",
+        "attack_settings": "",
+        "domain": "data",
+        "epsilon": 0.1,
+        "epsilon_unit": "std",
+        "metric": "kl_forward",
+        "statistic": "median",
+        "level": math.nan,
+        "value": 1.0,
+    }
+    assert set(changes) <= set(defaults)
+    return {**defaults, **changes}
+
+
+def divergences(base, metric="kl_forward", **keys):
+    """Medians base * epsilon, with asymmetric quantiles around them."""
+    factors = {"median": 1.0, "q15": 0.5, "q85": 3.0, "mean": 100.0}
+    return [
+        row(metric=metric, epsilon=e, statistic=s, value=base * e * f, **keys)
+        for e in EPSILONS
+        for s, f in factors.items()
+    ]
+
+
+def noise(base, **keys):
+    return divergences(base, attack="noise", objective="", **keys)
+
+
+def coverages(power, epsilon, attack="pgd", **keys):
+    name = "none" if epsilon == 0 else attack
+    objective = "" if name in ("none", "noise") else "kl_forward"
+    shared = {"metric": "coverage", "epsilon": epsilon, "attack": name, "objective": objective}
+    curve = [row(statistic="coverage", level=x, value=x**power, **shared, **keys) for x in LEVELS]
+    return [*curve, row(statistic="signed_area", value=0.3, **shared, **keys)]
+
+
+def table(*parts):
+    return pd.DataFrame([r for part in parts for r in part])

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from robust_npe.plotting import EPSILON_COLORS, NothingToDrawError, coverage_plot, save_figure
+from tests.plotting.tables import LEVELS, coverages, divergences, table
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_coverage_draws_the_curves_of_the_table():
+    parts = (coverages(1.0, 0.0), coverages(2.0, 0.5), coverages(0.5, 0.5, attack="noise"))
+    figure = coverage_plot(table(*parts))
+    assert [axes.get_title() for axes in figure.axes] == ["gl\nPGD", "gl\nrandom noise"]
+    for axes, power in zip(figure.axes, (2.0, 0.5), strict=True):
+        curves = {line.get_label(): line for line in axes.lines}
+        for label, p, epsilon in (("clean", 1.0, 0.0), ("0.5", power, 0.5)):
+            assert curves[label].get_xdata() == pytest.approx(LEVELS)
+            assert curves[label].get_ydata() == pytest.approx(LEVELS**p)
+            assert curves[label].get_color() == EPSILON_COLORS[epsilon]
+        diagonal = curves.pop("_child0")
+        assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+        assert set(curves) == {"clean", "0.5"}
+
+
+def test_coverage_averages_over_seeds_and_separates_defenses():
+    parts = (
+        coverages(1.0, 0.0),
+        coverages(3.0, 0.0, seed=1),
+        coverages(2.0, 0.0, defense="fim"),
+    )
+    figure = coverage_plot(table(*parts), rows="defense")
+    expected = {"gl\nno defense": (LEVELS + LEVELS**3) / 2, "gl\nFIM": LEVELS**2}
+    assert {axes.get_title() for axes in figure.axes} == set(expected)
+    for axes in figure.axes:
+        assert axes.lines[1].get_ydata() == pytest.approx(expected[axes.get_title()])
+
+
+def test_clean_runs_alone_have_a_coverage_plot():
+    figure = coverage_plot(table(coverages(1.5, 0.0)))
+    assert figure.axes[0].get_title() == "gl\nclean"
+    assert figure.axes[0].lines[1].get_ydata() == pytest.approx(LEVELS**1.5)
+
+
+def test_attacks_of_one_radius_are_never_pooled_under_a_defense():
+    parts = (coverages(1.0, 0.0), coverages(2.0, 0.5), coverages(0.5, 0.5, attack="noise"))
+    with pytest.raises(ValueError, match="attack"):
+        coverage_plot(table(*parts), rows="defense")
+
+
+def test_the_legend_has_the_radii_of_all_panels_in_one_colour_each(tmp_path):
+    radii = {"gl": (0.5, 4.0), "sir": (0.25, 4.0)}
+    parts = [coverages(1.0, 0.0, task=task) for task in radii]
+    parts += [coverages(2.0, e, task=task) for task, epsilons in radii.items() for e in epsilons]
+    figure = coverage_plot(table(*parts))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["clean", "0.25", "0.5", "4"]
+    title = "perturbation radius, in\nstandard deviations of x (L2)"
+    assert legend.get_title().get_text() == title
+    gl, sir = ({c.get_label(): c.get_color() for c in axes.lines} for axes in figure.axes)
+    assert gl["4"] == sir["4"]
+    assert len({gl["clean"], gl["0.5"], gl["4"], sir["0.25"]}) == 4
+    assert "overconfident" in figure.get_supxlabel()
+    save_figure(figure, tmp_path / "plot.png")
+
+
+def test_an_attack_of_radius_0_does_not_change_the_clean_curve():
+    still = [r | {"attack": "pgd", "objective": "kl_forward"} for r in coverages(9.0, 0.0)]
+    (axes,) = coverage_plot(table(coverages(1.0, 0.0), still)).axes
+    assert [line.get_label() for line in axes.lines] == ["_child0", "clean"]
+    assert axes.lines[1].get_ydata() == pytest.approx(LEVELS)
+
+
+def test_a_table_without_curves_has_nothing_to_draw():
+    with pytest.raises(NothingToDrawError, match="coverage"):
+        coverage_plot(table(divergences(1.0)))

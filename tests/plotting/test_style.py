@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from matplotlib.colors import to_rgb
+
+from robust_npe.plotting import (
+    COLORS,
+    EPSILON_COLORS,
+    coverage_plot,
+    save_figure,
+    style,
+    tolerance_plot,
+)
+from robust_npe.plotting.names import defense_name, line_name, task_name
+from robust_npe.plotting.style import epsilon_color, line_colors
+from tests.plotting.tables import coverages, divergences, table
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"norm": "linf"},
+        {"objective": "nll"},
+        {"attack_settings": "steps=20"},
+        {"domain": "none"},
+        {"defense": "fim"},
+        {"estimator": "nsf"},
+        {"num_simulations": 7},
+        {"beta": 0.1},
+        {"epsilon_unit": "absolute"},
+    ],
+)
+def test_different_settings_are_never_averaged(other):
+    name = next(iter(other))
+    with pytest.raises(ValueError, match=name):
+        tolerance_plot(table(divergences(1.0), divergences(2.0, **other)))
+    if name != "objective":
+        clean = coverages(1.0, 0.0), coverages(1.0, 0.0, **other)
+        with pytest.raises(ValueError, match=name):
+            coverage_plot(table(*clean))
+
+
+def test_names_as_people_write_them():
+    assert task_name("sbibm/sir") == "SIR (sbibm)"
+    assert task_name("my_own") == "my_own"
+    assert line_name("defense", defense_name("fim", 0.01, math.nan)) == "FIM beta=0.01"
+    assert line_name("defense", "noise eps=0.5") == "noise augmentation eps=0.5"
+    assert line_name("attack", "noise") == "random noise"
+    assert line_name("seed", "3") == "seed 3"
+
+
+def test_lines_of_one_defense_are_shades_of_its_colour():
+    labels = ["fim beta=0.001", "fim beta=0.01", "fim beta=0.1", "none", "mine a=1", "mine a=2"]
+    colors = line_colors(labels)
+    assert len(set(colors.values())) == len(labels)
+    assert colors["none"] == COLORS["none"]
+    assert colors["fim beta=0.1"] == COLORS["fim"]
+    brightness = [sum(to_rgb(colors[label])) for label in labels[:3]]
+    assert brightness == sorted(brightness, reverse=True)
+    assert brightness[0] < 2.8  # still visible on white
+    assert not {colors["mine a=1"], colors["mine a=2"]} & set(COLORS.values())
+
+
+def test_published_radii_have_their_colours_and_others_differ():
+    assert epsilon_color(0.5, [0.0, 0.5, 1.0]) == "#e31a1c"
+    odd = [0.0, 0.25, 0.5, 4.0]
+    colors = [epsilon_color(e, odd) for e in odd]
+    assert colors[0] == EPSILON_COLORS[0.0]
+    assert len(set(colors)) == 4
+    assert epsilon_color(0.7, [0.7]) == epsilon_color(0.7, [0.0, 0.7])
+
+
+def test_style_and_saving_leave_global_settings_alone(tmp_path):
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    figure = tolerance_plot(table(divergences(1.0)))
+    save_figure(figure, tmp_path / "plot.png")
+    assert dict(mpl.rcParams) == before
+    with style():
+        assert mpl.rcParams["font.size"] == 9
+    assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    first = (tmp_path / "plot.png").read_bytes()
+    save_figure(tolerance_plot(table(divergences(1.0))), tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes() == first  # equal data, equal bytes
+    save_figure(coverage_plot(table(coverages(1.0, 0.0))), tmp_path / "curve.pdf")
+    assert (tmp_path / "curve.pdf").stat().st_size > 1000

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import robust_npe as rn
+from robust_npe.checks import ConfigError
+from robust_npe.estimators import DiagonalGaussian
+from robust_npe.random import stream
+from robust_npe.store.chunks import SimulationPlan
+from robust_npe.tasks import GaussianLinear
+from robust_npe.training import TrainingSettings
+from tests.helpers import linear_task
+
+
+class Changed(GaussianLinear):
+    """A task whose observations went through a function."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def simulate(self, theta, generator):
+        return self.change(super().simulate(theta, generator))
+
+
+@pytest.fixture(scope="module")
+def q():
+    settings = TrainingSettings(max_epochs=2, min_epochs=1)
+    return rn.train(linear_task(), DiagonalGaussian, num_simulations=500, settings=settings)
+
+
+def test_failed_simulations_are_left_out_with_a_warning(caplog):
+    def fail(x):
+        x[3, 2] = torch.nan
+        return x
+
+    theta, x = rn.simulate(Changed(fail), 10)
+    whole = rn.simulate(GaussianLinear(), 10)
+    assert torch.equal(theta, whole[0][[0, 1, 2, 4, 5, 6, 7, 8, 9]])
+    assert x.shape == (9, 10)
+    assert "1 of 10 simulations are non-finite: left out" in caplog.text
+
+
+def test_simulators_are_checked_as_in_the_store():
+    with pytest.raises(ConfigError, match=r"task gaussian_linear: .* shape \(10, 10\)"):
+        rn.simulate(Changed(lambda x: x[:, :1]), 10)
+    theta, x = rn.simulate(Changed(lambda x: x.double().numpy()), 10)
+    assert torch.equal(x, rn.simulate(GaussianLinear(), 10)[1])
+    too_large = Changed(lambda x: x.double() * 1e300)
+    assert len(rn.simulate(too_large, 10)[1]) == 0  # infinite as float32
+    assert theta.dtype == x.dtype == torch.float32
+    assert SimulationPlan(too_large, {}, "train", 10, 0).simulate(0)["num_dropped"] == 10
+
+
+def test_unsuitable_priors_are_refused_before_any_work():
+    def never(x):
+        raise AssertionError
+
+    task = Changed(never)
+    task.prior = torch.distributions.Dirichlet(torch.ones(10))
+    with pytest.raises(ConfigError, match=r"task gaussian_linear: .* Simplex"):
+        rn.train(task)
+
+
+@pytest.mark.parametrize("form", [torch.Tensor.double, lambda part: part.double().numpy()])
+def test_other_types_give_the_same_numbers(q, form):
+    theta, x = rn.simulate(linear_task(), 8, seed=1)
+    assert torch.equal(q(form(x)).log_prob(form(theta)), q(x).log_prob(theta))
+    expected = q.scores(x, 2, stream(0), attached=False)
+    given = torch.as_tensor(form(x))
+    torch.testing.assert_close(q.scores(given, 2, stream(0), False).float(), expected)
+    x_adv = rn.attack(q, x, theta, epsilon=0.5)
+    torch.testing.assert_close(rn.kl(q, form(x), form(x_adv)), rn.kl(q, x, x_adv))
+    found = rn.attack(q, form(x), form(theta), epsilon=0.5)  # from another random start
+    assert float(rn.kl(q, x, found).sum() / rn.kl(q, x, x_adv).sum()) == pytest.approx(1, abs=0.1)
+
+
+def test_whole_numbers_are_observations(q):
+    counts = np.array([[1, 2], [0, 3]])
+    assert torch.equal(q(counts).base.mean, q(torch.tensor([[1.0, 2.0], [0.0, 3.0]])).base.mean)
+    assert rn.kl(q, counts, counts + 1).shape == (2,)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e6])
+def test_units_of_x_do_not_hide_a_vulnerability(unit):
+    def attacked(scale):
+        task = linear_task((scale, -scale), 0.3 * scale)
+        settings = TrainingSettings(max_epochs=4, min_epochs=1, learning_rate=1e-2)
+        q = rn.train(task, DiagonalGaussian, num_simulations=1000, settings=settings)
+        x = rn.simulate(task, 50, seed=1)[1]
+        return float(rn.kl(q, x, rn.attack(q, x, epsilon=0.5)).median())
+
+    assert attacked(unit) == pytest.approx(attacked(1.0), rel=0.05)
+    assert attacked(1.0) > 0.5
