@@ -19,12 +19,13 @@ from typing import Any, ClassVar, TypeVar
 
 from robust_npe.annotations import convert, expected, no_component
 from robust_npe.checks import ConfigError, require
-from robust_npe.consent import file_of, import_consented
+from robust_npe.consent import digest_of, import_consented
 from robust_npe.files import plain_file
 
 __all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
 
 TARGET = "_target_"
+MAX_TARGET = 200  # characters
 MAX_BYTES = 2**34  # of a file that is an argument
 YAML = int | float | str | Path | Sequence | Mapping | None  # types of defaults
 
@@ -36,10 +37,13 @@ class Component:
         name: What it is called in tables.
         version: Part of the identity of everything that is made with it. Raise it when the same
             arguments come to mean other numbers; that of a base class counts for all below it.
+        constants: Names of class attributes that are part of the identity, too, because numbers
+            depend on them: tables of presets, data files that come with the package.
     """
 
     name: str
     version: ClassVar[int] = 1
+    constants: ClassVar[Sequence[str]] = ()
 
 
 K = TypeVar("K", bound=Component)
@@ -58,7 +62,10 @@ def build(node: Mapping[str, Any], name: str, kind: type[K], **given: Any) -> K:
         ConfigError: No class of this kind, an unknown or missing argument, a wrong type or value.
     """
     cls, arguments = _checked(node, name, kind, given)
-    return cls(**_built(cls, arguments, name), **given)
+    built = cls(**_built(cls, arguments, name), **given)
+    named = isinstance(getattr(built, "name", None), str)
+    require(named, f"{name}.{TARGET}", node[TARGET], "a class with a name, which tables show")
+    return built
 
 
 def bind(node: Mapping[str, Any], name: str, kind: type[K], given: Sequence[str]) -> partial[K]:
@@ -90,8 +97,8 @@ def complete(node: Any) -> Any:
 def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: str) -> Any:
     """Return everything that determines an object: what identities of stored things are made of.
 
-    That is its class, the versions of it and its bases, all arguments with defaults, the content
-    of files, and the content of the module where the class is the user's own.
+    That is its class, the versions of it and its bases, all arguments with defaults, constants, the
+    content of files, and that of the modules of the user's own where it and its bases come from.
 
     Args:
         node: As for `build`, and so are `name` and `kind`.
@@ -105,10 +112,20 @@ def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: 
         "version": [vars(c)["version"] for c in cls.__mro__ if "version" in vars(c)],
         "arguments": _described(cls, arguments, name),
     }
-    if source := file_of(cls.__module__):
-        described["class"] = f"{cls.__module__}.{cls.__name__}"
-        described["source"] = _digest(source, "--module")
+    if cls.constants:
+        described["constants"] = {key: _constant(getattr(cls, key)) for key in cls.constants}
+    if sources := {c.__module__: d for c in cls.__mro__ if (d := digest_of(c.__module__))}:
+        described |= {"class": f"{cls.__module__}.{cls.__name__}", "sources": sources}
     return described
+
+
+def _constant(value: Any) -> Any:
+    """Return what JSON can hold of a constant, and the content of a file."""
+    if isinstance(value, Path):
+        return {"sha256": _digest(value, "constants")}
+    if isinstance(value, Mapping):
+        return {str(key): _constant(part) for key, part in value.items()}
+    return repr(value)
 
 
 def find_class(target: Any, kind: type[K], name: str) -> type[K]:
@@ -118,7 +135,8 @@ def find_class(target: Any, kind: type[K], name: str) -> type[K]:
         ConfigError: It is not a concrete class of this kind, or its module was not consented to.
     """
     what = f"the dotted name of a {kind.__name__} class of robust_npe or of a --module"
-    require(isinstance(target, str) and "." in target, name, target, what)
+    readable = isinstance(target, str) and "." in target and len(target) < MAX_TARGET
+    require(readable, name, target, what)
     module, _, attribute = target.rpartition(".")
     import_consented(module, name, target)
     try:
@@ -144,6 +162,8 @@ def _checked(
             keys = f"its keys are {', '.join(allowed)}" if allowed else "it has no keys"
             raise ConfigError(f"{name} has no key {key!r}; {keys}.")
     for key in allowed:
+        if key not in hints:
+            raise ConfigError(f"{name}.{key} has no annotation in {cls.__name__}: add one.")
         if key not in arguments and parameters[key].default is inspect.Parameter.empty:
             raise ConfigError(f"{name}.{key} is not set; it must be {expected(hints[key])}.")
     return cls, {
@@ -214,7 +234,10 @@ def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
 
 
 def _hints(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls.__init__)
+    try:
+        return typing.get_type_hints(cls.__init__)
+    except NameError as error:  # e.g. imported for type checkers alone
+        raise ConfigError(f"the annotations of {cls.__name__} cannot be read: {error}.") from error
 
 
 def _defaults(cls: type, skip: Mapping[str, Any]) -> dict[str, Any]:

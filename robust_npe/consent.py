@@ -8,6 +8,7 @@ starts inherit it), or by installing a package that declares an entry point in t
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -19,7 +20,7 @@ from types import ModuleType
 
 from robust_npe.checks import ConfigError
 
-__all__ = ["VARIABLE", "allow", "file_of", "import_consented"]
+__all__ = ["VARIABLE", "allow", "digest_of", "import_consented"]
 
 VARIABLE = "ROBUST_NPE_MODULES"
 GROUP = "robust_npe.plugins"
@@ -54,7 +55,7 @@ def import_consented(module: str, name: str, target: str) -> None:
         ConfigError: There is no consent for it.
     """
     consented = [OWN, *(_load(given).__name__ for given in _listed()), *_plugins()]
-    if any(module == root or module.startswith(f"{root}.") for root in consented):
+    if any(_inside(module, root) for root in consented):
         return
     root = module.partition(".")[0]
     raise ConfigError(
@@ -63,16 +64,28 @@ def import_consented(module: str, name: str, target: str) -> None:
     )
 
 
-def file_of(module: str) -> Path | None:
-    """Return the file of a module of the user's own, None for those of this package."""
-    if module == OWN or module.startswith(f"{OWN}."):
-        return None
-    found = getattr(sys.modules.get(module), "__file__", None)
-    return Path(found) if found else None
+def digest_of(module: str) -> str | None:
+    """Return a hash of the code of a module of the user's own, None for any other module.
+
+    It is that of the code which runs in this process, whatever becomes of the file meanwhile.
+    """
+    own = [*(_load(given).__name__ for given in _listed()), *_plugins()]
+    return _digest(module) if any(_inside(module, root) for root in own) else None
+
+
+@cache
+def _digest(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
+
+
+def _inside(module: str, root: str) -> bool:
+    return module == root or module.startswith(f"{root}.")
 
 
 def _listed() -> list[str]:
-    return [given for given in os.environ.get(VARIABLE, "").split(os.pathsep) if given]
+    given = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    return [str(Path(part).resolve()) if _is_file(part) else part for part in given]
 
 
 def _is_file(module: str) -> bool:
@@ -104,7 +117,7 @@ def _load_file(path: Path) -> ModuleType:
         raise ConfigError(f"--module {path}: {name!r} is not a name for a module; rename the file.")
     known = sys.modules.get(name)
     other = known.__spec__ if known is not None else importlib.util.find_spec(name)
-    if known is not None and file_of(name) == path:
+    if known is not None and getattr(known, "__file__", None) == str(path):
         return known
     if other is not None and Path(str(other.origin)) != path:
         raise ConfigError(f"--module {path}: a module {name!r} exists already; rename the file.")
@@ -115,6 +128,7 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+        _digest(name)  # of what was just run
     except BaseException:
         del sys.modules[name]
         raise

@@ -58,7 +58,7 @@ def load(folder: Path) -> Experiment:
     config |= {"output_dir": str(output), "device": "cpu"}
     merged = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(TrainConfig), config))
     store = Store(output / "store")
-    return Experiment(merged, store, stored_estimator(store, folder))
+    return Experiment(merged, store, estimator=stored_estimator(store, folder))
 
 
 def divergences(runs: Path, run_id: str, epsilon: float) -> pd.Series:

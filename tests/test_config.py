@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -10,14 +11,16 @@ from omegaconf import OmegaConf
 from robust_npe.checks import ConfigError
 from robust_npe.commands.experiment import Experiment
 from robust_npe.config import epsilons, prepare_hydra
-from robust_npe.defenses import NoDefense
+from robust_npe.defenses import FIM, NoDefense
+from robust_npe.defenses.penalty import PenaltyGradient
 from robust_npe.estimators import MAF, Estimator
 from robust_npe.paths import config_directory
 from robust_npe.random import draws_from, stream
 from robust_npe.store import content_key
 from robust_npe.store.chunks import SimulationPlan
-from robust_npe.tasks import GaussianLinear
+from robust_npe.tasks import VAE, GaussianLinear
 from robust_npe.tasks.decoder import make_decoder, save_decoder
+from robust_npe.tasks.vae import DEFAULT_DECODER
 from robust_npe.training import TrainingSettings
 
 
@@ -121,6 +124,20 @@ def test_another_file_under_the_same_path_gives_other_data(tmp_path):
     assert not torch.equal(first, second)
     assert torch.equal(simulated(0), first)
     assert len(list(tmp_path.glob("store/simulations/*/manifest.json"))) == 2
+
+
+def test_presets_and_data_files_of_the_package_are_part_of_identities(monkeypatch, tmp_path):
+    def key(*overrides):
+        return content_key(Experiment(composed(*overrides)).estimator_description)
+
+    before = key("defense=fim"), key("task=vae")
+    presets = {"fast": PenaltyGradient(1, 7, 1, 1.0)}
+    monkeypatch.setattr(FIM, "gradients", FIM.gradients | presets)
+    shutil.copy(DEFAULT_DECODER, tmp_path / "same")
+    monkeypatch.setattr(VAE, "default_decoder", tmp_path / "same")
+    assert (key("defense=fim") != before[0], key("task=vae") != before[1]) == (True, False)
+    (tmp_path / "same").write_bytes(b"other")
+    assert key("task=vae") != before[1]
 
 
 def test_another_version_is_another_identity(monkeypatch):

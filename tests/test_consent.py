@@ -38,8 +38,7 @@ def own(tmp_path, monkeypatch):
     file, proof = tmp_path / "own_tasks.py", tmp_path / "imported"
     file.write_text(CODE.format(proof=str(proof), scale=2.0))
     yield file, proof
-    sys.modules.pop("own_tasks", None)
-    consent._load.cache_clear()
+    forget()
     consent._plugins.cache_clear()
 
 
@@ -69,13 +68,71 @@ def test_processes_that_are_started_inherit_consent(own, monkeypatch):
     assert build(NODE, "task", Task).name == "own"
 
 
-def test_the_code_is_part_of_the_identity(own):
+def forget():
+    for name in ("own_tasks", "own_base", "own_child"):
+        sys.modules.pop(name, None)
+    consent._load.cache_clear()
+    consent._digest.cache_clear()
+
+
+def test_the_code_that_runs_is_part_of_the_identity(own):
     file, _ = own
     consent.allow(str(file))
     first = describe(NODE, "task", Task)
     assert first["class"] == "own_tasks.Own"
+    assert set(first["sources"]) == {"own_tasks"}
     file.write_text(file.read_text() + "\n# changed\n")
-    assert describe(NODE, "task", Task)["source"] != first["source"]
+    assert describe(NODE, "task", Task) == first  # another process has to run what was written
+    forget()
+    consent.allow(str(file))
+    assert describe(NODE, "task", Task)["sources"] != first["sources"]
+
+
+def test_the_code_of_base_classes_counts_too(own):
+    file, _ = own
+    base, child = file.with_name("own_base.py"), file.with_name("own_child.py")
+    base.write_text(file.read_text())
+    child.write_text("from own_base import Own\n\nclass Child(Own):\n    pass\n")
+    node = {"_target_": "own_child.Child"}
+
+    def described():
+        forget()
+        consent.allow(str(base))
+        consent.allow(str(child))
+        return describe(node, "task", Task)["sources"]
+
+    first = described()
+    assert set(first) == {"own_base", "own_child"}
+    base.write_text(base.read_text() + "\n# changed\n")
+    second = described()
+    assert second["own_base"] != first["own_base"]
+    assert second["own_child"] == first["own_child"]
+
+
+def test_files_in_the_variable_may_be_relative(own, monkeypatch):
+    file, _ = own
+    monkeypatch.chdir(file.parent)
+    monkeypatch.syspath_prepend(file.parent)
+    monkeypatch.setenv(consent.VARIABLE, "own_tasks.py")
+    assert build(NODE, "task", Task).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("scale: float = 2.0", "scale=2.0", "task.scale has no annotation in Own"),
+        ("scale: float", "scale: 'Unknown'", "annotations of Own cannot be read: name 'Unknown'"),
+        ('    name = "own"\n', "", "a class with a name"),
+    ],
+)
+def test_classes_that_lack_something_are_named(own, old, new, message):
+    file, _ = own
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    consent.allow(str(file))
+    with pytest.raises(ConfigError, match=message):
+        build({**NODE, "scale": 1.0}, "task", Task)
 
 
 def test_an_installed_plugin_is_consent(own, monkeypatch):

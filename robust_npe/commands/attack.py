@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ REPLACED = (
 def main(config: DictConfig) -> train.Result:
     """Evaluate an attack on a stored estimator; training is never repeated.
 
-    Simulations and the estimator come from the store beside the run, wherever that is; what is
-    measured and how finely are as in the run, except for what the configuration says.
+    Simulations and the estimator come from the store beside the run, wherever that is; it is only
+    read. What is measured and how finely are as in the run, except for what the configuration says.
 
     Args:
         config: Composed configuration, see `conf/attack.yaml`; `run` is a run's id or folder.
@@ -46,10 +47,16 @@ def main(config: DictConfig) -> train.Result:
         raise ConfigError("run is not set: run=<id of a run in the output_dir, or its folder>.")
     settings = checked(config, AttackConfig)
     folder = _run_folder(settings["run"], Path(settings["output_dir"]) / "runs")
-    Artefact(folder, folder.name, created=False).verify("config.yaml")
+    earlier = Artefact(folder, folder.name, created=False).verify("config.yaml")
+    if "format" in earlier.manifest["description"]:
+        raise ConfigError(
+            f"run={settings['run']!r} was made by an older version of robust-npe, which named its "
+            "settings otherwise: use that version, or train again with `robust-npe train`."
+        )
     combined = _combined(settings, read_yaml_config(folder / "config.yaml"))
-    store = Store(folder.parent.parent / "store")
-    return train.run(Experiment(combined, store, stored_estimator(store, folder)))
+    source = Store(folder.parent.parent / "store")
+    estimator = stored_estimator(source, folder)
+    return train.run(Experiment(combined, source=source, estimator=estimator))
 
 
 def _combined(settings: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
@@ -69,8 +76,8 @@ def stored_estimator(store: Store, folder: Path) -> Artefact:
         ConfigError: The store lacks it.
     """
     run = Artefact(folder, folder.name, created=False)
-    key = run.manifest.get("facts", {}).get("estimator")
-    found = store.find("estimators", str(key))
+    key = str(run.manifest.get("facts", {}).get("estimator"))
+    found = store.find("estimators", key) if re.fullmatch("[0-9a-f]{16}", key) else None
     if found is None:
         raise ConfigError(
             f"run={str(folder)!r}: its estimator {key} is not in {store.root}, or damaged. Bring "

@@ -81,6 +81,7 @@ class Experiment:
         config: Composed configuration of `robust-npe train`.
         store: Where simulations, estimators and attacked observations are kept; None for the one
             in the configuration's `output_dir`.
+        source: Where simulations are looked for first; it is only read.
         estimator: The trained estimator, where it must not be trained again.
 
     Raises:
@@ -91,12 +92,14 @@ class Experiment:
         self,
         config: DictConfig | Mapping[str, Any],
         store: Store | None = None,
+        source: Store | None = None,
         estimator: Artefact | None = None,
     ) -> None:
         self.config = checked(config, TrainConfig)
         self._check_numbers()
         self.device = checked_device(self.config["device"])
         self.store = store or Store(Path(self.config["output_dir"]) / "store")
+        self.source = source
         self.seeds = Seeds(**self.config["seeds"])
         self.epsilons = epsilons(self.config["epsilon"])
         self.threat = ThreatModel(*(self.config[key] for key in ("norm", "epsilon_unit", "domain")))
@@ -208,9 +211,11 @@ class Experiment:
 
     def simulate(self, split: str, num_simulations: int) -> SimulationSet:
         """Return a simulation set from the store, made if needed."""
-        return simulations(
-            self.store, self.task, self.task_description, split, num_simulations, self.seeds.data
-        )
+        what = (self.task, self.task_description, split, num_simulations, self.seeds.data)
+        key = content_key(SimulationPlan(*what).description)
+        known = self.source is not None and self.source.find("simulations", key) is not None
+        store = self.source if self.source is not None and known else self.store
+        return simulations(store, *what)
 
     def trained(self) -> Trained:
         """Return the trained estimator from the store, trained if needed."""

@@ -130,6 +130,7 @@ class Penalized(Defense):
     beta: float
     gradients: ClassVar[dict[str, PenaltyGradient]]
     variants: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {}
+    constants: ClassVar[Sequence[str]] = ("gradients", "variants")
 
     def __init__(
         self,

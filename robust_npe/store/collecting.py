@@ -18,7 +18,7 @@ __all__ = ["collect", "collect_readable"]
 
 log = logging.getLogger(__name__)
 
-LAYOUT = "the layout of runs"
+LAYOUT, LAYOUT_VERSION = "the layout of runs", [1]
 
 
 def collect(runs: Path, table: str = "results") -> pd.DataFrame:
@@ -60,7 +60,8 @@ def collect_readable(runs: Path, table: str = "results") -> tuple[pd.DataFrame, 
         except StoreError as error:
             problems.append(str(error))
     if not tables:
-        raise StoreError(f"No run in {runs} can be read: {problems[0]}")
+        why = problems[0] if problems else "an older version made them; repeat them."
+        raise StoreError(f"No run in {runs} can be read: {why}")
     return pd.concat(tables, ignore_index=True), problems
 
 
@@ -73,7 +74,7 @@ def _runs(folder: Path, table: str) -> list[Artefact]:
 def _newest_versions(manifests: Mapping[Artefact, dict[str, Any]], where: Path) -> list[Artefact]:
     """Return the runs of which no class is older than in another run."""
     versions = {run: _versions(manifest["description"]) for run, manifest in manifests.items()}
-    newest: dict[str, list[int]] = {}
+    newest = {LAYOUT: LAYOUT_VERSION}
     for found in versions.values():
         for name, version in found.items():
             newest[name] = max(newest.get(name, version), version)
@@ -107,9 +108,7 @@ def _versions(description: dict[str, Any]) -> dict[str, list[int]]:
         elif isinstance(node, list):
             todo += node
     # runs were numbered as a whole before classes had versions
-    number = description.get("format", 0)
-    old = [0, number] if isinstance(number, int) else [0]
-    return {LAYOUT: [1], **found} if found else {LAYOUT: old}
+    return {LAYOUT: [0] if "format" in description else LAYOUT_VERSION, **found}
 
 
 def _is_version(value: Any) -> TypeGuard[list[int]]:

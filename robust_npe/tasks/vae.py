@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -40,6 +41,8 @@ class VAE(Task):
     """
 
     name = "vae"
+    default_decoder: ClassVar[Path] = DEFAULT_DECODER
+    constants: ClassVar[Sequence[str]] = ("default_decoder",)
     embedding = "mlp"
 
     def __init__(self, decoder: Path | None = None, noise_std: float = 0.05) -> None:

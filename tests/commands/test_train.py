@@ -194,6 +194,17 @@ def test_a_run_without_its_estimator_is_refused(run, tmp_path):
         attack.main(composed(*words, command="attack"))
 
 
+def test_a_run_of_an_older_version_is_named(run, tmp_path):
+    _, result = run
+    folder = tmp_path / "runs" / "0123456789abcdef"
+    shutil.copytree(result.folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["description"]["format"] = 4
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="made by an older version of robust-npe"):
+        attack.main(composed(f"run={folder}", f"output_dir={tmp_path}", command="attack"))
+
+
 def test_a_run_of_other_code_is_refused(run, monkeypatch):
     output, result = run
     monkeypatch.setattr(GaussianLinear, "version", 99)
@@ -219,12 +230,14 @@ def test_a_run_elsewhere_keeps_its_estimator_and_its_sizes(run, tmp_path, monkey
     output, result = run
     shutil.copytree(output, tmp_path / "theirs")
     monkeypatch.setattr("robust_npe.commands.experiment.train", None)
-    monkeypatch.setattr("robust_npe.store.simulations._simulate", None)
+    monkeypatch.setattr("robust_npe.store.chunks.SimulationPlan.simulate", None)
     folder = tmp_path / "theirs" / "runs" / result.folder.name
+    before = sorted((tmp_path / "theirs").rglob("*"))
     words = (f"run={folder}", "attack=noise", "epsilon=1", f"output_dir={tmp_path / 'mine'}")
     again = attack.main(composed(*words, command="attack"))
     assert again.folder.parent == tmp_path / "mine" / "runs"
-    assert not (tmp_path / "mine" / "store").exists()
+    assert {p.name for p in (tmp_path / "mine" / "store").iterdir()} == {"attacks", "locks"}
+    assert sorted((tmp_path / "theirs").rglob("*")) == before  # which may be read-only
     clean = [t[t.attack == "none"].drop(columns="run_id") for t in (again.table, result.table)]
     pd.testing.assert_frame_equal(*clean)
 

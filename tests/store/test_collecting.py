@@ -48,8 +48,8 @@ def task(name, *version):
     [
         ({"a": task("GL", 1), "b": task("GL", 2), "c": task("SIR", 1)}, "bc", "GL"),
         ({"a": task("GL", 1, 2), "b": task("GL", 2, 1), "c": task("GL", 2, 2)}, "c", "GL"),
-        ({"a": {"format": 4}, "b": task("GL", 1), "c": {}}, "b", "the layout of runs"),
-        ({"a": {"format": 3}, "b": {"format": 4}, "c": {}}, "b", "the layout of runs"),
+        ({"a": {"format": 4}, "b": task("GL", 1), "c": {}}, "bc", "the layout of runs"),
+        ({"a": {"format": 3}, "b": {"format": 4}, "c": {}}, "c", "the layout of runs"),
         ({"a": {"x": [[task("GL", 1)]]}, "b": {"x": task("GL", 3)}}, "b", "GL"),
     ],
 )
@@ -62,6 +62,12 @@ def test_runs_of_older_versions_are_left_out(tmp_path, caplog, runs, kept, why):
     assert len(caplog.records) == 1
     assert f"left out {len(runs) - len(kept)} runs" in caplog.text
     assert f"(changed since: {why})" in caplog.text
+
+
+def test_a_folder_of_older_runs_alone_says_so(tmp_path):
+    add_run(tmp_path, "a", {"format": 4})
+    with pytest.raises(StoreError, match="can be read: an older version made them"):
+        collect(tmp_path / "runs")
 
 
 def test_equal_versions_are_kept(tmp_path, caplog):
