@@ -15,7 +15,7 @@ from robust_npe.compiling import log_compilation
 
 __all__ = ["TILE", "backward", "forward"]
 
-TILE = 512  # columns at most
+TILE = 320  # columns at most, so that their activations fit into the second cache
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
 
