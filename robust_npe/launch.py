@@ -61,6 +61,8 @@ def launch(command: str, *words: str) -> int:
         return fail(str(error), status=1 if isinstance(error, PartialResultError) else 2)
     except (HydraException, OmegaConfBaseException) as error:
         return fail(hydra_message(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return fail(_system_error(error))
     return 0
@@ -77,17 +79,19 @@ def _launch(command: str, words: Sequence[str]) -> None:
         logging.raiseExceptions = False  # a log that cannot be written must not fill the screen
         try:
             result = _run_command(command, config)
+            sys.stdout.write(f"{getattr(result, 'text', result)}\n")
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 # launchers show one failure of a sweep at most: each job's log holds its own
-                log.error("failed: %s", error, exc_info=not isinstance(error, USER_ERRORS))
+                known = isinstance(error, (*USER_ERRORS, BrokenPipeError))
+                log.error("failed: %s", error, exc_info=not known)
                 raise
             failures.append(error)
-        else:
-            sys.stdout.write(f"{getattr(result, 'text', result)}\n")
 
     try:
         _hydra(command, options, job)
+    except BrokenPipeError:
+        raise
     except OSError:  # no job: Hydra cannot make the folder of logs, as on a read-only disk
         with TemporaryDirectory(prefix="robust-npe-") as folder:
             options.overrides += [f"hydra.{mode}.dir={folder}" for mode in ("run", "sweep")]

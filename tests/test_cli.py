@@ -108,6 +108,17 @@ print([m for m in slow if m in sys.modules], file=sys.stderr)
     assert done.stderr == "this run was done before: nothing to compute\n[]\n"
 
 
+def test_results_that_nobody_reads(elsewhere):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "robust_npe.cli", "train", *SMALL]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("training on") == 1
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("robust-npe ")
