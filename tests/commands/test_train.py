@@ -230,7 +230,6 @@ def test_a_run_elsewhere_keeps_its_estimator_and_its_sizes(run, tmp_path, monkey
     output, result = run
     shutil.copytree(output, tmp_path / "theirs")
     monkeypatch.setattr("robust_npe.commands.experiment.train", None)
-<<<<<<< HEAD
     monkeypatch.setattr("robust_npe.store.chunks.SimulationPlan.simulate", None)
     folder = tmp_path / "theirs" / "runs" / result.folder.name
     before = sorted((tmp_path / "theirs").rglob("*"))
@@ -239,15 +238,6 @@ def test_a_run_elsewhere_keeps_its_estimator_and_its_sizes(run, tmp_path, monkey
     assert again.folder.parent == tmp_path / "mine" / "runs"
     assert {p.name for p in (tmp_path / "mine" / "store").iterdir()} == {"attacks", "locks"}
     assert sorted((tmp_path / "theirs").rglob("*")) == before  # which may be read-only
-=======
-    folder = tmp_path / "theirs" / "runs" / result.folder.name
-    simulated = sorted((tmp_path / "theirs" / "store" / "simulations").iterdir())
-    words = (f"run={folder}", "attack=noise", "epsilon=1", f"output_dir={tmp_path / 'mine'}")
-    again = attack.main(composed(*words, command="attack"))
-    assert again.folder.parent == tmp_path / "mine" / "runs"
-    assert not (tmp_path / "mine" / "store").exists()
-    assert sorted((tmp_path / "theirs" / "store" / "simulations").iterdir()) == simulated
->>>>>>> cli
     clean = [t[t.attack == "none"].drop(columns="run_id") for t in (again.table, result.table)]
     pd.testing.assert_frame_equal(*clean)
 
