@@ -167,7 +167,7 @@ class _Job:
         return {
             "class": "Reference",
             "version": [self.version],
-            "task": self.experiment.config["task"],
+            "task": self.experiment.task_description,
             "numbers": o.numbers,
             "epsilon": o.epsilon,
             "x": _digest(o.x),
