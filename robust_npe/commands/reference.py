@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -20,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from robust_npe.checks import ConfigError, require
-from robust_npe.commands.evaluation import perturbed
+from robust_npe.commands.evaluation import digest, perturbed
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.config import ReferenceConfig, TrainConfig, checked
 from robust_npe.files import write_atomically
@@ -170,8 +169,8 @@ class _Job:
             "task": self.experiment.task_description,
             "numbers": o.numbers,
             "epsilon": o.epsilon,
-            "x": _digest(o.x),
-            "x_adv": _digest(o.x_adv),
+            "x": digest(o.x),
+            "x_adv": digest(o.x_adv),
             "settings": asdict(self.settings),
             "proposal": self.trained and self.experiment.estimator_description,
             "seed": self.experiment.seeds.evaluation,
@@ -234,10 +233,6 @@ def _verdict(p: PosteriorSamples) -> dict[str, Any]:
 
 def _save(array: np.ndarray, file: BinaryIO) -> None:
     np.save(file, array)
-
-
-def _digest(x: Tensor) -> str:
-    return hashlib.sha256(np.ascontiguousarray(x.numpy()).tobytes()).hexdigest()
 
 
 def _text(task: str, table: pd.DataFrame, folders: list[Path]) -> str:
