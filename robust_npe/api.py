@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel
-from robust_npe.checks import require
+from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind
 from robust_npe.config import choice
 from robust_npe.defenses import Defense, NoDefense
 from robust_npe.divergences import kl as _kl
 from robust_npe.estimators import MAF, Embedding, Estimator, Head
-from robust_npe.posterior import Posterior
+from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks import Task
 from robust_npe.tasks.pairs import draw_pairs
@@ -46,6 +46,7 @@ def simulate(task: Task, num_simulations: int, seed: int = 0) -> tuple[Tensor, T
 
 
 def _pairs(task: Task, num_simulations: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    _require_object("task", task, Task)
     require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
     theta, x, dropped = draw_pairs(task, num_simulations, generator)
     if dropped:
@@ -84,15 +85,20 @@ def train(
             simulator returns something else than it should.
         FloatingPointError: Training diverged before there were usable weights.
     """
+    defense, settings = defense or NoDefense(), settings or TrainingSettings()
+    _require_object("task", task, Task)
+    _require_object("defense", defense, Defense)
+    _require_object("settings", settings, TrainingSettings)
+    _require_factory("head", head)
     if embedding is None:
         embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
+    _require_factory("embedding", embedding)
     with draws_from(stream(seed, "initialise")):  # before the work, since it checks the settings
         estimator = Estimator.for_task(task, head, embedding, standardize)
     pairs = simulate(task, num_simulations, seed)
     held_out = stream(seed, "simulate", "validation")
     validation = _pairs(task, max(100, num_simulations // 20), held_out)
-    settings = settings or TrainingSettings()
-    _train(estimator, defense or NoDefense(), pairs, validation, settings, stream(seed, "train"))
+    _train(estimator, defense, pairs, validation, settings, stream(seed, "train"))
     return estimator.eval()
 
 
@@ -100,7 +106,7 @@ def attack(
     posterior: Posterior,
     x: Tensor | np.ndarray,
     theta: Tensor | np.ndarray | None = None,
-    epsilon: float = 0.5,
+    epsilon: float | Sequence[float] | Tensor = 0.5,
     norm: str = "l2",
     epsilon_unit: str = "std",
     method: Attack | None = None,
@@ -112,7 +118,7 @@ def attack(
         posterior: What is attacked: any map from x to a distribution over theta.
         x: Observations of shape `(B, Dx)`; the unit of epsilon is taken from them.
         theta: The parameters that generated x, `(B, D)`, for objectives that need them.
-        epsilon: Radius, in `epsilon_unit`.
+        epsilon: Radius, or one for each observation, in `epsilon_unit`.
         norm: `l1`, `l2` or `linf`.
         epsilon_unit: `std`, `absolute` or `feature`, see `robust_npe.attacks.ThreatModel`.
         method: The attack; None for PGD on KL(q(.|x) || q(.|x~)).
@@ -121,12 +127,13 @@ def attack(
     Returns:
         Perturbed observations of shape `(B, Dx)`.
     """
-    x = _numbers(x)
-    theta = None if theta is None else _numbers(theta)
+    x = _observations("x", x)
+    theta = None if theta is None else _numbers("theta", theta)
+    method = PGD(KLForward()) if method is None else method
+    _require_object("method", method, Attack)
     threat = ThreatModel(norm, epsilon_unit, domain="none")
     threat.warn(x)
     ball = threat.ball(epsilon, None, x)
-    method = method or PGD(KLForward())
     return method(posterior, x, theta, ball=ball, generator=stream(seed, "attack"))
 
 
@@ -147,10 +154,37 @@ def kl(
         num_samples: Monte-Carlo samples where there is no closed form.
         seed: Seed of the samples.
     """
-    return _kl(posterior(_numbers(x)), posterior(_numbers(x_adv)), num_samples, stream(seed, "kl"))
+    x, x_adv = _observations("x", x), _observations("x_adv", x_adv)
+    same = f"{tuple(x.shape)}, the shape of x"
+    require(x_adv.shape == x.shape, "x_adv.shape", tuple(x_adv.shape), same)
+    require(num_samples > 0, "num_samples", num_samples, "a positive integer")
+    p, q = posterior_at(posterior, x), posterior_at(posterior, x_adv)
+    return _kl(p, q, num_samples, stream(seed, "kl"))
 
 
-def _numbers(values: Tensor | np.ndarray) -> Tensor:
+def _require_object(name: str, value: object, kind: type) -> None:
+    expected = f"an object of class {kind.__name__}, not a class or a name"
+    require(isinstance(value, kind), name, value, expected)
+
+
+def _require_factory(name: str, value: object) -> None:
+    is_built = isinstance(value, nn.Module)
+    expected = "a class, or one with settings bound by functools.partial"
+    require(callable(value) and not is_built, name, type(value) if is_built else value, expected)
+
+
+def _observations(name: str, values: Tensor | np.ndarray) -> Tensor:
+    x = _numbers(name, values)
+    expected = "(B, Dx), one row for each observation"
+    require(x.ndim == 2, f"{name}.shape", tuple(x.shape), expected)
+    return x
+
+
+def _numbers(name: str, values: Tensor | np.ndarray) -> Tensor:
     """Return a tensor of floating-point numbers; their precision is the posterior's business."""
-    values = torch.as_tensor(values)
+    try:
+        values = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = f"{name} is no array of numbers"
+        raise ConfigError(f"{given}: {str(error).splitlines()[0]}.") from error
     return values if values.is_floating_point() else values.float()

@@ -7,6 +7,8 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from robust_npe.antithetic import antithetic
+from robust_npe.checks import require
+from robust_npe.posterior import log_prob
 from robust_npe.random import draws_from
 
 __all__ = ["has_closed_form_kl", "kl", "kl_with_error", "standard_error"]
@@ -22,9 +24,9 @@ def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator)
 
     In closed form where one exists (Gaussians, classifiers), else the Monte-Carlo estimate
     mean_s log p(theta_s) - log q(theta_s), theta_s ~ p in antithetic pairs where p offers them,
-    which is unbiased and may come out slightly negative. Gradients flow through both
-    distributions, through p by reparameterised samples where p has them, else by the
-    score-function estimator (once differentiable).
+    which is unbiased and may come out slightly negative; infinite where q excludes samples of p.
+    Gradients flow through both distributions, through p by reparameterised samples where p has
+    them, else by the score-function estimator (once differentiable).
 
     Args:
         p: Distribution with batch shape `(B,)`.
@@ -76,13 +78,14 @@ def _closed_form(p: Distribution, q: Distribution) -> Tensor | None:
 
 def _log_ratios(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
     """Return log p - log q of samples of p, shape `(S, B)`, whose mean is differentiable."""
+    require(num_samples > 0, "num_samples", num_samples, "a positive integer")
     if p.has_rsample:
         with draws_from(generator):
             theta = antithetic(p).rsample((num_samples,))
-        return p.log_prob(theta) - q.log_prob(theta)
+        return p.log_prob(theta) - log_prob(q, theta)
     with draws_from(generator):
         theta = p.sample((num_samples,))
-    return _score_function(p.log_prob(theta), q.log_prob(theta))
+    return _score_function(p.log_prob(theta), log_prob(q, theta))
 
 
 def _score_function(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -100,4 +103,5 @@ def _score_function(log_p: Tensor, log_q: Tensor) -> Tensor:
     advantage = value.detach()
     if len(value) > 1:
         advantage = (advantage - advantage.mean(0)) * len(value) / (len(value) - 1)
+    advantage = torch.where(advantage.isfinite(), advantage, 0.0)  # infinity has no slope
     return value + (log_p - log_p.detach()) * advantage

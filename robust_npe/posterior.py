@@ -3,19 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from robust_npe.checks import require
-from robust_npe.random import draws_from
+from robust_npe.checks import ConfigError, require
+from robust_npe.random import draws_from, stream
 
-__all__ = ["Posterior", "as_events", "as_vectors", "differentiated_scores", "sample_and_log_prob"]
+__all__ = [
+    "Posterior",
+    "as_events",
+    "as_vectors",
+    "differentiated_scores",
+    "gradient",
+    "log_prob",
+    "posterior_at",
+    "sample_and_log_prob",
+]
 
 Posterior = Callable[[Tensor], Distribution]
 """Maps observations x `(B, Dx)` to a distribution over theta with batch shape `(B,)`: an estimator,
 an exact posterior, a flow of another library, a classifier, a plain function."""
+
+
+def posterior_at(posterior: Posterior, x: Tensor) -> Distribution:
+    """Return q(.|x) for `x (B, Dx)`.
+
+    Raises:
+        ConfigError: It is not one distribution for each observation.
+    """
+    q = posterior(x)
+    if isinstance(q, Distribution) and x.ndim == 2 and q.batch_shape == x.shape[:1]:
+        return q
+    given = type(q).__name__
+    if isinstance(q, Distribution):
+        given += f" with batch shape {tuple(q.batch_shape)}"
+    raise ConfigError(
+        f"posterior(x) is a {given} for x of shape {tuple(x.shape)}: it must be a torch "
+        "distribution with batch shape (B,) for x (B, Dx), see torch.distributions.Independent."
+    )
+
+
+def log_prob(q: Distribution, theta: Tensor) -> Tensor:
+    """Return log q(theta) of events `(*, B, *event_shape)`, shape `(*, B)`: minus infinity outside
+    of the support, where torch's distributions raise a `ValueError` or return anything."""
+    try:
+        with torch.no_grad():
+            outside = _outside(q, theta) & ~as_vectors(q, theta).isnan().any(-1)
+    except (NotImplementedError, AttributeError, ValueError, RuntimeError):
+        return q.log_prob(theta)  # it does not know its support, or has more to say about theta
+    if not outside.any():
+        return q.log_prob(theta)
+    # without valid stand-ins, gradients would be nan wherever one theta is outside
+    with draws_from(stream(0, "stand-in")):
+        stand_in = q.sample(theta.shape[: outside.ndim - 1])
+    events = outside.reshape(*outside.shape, *(1 for _ in q.event_shape))
+    return torch.where(outside, -torch.inf, q.log_prob(torch.where(events, stand_in, theta)))
+
+
+def _outside(q: Distribution, theta: Tensor) -> Tensor:
+    """Tell which events `(*, B, *event_shape)` are outside of the support, bool `(*, B)`."""
+    leading = theta.shape[: theta.ndim - len(q.event_shape)]
+    masks = []
+    if isinstance(q, Independent):
+        masks.append(_outside(q.base_dist, theta))
+    elif isinstance(q, TransformedDistribution):  # its `support` is that of the last transform
+        for transform in reversed(q.transforms):
+            masks.append(~transform.codomain.check(theta))
+            theta = transform.inv(theta)
+        masks.append(_outside(q.base_dist, theta))
+    else:
+        masks.append(~cast(Any, q).support.check(theta))
+    return torch.stack([mask.reshape(*leading, -1).any(-1) for mask in masks]).any(0)
+
+
+def gradient(value: Tensor, x: Tensor, create_graph: bool = False) -> Tensor:
+    """Return the gradient of the sum of a value with respect to x, of the shape of x; zero where
+    the value does not depend on x, or not differentiably."""
+    if not value.requires_grad:
+        return torch.zeros_like(x)
+    total = value.sum()
+    return torch.autograd.grad(total, x, create_graph=create_graph, materialize_grads=True)[0]
 
 
 @torch.no_grad()
@@ -58,11 +128,12 @@ def differentiated_scores(
     differentiation; arguments as for `robust_npe.fisher.scores`.
 
     Raises:
-        ConfigError: `attached` is wanted, and q has no reparameterised samples.
+        ConfigError: `attached` is wanted, and q has no reparameterised samples; or q is not one
+            distribution for each observation.
     """
     x = x.detach()
     with draws_from(generator), torch.set_grad_enabled(attached):
-        q = posterior(x)
+        q = posterior_at(posterior, x)
         if attached:
             without = f"False for {type(q).__name__}, which has no reparameterised samples"
             require(q.has_rsample, "attached", attached, without)
@@ -70,6 +141,6 @@ def differentiated_scores(
     # one copy of x per sample, so that the gradient of the sum is the score of each sample
     copies = x.expand(num_samples, *x.shape).reshape(-1, x.shape[-1]).clone().requires_grad_(True)
     with torch.enable_grad():
-        log_prob = posterior(copies).log_prob(theta.reshape(len(copies), *q.event_shape))
-        (score,) = torch.autograd.grad(log_prob.sum(), copies, create_graph=attached)
+        value = posterior(copies).log_prob(theta.reshape(len(copies), *q.event_shape))
+        score = gradient(value, copies, create_graph=attached)
     return score.reshape(num_samples, *x.shape)

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import robust_npe as rn
+from robust_npe.attacks import PGD
 from robust_npe.checks import ConfigError
-from robust_npe.estimators import DiagonalGaussian
+from robust_npe.defenses import FIM
+from robust_npe.estimators import DiagonalGaussian, Identity
 from robust_npe.random import stream
 from robust_npe.store.chunks import SimulationPlan
 from robust_npe.tasks import GaussianLinear
@@ -81,6 +83,48 @@ def test_whole_numbers_are_observations(q):
     counts = np.array([[1, 2], [0, 3]])
     assert torch.equal(q(counts).base.mean, q(torch.tensor([[1.0, 2.0], [0.0, 3.0]])).base.mean)
     assert rn.kl(q, counts, counts + 1).shape == (2,)
+
+
+def refused(match, function, *args, **kwargs):
+    with pytest.raises(ConfigError, match=match) as error:
+        function(*args, **kwargs)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task", GaussianLinear),
+        ("head", "maf"),
+        ("head", DiagonalGaussian(2, 2)),
+        ("embedding", Identity(2)),
+        ("defense", FIM),
+        ("settings", {"max_epochs": 1}),
+    ],
+)
+def test_classes_names_and_objects_are_told_apart(name, value):
+    given = {"task": linear_task(), "num_simulations": 10} | {name: value}
+    refused(rf"{name}=.* must be", rn.train, **given)
+
+
+def test_observations_that_are_no_rows_are_refused(q):
+    x = torch.zeros(6, 2)
+    for wrong in (x[0], x[None]):
+        refused(r"x.shape=.* \(B, Dx\)", rn.kl, q, wrong, wrong)
+        refused(r"x.shape=.* \(B, Dx\)", rn.attack, q, wrong)
+    refused(r"x_adv.shape=\(1, 2\) .* \(6, 2\)", rn.kl, q, x, x[:1])
+    refused("x is no array of numbers", rn.attack, q, "x")
+    refused("num_samples=0", rn.kl, q, x, x, num_samples=0)
+    refused(
+        "radius=.* 6: one for each row", rn.attack, q, x, epsilon=[0.5], epsilon_unit="absolute"
+    )
+    refused("method=.*PGD", rn.attack, q, x, method=PGD)
+
+
+def test_each_observation_may_have_its_radius(q):
+    x = rn.simulate(linear_task(), 3)[1]
+    moved = (rn.attack(q, x, epsilon=[0.0, 0.5, 1.0], epsilon_unit="absolute") - x).norm(dim=-1)
+    torch.testing.assert_close(moved, torch.tensor([0.0, 0.5, 1.0]))
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e6])

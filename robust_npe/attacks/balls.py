@@ -76,6 +76,10 @@ class Ball(ABC):
         """Half-widths of the ball, a number or broadcast over `(B, Dx)`."""
         radius = self.radius
         if isinstance(radius, Tensor):
+            fits = radius.shape == like.shape[:-1]
+            require(
+                fits, "radius", radius.tolist(), f"one number, or {len(like)}: one for each row"
+            )
             radius = radius.to(like).unsqueeze(-1)
         return radius if self.scale is None else radius * self._unit(like)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.objectives import Objective
+from robust_npe.checks import ConfigError
 from robust_npe.components import Component
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
@@ -147,14 +149,46 @@ def frozen(posterior: Posterior) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def settings(component: Attack | Objective, prefix: str = "") -> str:
+def settings(attack: Attack) -> str:
     """Return the constructor arguments of an attack that differ from their defaults, as in
-    `steps=20 objective.num_samples=5`; those of its objective and other parts included."""
+    `steps=20 objective.num_samples=5 attacks=[noise,pgd(steps=20)]`. The objective of the attack
+    itself is not named: tables have a column for it.
+
+    Raises:
+        ConfigError: The attack, or a part of it, does not keep an argument as an attribute.
+    """
     parts = []
+    for name, value in _changed(attack):
+        if isinstance(value, Objective) and name == "objective":
+            parts += [f"objective.{key}={_written(part)}" for key, part in _changed(value)]
+        else:
+            parts.append(f"{name}={_written(value)}")
+    return " ".join(parts)
+
+
+def _changed(component: Component) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments that differ from their defaults."""
     for name, parameter in inspect.signature(type(component)).parameters.items():
-        value = getattr(component, name)
-        if isinstance(value, Attack | Objective):
-            parts.append(settings(value, f"{prefix}{name}."))
-        elif value != parameter.default:
-            parts.append(f"{prefix}{name}={value}")
-    return " ".join(part for part in parts if part)
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if not hasattr(component, name):
+            kind = "attack" if isinstance(component, Attack) else "part of an attack"
+            raise ConfigError(
+                f"{kind} {type(component).__name__} must keep its argument {name!r} as an "
+                "attribute of this name, which tables show."
+            )
+        value, default = getattr(component, name), parameter.default
+        if value != default and _written(value) != _written(default):
+            yield name, value
+
+
+def _written(value: Any) -> str:
+    """Return a value as text, components by name."""
+    if isinstance(value, Component):
+        inside = ",".join(f"{key}={_written(part)}" for key, part in _changed(value))
+        return f"{value.name}({inside})" if inside else value.name
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_written(part)}' for key, part in value.items())}}}"
+    return str(value)

@@ -17,7 +17,13 @@ from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
 from robust_npe.components import Component
 from robust_npe.divergences import has_closed_form_kl, kl
-from robust_npe.posterior import Posterior, as_events, sample_and_log_prob
+from robust_npe.posterior import (
+    Posterior,
+    as_events,
+    log_prob,
+    posterior_at,
+    sample_and_log_prob,
+)
 from robust_npe.random import child, draws_from, replay
 
 __all__ = [
@@ -96,13 +102,7 @@ class _Divergence(Objective):
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
     ) -> Climb:
         with torch.no_grad():
-            clean = posterior(x)
-        batch = tuple(x.shape[:-1])
-        expected = (
-            f"{batch}, one distribution per observation (see torch.distributions.Independent)"
-        )
-        given = tuple(clean.batch_shape)
-        require(given == batch, "posterior(x).batch_shape", given, expected)
+            clean = posterior_at(posterior, x)
         if not has_closed_form_kl(clean, clean):
             return self._sampled(posterior, clean, generator)
         # a closed form for equal transforms of a distribution, say, may not be one for others
@@ -149,11 +149,11 @@ class KLForward(_Divergence):
         @cache
         def groups() -> Iterator[tuple[Tensor, Tensor]]:
             size = self.num_samples
-            samples, log_prob = _draw(clean, max(self.pool, size), stepping)
-            return cycle(zip(samples.split(size), log_prob.split(size), strict=True))
+            samples, log_p = _draw(clean, max(self.pool, size), stepping)
+            return cycle(zip(samples.split(size), log_p.split(size), strict=True))
 
-        def value(x_adv: Tensor, samples: Tensor, log_prob: Tensor) -> Tensor:
-            return (log_prob - posterior(x_adv).log_prob(samples)).mean(0)
+        def value(x_adv: Tensor, samples: Tensor, log_p: Tensor) -> Tensor:
+            return (log_p - log_prob(posterior(x_adv), samples)).mean(0)
 
         return Sampled(
             score=lambda x_adv: value(x_adv, *scored()),
@@ -200,8 +200,8 @@ class NegativeLogLikelihood(Objective):
             raise ValueError("objective nll needs theta, the parameters that generated x.")
 
         def climb(x_adv: Tensor) -> Tensor:
-            q = posterior(x_adv)
-            return -q.log_prob(as_events(q, theta))
+            q = posterior_at(posterior, x_adv)
+            return -log_prob(q, as_events(q, theta))
 
         return climb
 

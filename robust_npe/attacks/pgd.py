@@ -12,7 +12,7 @@ from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Found, best_of, comparable, frozen
 from robust_npe.attacks.objectives import Climb, Objective, Sampled
 from robust_npe.checks import require
-from robust_npe.posterior import Posterior
+from robust_npe.posterior import Posterior, gradient
 from robust_npe.random import child
 
 __all__ = ["FGSM", "PGD"]
@@ -97,14 +97,14 @@ class PGD(Attack):
             x_adv = x_adv.detach().requires_grad_(True)
             with torch.enable_grad():
                 value = climb(x_adv)
-                (gradient,) = torch.autograd.grad(value.sum(), x_adv)
+                slope = gradient(value, x_adv)
             x_adv, value = x_adv.detach(), comparable(value.detach())
             better = value > best_value
             best = torch.where(better.unsqueeze(-1), x_adv, best)
             best_value = torch.where(better, value, best_value)
-            largest = gradient.abs().amax(-1)
+            largest = slope.abs().amax(-1)
             usable += (largest > 0) & (largest < torch.inf)
-            move = self._length(step) * ball.steepest_step(gradient)
+            move = self._length(step) * ball.steepest_step(slope)
             x_adv = ball.feasible(x, x_adv + move)
         return best, x_adv, 1 - usable / self.steps
 

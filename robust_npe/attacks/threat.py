@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -118,7 +119,7 @@ class ThreatModel:
                 100 * share,
             )
 
-    def ball(self, epsilon: float | Tensor, task: Task | None, x: Tensor) -> Ball:
+    def ball(self, epsilon: float | Sequence[float] | Tensor, task: Task | None, x: Tensor) -> Ball:
         """Return the allowed perturbations.
 
         Args:
@@ -126,8 +127,14 @@ class ThreatModel:
             task: What knows its noise and what is possible; None where neither is asked for.
             x: The test set, `(N, Dx)`, from which units and range are taken.
         """
-        not_negative = bool((torch.as_tensor(epsilon) >= 0).all())
-        require(not_negative, "epsilon", epsilon, "a number that is not negative")
+        expected = "a finite number that is not negative, or one for each observation"
+        try:
+            radii = torch.as_tensor(epsilon)
+        except (TypeError, ValueError, RuntimeError):
+            radii = torch.tensor(-1.0)
+        fits = radii.ndim <= 1 and bool(((radii >= 0) & (radii < torch.inf)).all())
+        require(fits, "epsilon", getattr(epsilon, "tolist", lambda: epsilon)(), expected)
+        epsilon = radii if radii.ndim else float(epsilon)  # type: ignore[arg-type]
         domain = self.box(task, x)
         if self.epsilon_unit == "feature":
             self.check(task, len(x))

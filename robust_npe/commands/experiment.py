@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from robust_npe.attacks import Attack, Ball, ThreatModel
+from robust_npe.attacks import Attack, Ball, ThreatModel, settings
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind, build, complete, describe
 from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
@@ -144,6 +144,7 @@ class Experiment:
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
         self.defense = build(config["defense"], "defense", Defense)
         self.attack = build(config["attack"], "attack", Attack)
+        settings(self.attack)  # tables will show them: better to fail before training
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
         }

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Distribution
 
 from robust_npe.components import Component
-from robust_npe.posterior import Posterior
+from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
 
@@ -51,6 +52,10 @@ class Context:
     attacked: bool
     seed: int
     batch_size: int = 512
+
+    def q(self, x: Tensor) -> Distribution:
+        """Return the amortized posterior at `x (B, Dx)`, see `posterior_at`."""
+        return posterior_at(self.posterior, x)
 
     def generator(self, purpose: str) -> Generator:
         """Return the random stream of a purpose; equal for all attacks (common numbers)."""

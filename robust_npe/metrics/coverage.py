@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched
-from robust_npe.posterior import as_events, sample_and_log_prob
+from robust_npe.posterior import as_events, log_prob, sample_and_log_prob
 from robust_npe.random import draws_from
 
 __all__ = ["Coverage", "coverage_curve", "coverage_summary"]
@@ -19,10 +19,10 @@ class Coverage(Metric):
     """How often the true parameters lie in the highest-density region of a nominal level.
 
     For each pair, `hpd_level` is the smallest level whose highest-density region of q(.|x~)
-    contains theta, estimated by ranking log q(theta|x~) among samples (middle of the rank, and of
-    ties where q is discrete). It is uniform for a calibrated continuous posterior, and 1/2 on
-    average for a discrete one. On perturbed x~ theta is what generated the clean x. Where the
-    density is NaN, theta counts as not covered; `nonfinite_fraction` is the share of such pairs.
+    contains theta, estimated by ranking log q(theta|x~) among samples (middle of the rank, which
+    is drawn among ties, as where q is discrete). It is uniform for a calibrated posterior. On
+    perturbed x~ theta is what generated the clean x. Where the density is NaN, theta counts as not
+    covered; `nonfinite_fraction` is the share of such pairs.
 
     References:
         Hermans et al. (2022), "A trust crisis in simulation-based inference? Your posterior
@@ -34,6 +34,7 @@ class Coverage(Metric):
     """
 
     name = "coverage"
+    version = 2  # ties are broken at random
 
     def __init__(self, num_samples: int = 200, num_levels: int = 20) -> None:
         require(num_samples > 0, "metrics.coverage.num_samples", num_samples, "positive")
@@ -43,17 +44,19 @@ class Coverage(Metric):
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
-        generator = context.generator("coverage")
+        generator, breaks = (context.generator(name) for name in ("coverage", "coverage ties"))
 
         def hpd_level(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:
-            q = context.posterior(x_adv)
+            q = context.q(x_adv)
             with draws_from(generator):
                 log_probs = sample_and_log_prob(q, (self.num_samples,))[1]
-            log_prob = q.log_prob(as_events(q, theta))
-            above, ties = (log_probs > log_prob).sum(0), (log_probs == log_prob).sum(0)
-            level = (above + 0.5 * ties + 0.5) / (self.num_samples + 1)
+            at_theta = log_prob(q, as_events(q, theta))
+            above, ties = (log_probs > at_theta).sum(0), (log_probs == at_theta).sum(0)
+            uniform = torch.rand(len(x_adv), generator=breaks, dtype=torch.float64)
+            rank = above + (uniform.to(ties.device) * (ties + 1)).long()
+            level = (rank + 0.5) / (self.num_samples + 1)
             # without a density there is no region: such a pair counts as not covered
-            broken = log_prob.isnan() | log_probs.isnan().any(0)
+            broken = at_theta.isnan() | log_probs.isnan().any(0)
             return torch.where(broken, torch.nan, level)
 
         values = batched(context, hpd_level)

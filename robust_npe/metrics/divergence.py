@@ -32,7 +32,7 @@ class Divergence(Metric):
     def __call__(self, context: Context) -> list[Measurement]:
         if not context.attacked:
             return []
-        q, n = context.posterior, self.num_samples
+        q, n = context.q, self.num_samples
         generator = context.generator("divergence")
 
         def divergence(x: Tensor, other: Tensor) -> Tensor:

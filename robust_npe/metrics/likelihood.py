@@ -6,7 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
-from robust_npe.posterior import as_events
+from robust_npe.posterior import as_events, log_prob
 
 __all__ = ["NLL"]
 
@@ -20,8 +20,8 @@ class NLL(Metric):
     def __call__(self, context: Context) -> list[Measurement]:
 
         def nll(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:
-            q = context.posterior(x_adv)
-            return -q.log_prob(as_events(q, theta))
+            q = context.q(x_adv)
+            return -log_prob(q, as_events(q, theta))
 
         values = batched(context, nll)
         return [Measurement("nll", summary_rows(values), values)]

@@ -90,7 +90,7 @@ class MMD(Metric):
             with draws_from(generator):
                 p, q = (
                     as_vectors(d, d.sample((self.num_samples,))).movedim(0, -2)
-                    for d in (context.posterior(x), context.posterior(x_adv))
+                    for d in (context.q(x), context.q(x_adv))
                 )
             pairs = zip(p.split(BLOCK), q.split(BLOCK), strict=True)
             return torch.cat([mmd(a, b) for a, b in pairs])
@@ -101,6 +101,6 @@ class MMD(Metric):
         reference = context.task.reference(i)
         x = reference.x.to(context.x.device).unsqueeze(0)
         with draws_from(context.generator(f"mmd {i}")), torch.no_grad():
-            q = context.posterior(x)
+            q = context.q(x)
             samples = as_vectors(q, q.sample((self.num_samples,))).squeeze(1).cpu()
         return float(mmd(reference.samples[: self.num_samples], samples))

@@ -53,7 +53,7 @@ class Predictive(Metric):
         """Simulate from q(.|x~): shape `(num_samples, B, Dx)`."""
         generator = context.generator("predictive")
         with draws_from(generator), torch.no_grad():
-            q = context.posterior(x_adv)
+            q = context.q(x_adv)
             theta = as_vectors(q, q.sample((self.num_samples,))).cpu()
         x = context.task.simulate(theta.flatten(0, 1), generator)
         return x.unflatten(0, theta.shape[:2])

@@ -16,7 +16,7 @@ from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.mmd import mmd
 from robust_npe.metrics.two_sample import c2st
-from robust_npe.posterior import as_events, as_vectors
+from robust_npe.posterior import as_events, as_vectors, log_prob
 from robust_npe.random import draws_from, stream
 from robust_npe.reference import (
     ImpossibleObservationError,
@@ -91,7 +91,7 @@ class ReferencePosterior(Metric):
 
     def _measure(self, context: Context, i: int) -> dict[str, float]:
         x, x_adv = context.x[i].cpu(), context.x_adv[i].cpu()
-        q, q_adv = (context.posterior(v[i : i + 1]) for v in (context.x, context.x_adv))
+        q, q_adv = (context.q(v[i : i + 1]) for v in (context.x, context.x_adv))
         proposals = [q_adv, q] if context.attacked else [q_adv]
         p_adv = self._posterior(context, x_adv, proposals, i)
         values = {"reference_error": self._error(p_adv, q_adv, context.x.device)}
@@ -116,7 +116,7 @@ class ReferencePosterior(Metric):
         if p is None:
             return math.nan
         theta = as_events(q, p.theta.to(device).unsqueeze(1), (len(p.theta),))
-        log_q = q.log_prob(theta).squeeze(1).cpu()
+        log_q = log_prob(q, theta).squeeze(1).cpu()
         return p.expectation(p.log_prob - log_q.double())
 
     def _movement(
@@ -130,7 +130,7 @@ class ReferencePosterior(Metric):
             return math.nan
         if p.method == "exact":
             moved = context.task.true_posterior(x_adv.unsqueeze(0))
-            return p.expectation(p.log_prob - moved.log_prob(p.theta.unsqueeze(1)).squeeze(1))
+            return p.expectation(p.log_prob - log_prob(moved, p.theta.unsqueeze(1)).squeeze(1))
         log_p_adv = Target(context.task, x_adv).log_joint(p.theta.double()) - p_adv.log_evidence
         return p.expectation(p.log_prob - log_p_adv)
 

@@ -9,7 +9,7 @@ from typing_extensions import override
 from robust_npe.checks import require
 from robust_npe.divergences import kl_with_error, standard_error
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, kl_measurements
-from robust_npe.posterior import as_events, as_vectors
+from robust_npe.posterior import as_events, as_vectors, log_prob
 from robust_npe.random import draws_from
 
 __all__ = ["TruePosterior"]
@@ -36,7 +36,7 @@ class TruePosterior(Metric):
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
-        task, q = context.task, context.posterior
+        task, q = context.task, context.q
         if not task.knows("true_posterior"):
             return []
         generator = context.generator("true posterior")
@@ -51,7 +51,7 @@ class TruePosterior(Metric):
                 theta = p.sample((self.num_samples,))
             moved = q(x_adv)
             vectors = as_vectors(p, theta).to(x_adv)
-            log_q = moved.log_prob(as_events(moved, vectors, (self.num_samples,))).cpu()
+            log_q = log_prob(moved, as_events(moved, vectors, (self.num_samples,))).cpu()
             terms = p.log_prob(theta) - log_q
             return torch.stack((terms.mean(0), standard_error(terms, paired=False)), dim=-1)
 

@@ -96,7 +96,7 @@ class C2ST(Metric):
         reference = context.task.reference(i)
         device = context.x.device
         with draws_from(context.generator(f"c2st {i}")), torch.no_grad():
-            q = context.posterior(reference.x.to(device).unsqueeze(0))
+            q = context.q(reference.x.to(device).unsqueeze(0))
             # as many from each side, so that 0.5 is chance
             count = min(self.num_samples, len(reference.samples))
             samples = as_vectors(q, q.sample((count,))).squeeze(1).cpu()

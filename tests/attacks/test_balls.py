@@ -193,6 +193,14 @@ def test_a_radius_for_each_row(norm, scaled):
     assert (rows.steepest_step(vectors)[[0, 3]] == 0).all()
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_radii_for_another_number_of_rows_are_refused(count):
+    ball = make_ball("l2", torch.ones(count))
+    for function in (ball.project, ball.steepest_step, lambda x: ball.sample(x, stream(0))):
+        with pytest.raises(ValueError, match="one number, or 3: one for each row"):
+            function(torch.zeros(3, 2))
+
+
 def test_feasible_clips_to_the_box_without_leaving_the_ball():
     ball = L2(1.0, domain=(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0])))
     x = torch.tensor([[0.5, 0.5], [1.5, 0.5]])  # the second one lies outside of the box

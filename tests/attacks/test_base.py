@@ -18,6 +18,7 @@ from robust_npe.attacks import (
     make_ball,
     settings,
 )
+from robust_npe.checks import ConfigError
 from robust_npe.estimators import MAF, DiagonalGaussian
 from robust_npe.random import stream
 from tests.attacks.test_pgd import NORMS, TASK, Value, true_value
@@ -176,3 +177,33 @@ def test_settings_of_attack_and_objective():
     assert settings(FGSM(NegativeLogLikelihood(), start=0.1)) == "start=0.1"
     assert settings(Noise()) == ""
     assert PGD(KLForward(), steps=1).name == "pgd"
+
+
+class Several(Noise):
+    name = "several"
+
+    def __init__(self, attacks=(), second=None, named=None, counts=(1, 2)):
+        self.attacks, self.second, self.named, self.counts = attacks, second, named, counts
+
+
+class Forgetful(Noise):
+    def __init__(self, share=0.5):
+        self._share = share
+
+
+def test_settings_name_the_parts_of_an_attack():
+    pgd = PGD(KLForward(), steps=20)
+    assert settings(Several([Noise(), pgd])) == (
+        "attacks=[noise,pgd(objective=kl_forward,steps=20)]"
+    )
+    assert settings(Several(second=Noise())) == "second=noise"
+    assert settings(Several(named={"a": Several(second=Noise())}, counts=[1, 2])) == (
+        "named={a:several(second=noise)}"
+    )
+    assert settings(PGD(KLForward(5), steps=20)) == "objective.num_samples=5 steps=20"
+
+
+@pytest.mark.parametrize("attack", [Forgetful(), Several([Forgetful()])])
+def test_arguments_that_are_not_kept_are_named(attack):
+    with pytest.raises(ConfigError, match="Forgetful must keep its argument 'share' as an attr"):
+        settings(attack)

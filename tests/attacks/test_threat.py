@@ -83,6 +83,9 @@ def test_a_radius_for_each_observation(task, x, unit):
     rows = threat.ball(epsilon, task, x).steepest_step(torch.ones(3, 2))
     single = [threat.ball(float(e), task, x).steepest_step(torch.ones(1, 2)) for e in epsilon]
     torch.testing.assert_close(rows, torch.cat(single))
+    for form in (epsilon.tolist(), epsilon.double().numpy()):
+        same = threat.ball(form, task, x).steepest_step(torch.ones(3, 2))
+        torch.testing.assert_close(same, rows)
     with pytest.raises(ConfigError, match="epsilon"):
         threat.ball(torch.tensor([1.0, -1.0]), task, x)
 
@@ -100,9 +103,13 @@ def test_a_task_without_known_noise_has_no_noise_unit(task, x):
     ThreatModel(epsilon_unit="std").check(silent)
 
 
-def test_negative_epsilon_is_named(task, x):
-    with pytest.raises(ConfigError, match="epsilon"):
-        ThreatModel().ball(-1.0, task, x)
+@pytest.mark.parametrize(
+    "epsilon", [-1.0, math.nan, math.inf, "0.5", None, [0.5, "1"], torch.ones(70, 2)]
+)
+def test_epsilon_that_is_no_radius_is_named(task, x, epsilon):
+    with pytest.raises(ConfigError, match=r"epsilon=.*finite number that is not neg") as error:
+        ThreatModel().ball(epsilon, task, x)
+    assert "\n" not in str(error.value)
 
 
 def test_share_of_a_feature_by_hand():

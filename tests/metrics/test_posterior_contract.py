@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy import stats
 from torch.distributions import Categorical, Normal
 
 from robust_npe.checks import ConfigError
@@ -65,8 +66,9 @@ def test_nll_and_coverage(name):
     levels, _ = measure(Coverage(400), c)
     above = volume * (log_prob.exp() * (log_prob > at_theta + 1e-5)).sum(0)
     ties = volume * (log_prob.exp() * ((log_prob - at_theta).abs() <= 1e-5)).sum(0)
-    expected = above + 0.5 * ties * isinstance(q, Categorical)
-    assert (levels["hpd_level"] - expected).abs().max() < 4.5 * 0.5 / 400**0.5
+    margin = 4.5 * 0.5 / 400**0.5
+    assert (levels["hpd_level"] > above - margin).all()
+    assert (levels["hpd_level"] < above + ties * isinstance(q, Categorical) + margin).all()
 
 
 def test_sensitivity(name):
@@ -133,11 +135,13 @@ def exact_scalar(x):
     ids=["vector", "scalar", "classes"],
 )
 def test_the_exact_posterior_is_calibrated_and_makes_no_error(task, exact):
-    theta, x = data(task, 1500, torch.float32)
+    theta, x = data(task, 3000, torch.float32)
     c = Context(task, exact, theta, x, x, False, 0, 512)
     _, got = measure(Coverage(100), c)
-    (area,) = [r["value"] for r in got["coverage"].rows if r["statistic"] == "signed_area"]
-    assert abs(area) < 0.03
+    (error,) = [r["value"] for r in got["coverage"].rows if r["statistic"] == "mean_absolute_error"]
+    assert error < 0.02  # also where classes tie
+    levels = got["hpd_level"].per_observation.numpy()
+    assert stats.kstest(levels, "uniform").pvalue > 1e-3
     error, _ = measure(TruePosterior(50), c)
     assert float(error["error"].abs().max()) < 1e-4
     _, got = measure(MMD(50), c)
