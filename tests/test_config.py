@@ -8,6 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from robust_npe.attacks import Noise
 from robust_npe.checks import ConfigError
 from robust_npe.commands.experiment import Experiment
 from robust_npe.config import epsilons, prepare_hydra
@@ -97,6 +98,16 @@ def test_settings_that_a_file_leaves_out_can_be_overridden():
     config = composed("task=lotka_volterra", "task.noise_std=0.1", "defense=fim", "defense.rows=7")
     experiment = Experiment(config)
     assert (experiment.task.noise_std, experiment.config["defense"]["rows"]) == (0.1, 7)
+
+
+def test_an_attack_that_forgets_its_arguments_fails_before_any_work(monkeypatch):
+    class Forgetful(Noise):
+        def __init__(self, share: float = 0.5) -> None:
+            pass
+
+    monkeypatch.setattr("robust_npe.attacks.Noise", Forgetful)
+    with pytest.raises(ConfigError, match="Forgetful must keep its argument 'share'"):
+        Experiment(composed("attack=noise"))
 
 
 def test_seeds_of_one_purpose_leave_the_others_alone():

@@ -127,12 +127,12 @@ class ThreatModel:
             task: What knows its noise and what is possible; None where neither is asked for.
             x: The test set, `(N, Dx)`, from which units and range are taken.
         """
-        expected = "a finite number that is not negative, or one for each observation"
+        expected = "a number that is not negative, or one for each observation"
         try:
             radii = torch.as_tensor(epsilon)
         except (TypeError, ValueError, RuntimeError):
             radii = torch.tensor(-1.0)
-        fits = radii.ndim <= 1 and bool(((radii >= 0) & (radii < torch.inf)).all())
+        fits = radii.ndim <= 1 and bool((radii >= 0).all())
         require(fits, "epsilon", getattr(epsilon, "tolist", lambda: epsilon)(), expected)
         epsilon = radii if radii.ndim else float(epsilon)  # type: ignore[arg-type]
         domain = self.box(task, x)

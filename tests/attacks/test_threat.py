@@ -103,11 +103,9 @@ def test_a_task_without_known_noise_has_no_noise_unit(task, x):
     ThreatModel(epsilon_unit="std").check(silent)
 
 
-@pytest.mark.parametrize(
-    "epsilon", [-1.0, math.nan, math.inf, "0.5", None, [0.5, "1"], torch.ones(70, 2)]
-)
+@pytest.mark.parametrize("epsilon", [-1.0, math.nan, "0.5", None, [0.5, "1"], torch.ones(70, 2)])
 def test_epsilon_that_is_no_radius_is_named(task, x, epsilon):
-    with pytest.raises(ConfigError, match=r"epsilon=.*finite number that is not neg") as error:
+    with pytest.raises(ConfigError, match=r"epsilon=.*number that is not neg") as error:
         ThreatModel().ball(epsilon, task, x)
     assert "\n" not in str(error.value)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.distributions import Independent, Uniform
 
 from robust_npe.metrics import Context, Coverage, coverage_curve, coverage_summary
 from tests.helpers import Exact, linear_task, pairs
@@ -64,6 +65,16 @@ def test_levels_have_no_ties_at_the_ends_and_follow_the_seed():
     assert set((levels * 11 - 0.5).round().int().tolist()) == set(range(11))
     again = measure(Exact(TASK), num_samples=10, num=200)[1]
     assert torch.equal(levels, again)
+
+
+def test_ties_are_broken_at_random_and_repeatably():
+    def flat(x):
+        return Independent(Uniform(torch.full_like(x, -50.0), 50.0), 1)
+
+    rows, levels = measure(flat, num_samples=100)
+    assert stats.kstest(levels.numpy(), "uniform").pvalue > 1e-3
+    assert value(rows, "mean_absolute_error") < 0.03
+    assert torch.equal(levels, measure(flat, num_samples=100)[1])
 
 
 def test_broken_densities_are_never_covered():
