@@ -1,0 +1,54 @@
+"""What the contract tests of estimators share; no tests here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robust_npe.estimators import Estimator
+from tests.helpers import (
+    SUPPORTS,
+    conf_names,
+    from_conf,
+    make_estimator,
+)
+
+ESTIMATORS = conf_names("estimator")
+EMBEDDINGS = conf_names("embedding")
+DIM_X = {"cnn1d": 12, "cnn2d": 16, "pyloric_cnn": 27}  # 3 for the others
+EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith("nflows")]
+# random weights are scaled up, so that q depends on x and is not Gaussian, but stays well resolved
+GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3}
+
+each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+each_support = pytest.mark.parametrize("support", SUPPORTS)
+
+
+def make(name, support="real", embedding="identity", **kwargs):
+    head, net = from_conf("estimator", name), from_conf("embedding", embedding)
+    gain = GAIN.get(name, 1.15)
+    dim_x = DIM_X.get(embedding, 3)
+    estimator = make_estimator(head, support, embedding=net, gain=gain, dim_x=dim_x, **kwargs)
+    if name == "nflows_maf":  # a fresh one is about three times as wide as the prior
+        estimator.bijection.standardize.std.div_(3)
+    return estimator
+
+
+def spread_out(kind, points=240):
+    """Points `(N, 2)` that cover a support, and the area that each stands for."""
+    half = {"real": 20, "box": 14, "positive": 6}[kind]
+    width = 2 * half / points
+    t = -half + width * (torch.arange(points, dtype=torch.float64) + 0.5)
+    s = torch.sigmoid(t)
+    line, length = {
+        "real": (t, torch.full_like(t, width)),
+        "box": (-2 + 5 * s, 5 * s * (1 - s) * width),
+        "positive": (t.exp(), t.exp() * width),
+    }[kind]
+    return torch.cartesian_prod(line, line).float(), torch.outer(length, length).flatten()
+
+
+def make_fresh(name, embedding):
+    support = make(name, "box").bijection.support
+    head, net = from_conf("estimator", name), from_conf("embedding", embedding)
+    return Estimator(head, net, 2, DIM_X.get(embedding, 3), support)
