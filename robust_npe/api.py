@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel
+from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel, blindness
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind
 from robust_npe.config import choice
@@ -134,7 +134,10 @@ def attack(
     threat = ThreatModel(norm, epsilon_unit, domain="none")
     threat.warn(x)
     ball = threat.ball(epsilon, None, x)
-    return method(posterior, x, theta, ball=ball, generator=stream(seed, "attack"))
+    found = method.search(posterior, x, theta, ball, stream(seed, "attack"))
+    if found.zero_gradients is not None and (warning := blindness(found.zero_gradients.mean())):
+        log.warning(warning)
+    return found.x_adv
 
 
 @torch.no_grad()
@@ -176,7 +179,8 @@ def _require_factory(name: str, value: object) -> None:
 def _observations(name: str, values: Tensor | np.ndarray) -> Tensor:
     x = _numbers(name, values)
     expected = "(B, Dx), one row for each observation"
-    require(x.ndim == 2, f"{name}.shape", tuple(x.shape), expected)
+    require(x.ndim == 2 and len(x) > 0, f"{name}.shape", tuple(x.shape), expected)
+    require(bool(x.isfinite().all()), name, "NaN or inf in some rows", "finite: leave them out")
     return x
 
 

@@ -153,7 +153,9 @@ def _options(words: Sequence[str]) -> Namespace:
         RUN_ID.sub(r"'\1'", word) if word.startswith("run=") else word  # else it may be a number
         for word in options.overrides
     ]
-    for word in options.overrides:
+    keys = [word.partition("=")[0] for word in options.overrides]
+    for word, key in zip(options.overrides, keys, strict=True):
+        require(keys.count(key) == 1, key, "given twice", "given once")
         _check_override(word, sweeps=options.multirun)
     return options
 

@@ -19,7 +19,9 @@ from robust_npe.components import Component
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
-__all__ = ["Attack", "Found", "Noise", "best_of", "comparable", "frozen", "settings"]
+__all__ = ["Attack", "Found", "Noise", "best_of", "blindness", "comparable", "frozen", "settings"]
+
+BLIND = 0.05  # share of steps without a gradient above which people are told
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,20 @@ def frozen(posterior: Posterior) -> Iterator[None]:
     finally:
         for p in trainable:
             p.requires_grad_(True)
+
+
+def blindness(share: float | Tensor) -> str:
+    """Return a warning where more than 5 % of the gradient steps had no gradient, else nothing.
+
+    Args:
+        share: See `Found.zero_gradients`; of all observations together.
+    """
+    if float(share) <= BLIND:
+        return ""
+    return (
+        f"attack saw no gradient in {100 * float(share):.3g} % of its steps: the result is a lower "
+        "bound; try attack=noise or a black-box attack"
+    )
 
 
 def settings(attack: Attack) -> str:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 UNITS = ("std", "absolute", "noise", "feature")
 DOMAINS = ("data", "task", "none")
+MANY_STDS = 1e4  # of a feature in one unit of epsilon, above which people are told
 DOMINANT = 0.9  # share from which on one feature alone sets the size of a ball
 TINY = torch.finfo(torch.float32).tiny
 
@@ -107,7 +108,7 @@ class ThreatModel:
             )
 
     def warn(self, x: Tensor) -> None:
-        """Warn where one feature of the test set `x (N, Dx)` sets the radius of all."""
+        """Warn where features of the test set `x (N, Dx)` set a radius too large for others."""
         if self.epsilon_unit != "std" or min(x.shape) < 2:
             return
         feature, share = dominant_feature(x)
@@ -117,6 +118,16 @@ class ThreatModel:
                 "radius is its size and may be huge for the others: use epsilon_unit=feature",
                 feature,
                 100 * share,
+            )
+            return
+        std = x.double().std(0)
+        varying = std[std > 0]
+        if len(varying) and (size := self.unit(None, x) / float(varying.min())) > MANY_STDS:
+            log.warning(
+                "epsilon_unit=std: epsilon=1 is %.2g standard deviations of the feature that "
+                "varies least, which a perturbation may change beyond recognition: use "
+                "epsilon_unit=feature",
+                size,
             )
 
     def ball(self, epsilon: float | Sequence[float] | Tensor, task: Task | None, x: Tensor) -> Ball:

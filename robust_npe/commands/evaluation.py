@@ -16,18 +16,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robust_npe.attacks import Found, settings
+from robust_npe.attacks import Found, blindness, settings
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.metrics import Context, Measurement
 from robust_npe.random import stream
 from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, write_table
 from robust_npe.store.parts import PARTS, part
 
-__all__ = ["blindness", "digest", "evaluate", "perturbed"]
+__all__ = ["digest", "evaluate", "perturbed", "warning_of"]
 
 log = logging.getLogger(__name__)
-
-BLIND = 0.05  # share of steps without a gradient above which people are told
 
 
 def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path) -> pd.DataFrame:
@@ -45,7 +43,7 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
         The table of results.
     """
     keys = _run_keys(experiment, trained, run_id)
-    results: list[dict[str, Any]] = [_diverged_row(keys, trained)]
+    results: list[dict[str, Any]] = _training_rows(keys, trained)
     observations: list[pd.DataFrame] = []
     radii = [None, *experiment.epsilons]
     for epsilon in tqdm(radii, desc="evaluate", disable=not sys.stderr.isatty()):
@@ -59,23 +57,16 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
     rows = pd.concat(observations) if observations else pd.DataFrame(columns=[*OBSERVATION_COLUMNS])
     write_table(rows, folder / "observations.csv", OBSERVATION_COLUMNS)
     table = write_table(results, folder / "results.csv", RESULT_COLUMNS)
-    if warning := blindness(table):
-        log.warning(warning)
     return table
 
 
-def blindness(table: pd.DataFrame) -> str:
+def warning_of(table: pd.DataFrame) -> str:
     """Return a warning where an attack had too few gradients to show robustness, else nothing.
 
     At radius 0 there is nothing to climb, and divergences have no gradient.
     """
     shares = table[(table.statistic == "zero_gradient_fraction") & (table.epsilon > 0)].value
-    if not len(shares) or shares.max() <= BLIND:
-        return ""
-    return (
-        f"attack saw no gradient in {100 * shares.max():.3g} % of its steps: the result is a lower "
-        "bound; try attack=noise or a black-box attack"
-    )
+    return blindness(shares.max()) if len(shares) else ""
 
 
 def _run_keys(experiment: Experiment, trained: Trained, run_id: str) -> dict[str, Any]:
@@ -104,9 +95,11 @@ CLEAN = {
 }
 
 
-def _diverged_row(keys: dict[str, Any], trained: Trained) -> dict[str, Any]:
-    measured = {"metric": "training", "statistic": "diverged", "value": float(trained.diverged)}
-    return {**keys, **CLEAN, **measured, "level": None}
+def _training_rows(keys: dict[str, Any], trained: Trained) -> list[dict[str, Any]]:
+    """Whether the training diverged, and how many pairs were left for it."""
+    values = {"diverged": float(trained.diverged), "num_pairs": trained.num_pairs}
+    shared = {**keys, **CLEAN, "metric": "training", "level": None}
+    return [{**shared, "statistic": name, "value": value} for name, value in values.items()]
 
 
 def _measure(experiment: Experiment, trained: Trained, epsilon: float | None) -> dict[str, Any]:

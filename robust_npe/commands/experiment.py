@@ -44,6 +44,7 @@ def checked_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        require(device.type != "meta", "device", name, "one that holds numbers, e.g. cpu")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
@@ -64,6 +65,11 @@ class Trained:
     def diverged(self) -> bool:
         """Whether the loss became non-finite, so that earlier weights were restored."""
         return bool(self.artefact.manifest["facts"].get("diverged"))
+
+    @property
+    def num_pairs(self) -> float:
+        """Number of pairs that it was trained on, after non-finite ones were left out."""
+        return float(self.artefact.manifest["facts"].get("num_pairs", "nan"))
 
 
 def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from robust_npe.commands.evaluation import blindness, evaluate
+from robust_npe.commands.evaluation import evaluate, warning_of
 from robust_npe.commands.experiment import Experiment
 from robust_npe.files import write_atomically
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
@@ -120,6 +120,9 @@ def summary(table: pd.DataFrame) -> str:
         return f"{head}: nothing was measured, as no chosen metric applies to this task"
     found = {title: _of(clean, *which).value for title, which in CLEAN.items()}
     numbers = [f"{title} {value.iloc[0]:.3f}" for title, value in found.items() if len(value)]
+    pairs = _value(clean, "training", "num_pairs")
+    if pairs < (asked := first.get("num_simulations", 0)):
+        numbers.append(f"trained on {pairs:.0f} of {asked} pairs")
     if _value(clean, "training", "diverged"):
         numbers.append("TRAINING DIVERGED (earlier weights were restored)")
     legend = "medians over observations, ~ is attacked"
@@ -127,7 +130,7 @@ def summary(table: pd.DataFrame) -> str:
     if "<" in body:
         legend += ", < is below the resolution of two standard errors"
     lines = [f"{head}: {', '.join(numbers)}" if numbers else head, legend, body]
-    if warning := blindness(table):
+    if warning := warning_of(table):
         lines.append(f"WARNING: {warning}")
     return "\n".join(lines)
 
@@ -140,16 +143,17 @@ def _by_radius(table: pd.DataFrame) -> str:
     }
     measured = pd.DataFrame(rows).T.dropna(axis=1, how="all")
     measured.index.name = "epsilon"
-    return measured.to_string(na_rep="-")
+    return "" if measured.empty else measured.to_string(na_rep="-")
 
 
 def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
-    """Return a number as people read it; two standard errors where it is within them of zero."""
+    """Return a number as people read it; for a divergence, which is not negative, the resolution of
+    two standard errors where it is below them."""
     if _of(table, metric, statistic).empty:
         return None
     value = _value(table, metric, statistic)
     resolution = 2 * _value(table, metric, f"{statistic}_se")
-    return f"<{resolution:.2g}" if abs(value) < resolution else f"{value:.3g}"
+    return f"<{max(resolution, -value):.2g}" if value < resolution else f"{value:.3g}"
 
 
 def _not_finite(table: pd.DataFrame) -> str | None:

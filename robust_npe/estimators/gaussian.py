@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +11,11 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.interfaces import Head
+from robust_npe.estimators.univariate import soft_clip
 
-__all__ = ["DiagonalGaussian", "FullGaussian"]
+__all__ = ["LOG_STD_LIMIT", "DiagonalGaussian", "FullGaussian"]
+
+LOG_STD_LIMIT = 12.0  # what a network may reach, in units of the prior's standard deviation
 
 
 class DiagonalGaussian(Head):
@@ -24,6 +28,7 @@ class DiagonalGaussian(Head):
     """
 
     name = "gaussian"
+    version: ClassVar[int] = 2
 
     def __init__(
         self, dim_theta: int, dim_context: int, hidden: Sequence[int] = (100, 100)
@@ -34,7 +39,8 @@ class DiagonalGaussian(Head):
     def forward(self, context: Tensor) -> Independent:
         """Return the Gaussian for `context (*, C)`."""
         mean, log_std = self.net(context).chunk(2, dim=-1)
-        return Independent(Normal(mean, log_std.exp(), validate_args=False), 1, validate_args=False)
+        std = soft_clip(log_std, LOG_STD_LIMIT).exp()
+        return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
 
 
 class FullGaussian(Head):
@@ -47,6 +53,7 @@ class FullGaussian(Head):
     """
 
     name = "gaussian_full"
+    version: ClassVar[int] = 2
 
     def __init__(
         self, dim_theta: int, dim_context: int, hidden: Sequence[int] = (200, 200)
@@ -60,6 +67,6 @@ class FullGaussian(Head):
         """Return the Gaussian for `context (*, C)`."""
         d = self.dim_theta
         mean, log_diagonal, below = self.net(context).split([d, d, len(self.rows)], dim=-1)
-        scale = torch.diag_embed(log_diagonal.exp())
+        scale = torch.diag_embed(soft_clip(log_diagonal, LOG_STD_LIMIT).exp())
         scale[..., self.rows, self.columns] = below
         return MultivariateNormal(mean, scale_tril=scale, validate_args=False)

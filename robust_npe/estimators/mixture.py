@@ -14,14 +14,14 @@ from torch.distributions.constraints import Constraint
 from robust_npe.antithetic import Antithetic, pair_shape, paired
 from robust_npe.checks import require
 from robust_npe.estimators.embeddings import mlp
+from robust_npe.estimators.gaussian import LOG_STD_LIMIT
 from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.univariate import soft_clip
 
 __all__ = ["GaussianMixture", "MixtureDensityNetwork"]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-MAX_DISTANCE = 1e6  # in standard deviations of a component
-LOG_STD_LIMIT = 12.0  # what training may reach, in units of the prior's standard deviation
+MAX_DISTANCE = 1e18  # in standard deviations of a component: its square is a number
 
 
 class GaussianMixture(Antithetic, Distribution):

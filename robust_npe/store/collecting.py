@@ -44,10 +44,14 @@ def collect(runs: Path, table: str = "results") -> pd.DataFrame:
 def collect_readable(runs: Path, table: str = "results") -> tuple[pd.DataFrame, list[str]]:
     """Do the same, and return also what is wrong with each run that cannot be read."""
     columns = RESULT_COLUMNS if table == "results" else OBSERVATION_COLUMNS
-    manifests, problems = {}, []
+    manifests: dict[Artefact, dict[str, Any]] = {}
+    problems: list[str] = []
     for run in _runs(runs, table):
         try:
-            manifests[run] = run.verify(f"{table}.csv").manifest
+            manifest = run.verify(f"{table}.csv").manifest
+            if manifest["key"] in {m["key"] for m in manifests.values()}:
+                raise StoreError(f"{run.path} is a copy of run {manifest['key']}.")
+            manifests[run] = manifest
         except StoreError as error:
             problems.append(str(error))
     if not manifests and not problems:

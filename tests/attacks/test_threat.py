@@ -9,6 +9,7 @@ import torch
 from robust_npe.attacks import L1, L2, Linf, ThreatModel, data_domain, std_unit
 from robust_npe.attacks.threat import dominant_feature
 from robust_npe.checks import ConfigError
+from robust_npe.random import stream
 from robust_npe.tasks import SIR
 from tests.helpers import linear_task, pairs
 
@@ -156,3 +157,12 @@ def test_constant_features_are_not_moved(task, x):
     moved = ball.feasible(x, x + 1)
     assert moved.isfinite().all()
     assert float((moved - x)[:, 1].abs().max()) < 1e-30
+
+
+def test_several_large_features_are_noticed_beside_small_ones(caplog):
+    x = torch.randn(200, 10, generator=stream(0))
+    ThreatModel().warn(x * torch.tensor([1.0, 100.0] * 5))
+    assert not caplog.records
+    ThreatModel().warn(x * torch.tensor([1.0, 1e6] * 5))
+    assert "standard deviations of the feature that varies least" in caplog.text
+    assert "epsilon_unit=feature" in caplog.text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -68,6 +69,14 @@ def test_a_folder_of_older_runs_alone_says_so(tmp_path):
     add_run(tmp_path, "a", {"format": 4})
     with pytest.raises(StoreError, match="can be read: an older version made them"):
         collect(tmp_path / "runs")
+
+
+def test_copies_of_a_run_are_counted_once(tmp_path):
+    run = add_run(tmp_path, "a")
+    shutil.copytree(run, run.with_name("copy"))
+    table, (problem,) = collect_readable(tmp_path / "runs")
+    assert len(table) == 1
+    assert "is a copy of run" in problem
 
 
 def test_equal_versions_are_kept(tmp_path, caplog):
