@@ -155,9 +155,14 @@ def _options(words: Sequence[str]) -> Namespace:
     ]
     keys = [word.partition("=")[0] for word in options.overrides]
     for word, key in zip(options.overrides, keys, strict=True):
-        require(keys.count(key) == 1, key, "given twice", "given once")
+        require(not _is_single(key) or keys.count(key) == 1, key, "given twice", "given once")
         _check_override(word, sweeps=options.multirun)
     return options
+
+
+def _is_single(key: str) -> bool:
+    """Tell whether a key is a group of which one choice holds."""
+    return (config_directory() / key).is_dir() and key not in LISTS
 
 
 def _check_override(word: str, sweeps: bool) -> None:
@@ -177,7 +182,7 @@ def _check_override(word: str, sweeps: bool) -> None:
     values = value.list if isinstance(value, ChoiceSweep) else [value]
     if key == "output_dir":
         require("" not in values and None not in values, key, text, "the path of a folder")
-    single = (config_directory() / key).is_dir() and key not in LISTS
+    single = _is_single(key)
     if single and any(v == "" or not isinstance(v, str | QuotedString) for v in values):
         names = re.sub(r"[\[\] ]", "", text) if text.startswith("[") else "a,b"
         raise ConfigError(

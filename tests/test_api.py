@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Independent, Normal
 
 import robust_npe as rn
 from robust_npe.attacks import PGD
@@ -138,3 +139,21 @@ def test_units_of_x_do_not_hide_a_vulnerability(unit):
 
     assert attacked(unit) == pytest.approx(attacked(1.0), rel=0.05)
     assert attacked(1.0) > 0.5
+
+
+def test_masked_gradients_are_told(caplog):
+    def behind(x):
+        return Independent(Normal(x[:, :2], 1.0), 1)
+
+    x = torch.randn(20, 3, generator=stream(0))
+    rn.attack(behind, x, epsilon=0.5)
+    assert not caplog.records
+    rn.attack(lambda x: behind(x.round()), x, epsilon=0.5)
+    assert "attack saw no gradient in 100 % of its steps" in caplog.text
+
+
+def test_rows_that_are_not_finite_are_named(q):
+    x = torch.randn(5, q.dim_x, generator=stream(0))
+    x[2, 0] = torch.nan
+    with pytest.raises(ConfigError, match=r"x='NaN or inf in some rows'.*leave them out"):
+        rn.attack(q, x)
