@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from robust_npe.annotations import convert
 from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel, blindness
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind
@@ -47,6 +48,7 @@ def simulate(task: Task, num_simulations: int, seed: int = 0) -> tuple[Tensor, T
 
 def _pairs(task: Task, num_simulations: int, generator: Generator) -> tuple[Tensor, Tensor]:
     _require_object("task", task, Task)
+    num_simulations = convert(num_simulations, int, "num_simulations")
     require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
     theta, x, dropped = draw_pairs(task, num_simulations, generator)
     if dropped:
@@ -97,7 +99,7 @@ def train(
         estimator = Estimator.for_task(task, head, embedding, standardize)
     pairs = simulate(task, num_simulations, seed)
     held_out = stream(seed, "simulate", "validation")
-    validation = _pairs(task, max(100, num_simulations // 20), held_out)
+    validation = _pairs(task, max(100, int(num_simulations) // 20), held_out)
     _train(estimator, defense, pairs, validation, settings, stream(seed, "train"))
     return estimator.eval()
 

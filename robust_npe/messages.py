@@ -12,6 +12,7 @@ from robust_npe.paths import config_directory
 
 __all__ = ["hydra_message"]
 
+NO_GROUP = r"Could not override '([^']+)'\.\s*No match in the defaults"
 HIDDEN = ("hydra", "_target_")  # no keys that a user sets
 
 
@@ -22,6 +23,10 @@ def hydra_message(error: Exception) -> str:
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return _unknown_key(cause)
+    if unknown := re.match(
+        r"Could not override '([^']+)'\.\s*No match in the defaults", str(error)
+    ):
+        return f"{unknown[1]} is no group of this command: --help lists its groups and keys."
     text = f"{error} ({cause})" if cause else str(error)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         text = f"{error.full_key}: {text}"

@@ -157,3 +157,37 @@ def test_rows_that_are_not_finite_are_named(q):
     x[2, 0] = torch.nan
     with pytest.raises(ConfigError, match=r"x='NaN or inf in some rows'.*leave them out"):
         rn.attack(q, x)
+
+
+class Failing(Changed):
+    def __init__(self, error):
+        def change(x):
+            raise error
+
+        super().__init__(change)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no mesh"), ZeroDivisionError(), SystemExit(5)])
+def test_what_a_simulator_raises_is_told_with_its_place(error):
+    kind = type(error).__name__
+    expected = rf"^task gaussian_linear: its simulator raised {kind}: .*test_api.py, line \d+\)\.$"
+    with pytest.raises(ConfigError, match=expected):
+        rn.simulate(Failing(error), 5)
+
+
+NOT_ONE = Normal(torch.zeros(3, 2), 1.0)
+
+
+@pytest.mark.parametrize("prior", [None, "normal", NOT_ONE, Independent(NOT_ONE, 1)])
+def test_priors_that_are_not_one_distribution_over_vectors(prior):
+    task = linear_task()
+    task.prior = prior
+    with pytest.raises(ConfigError, match="task gaussian_linear: its prior"):
+        rn.train(task, num_simulations=10)
+
+
+def test_whole_floats_are_numbers_of_simulations():
+    theta, _ = rn.simulate(linear_task(), 1e2)
+    assert len(theta) == 100
+    with pytest.raises(ConfigError, match="num_simulations='a'"):
+        rn.simulate(linear_task(), "a")

@@ -60,10 +60,18 @@ class Task(Component, ABC):
 
     @property
     def dim_theta(self) -> int:
-        """Number of parameters D."""
-        shape = tuple(self.prior.event_shape)
-        require(len(shape) == 1, f"task {self.name}: event shape of its prior", shape, "(D,)")
-        return shape[0]
+        """Number of parameters D.
+
+        Raises:
+            ConfigError: The prior is not one distribution over vectors.
+        """
+        name, prior = f"task {self.name}: its prior", getattr(self, "prior", None)
+        require(isinstance(prior, Distribution), name, prior, "a torch distribution")
+        shapes = tuple(self.prior.batch_shape), tuple(self.prior.event_shape)
+        fits = shapes[0] == () and len(shapes[1]) == 1 and shapes[1][0] > 0
+        expected = "of batch shape () and event shape (D,), e.g. by Independent(..., 1)"
+        require(fits, f"{name}, batch and event shape", shapes, expected)
+        return shapes[1][0]
 
     @property
     def support(self) -> Constraint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,31 @@ def draw_pairs(task: Task, num: int, generator: Generator) -> tuple[Tensor, Tens
         simulations were non-finite. Those that are missing still were rejected.
 
     Raises:
-        ConfigError: The task's simulator returns something else than it should.
+        ConfigError: The task's simulator fails, or returns something else than it should.
     """
-    theta = task.sample_prior(num, generator)
-    accepted: Any = torch.ones(num, dtype=torch.bool)
-    if task.knows("simulate_and_filter"):
-        x, accepted = task.simulate_and_filter(theta, generator)
-    else:
-        x = task.simulate(theta, generator)
+    theta, x, accepted = _simulated(task, num, generator)
     x = _checked(task, "x", x, (num, task.dim_x)).float()
     theta = _checked(task, "theta", theta, (num, task.dim_theta)).float()
     finite = x.isfinite().all(1) & theta.isfinite().all(1)  # as float32, as they are stored
     keep = finite & _checked(task, "accepted", accepted, (num,)).bool()
     return theta[keep], x[keep], int((~finite).sum())
+
+
+def _simulated(task: Task, num: int, generator: Generator) -> tuple[Tensor, Any, Any]:
+    """Simulate; what a user's own code raises is told in one line, with its place."""
+    try:
+        theta = task.sample_prior(num, generator)
+        if task.knows("simulate_and_filter"):
+            return theta, *task.simulate_and_filter(theta, generator)
+        return theta, task.simulate(theta, generator), torch.ones(num, dtype=torch.bool)
+    except (Exception, SystemExit) as error:
+        if type(task).__module__.startswith("robust_npe."):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"task {task.name}: its simulator raised {type(error).__name__}: {error} "
+            f"({place.filename}, line {place.lineno})."
+        ) from error
 
 
 def _checked(task: Task, name: str, values: Any, shape: tuple[int, ...]) -> Tensor:
