@@ -52,7 +52,8 @@ def by_hand(estimator, theta, x, x_adv, beta=0.0, direction="kl_forward"):
     """Loss of a diagonal Gaussian estimator from its network's raw outputs."""
 
     def outputs(x):
-        return estimator.head.net(estimator.standardize(x)).chunk(2, -1)
+        mean, raw = estimator.head.net(estimator.standardize(x)).chunk(2, -1)
+        return mean, raw / (1 + raw.abs() / 12)  # softly limited
 
     s = estimator.bijection.standardize
     clean, moved = outputs(x), outputs(x_adv)
