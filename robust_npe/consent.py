@@ -54,8 +54,7 @@ def import_consented(module: str, name: str, target: str) -> None:
     Raises:
         ConfigError: There is no consent for it.
     """
-    consented = [OWN, *(_load(given).__name__ for given in _listed()), *_plugins()]
-    if any(_inside(module, root) for root in consented):
+    if any(_inside(module, root) for root in (OWN, *_roots())):
         return
     root = module.partition(".")[0]
     raise ConfigError(
@@ -69,14 +68,18 @@ def digest_of(module: str) -> str | None:
 
     It is that of the code which runs in this process, whatever becomes of the file meanwhile.
     """
-    own = [*(_load(given).__name__ for given in _listed()), *_plugins()]
-    return _digest(module) if any(_inside(module, root) for root in own) else None
+    return _digest(module) if any(_inside(module, root) for root in _roots()) else None
 
 
 @cache
 def _digest(module: str) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
     return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
+
+
+def _roots() -> list[str]:
+    """Names of the modules that were consented to, imported where they were handed over."""
+    return [*(_load(given).__name__ for given in _listed()), *_plugins()]
 
 
 def _inside(module: str, root: str) -> bool:
