@@ -48,7 +48,10 @@ def posterior_at(posterior: Posterior, x: Tensor) -> Distribution:
 
 def log_prob(q: Distribution, theta: Tensor) -> Tensor:
     """Return log q(theta) of events `(*, B, *event_shape)`, shape `(*, B)`: minus infinity outside
-    of the support, where torch's distributions raise a `ValueError` or return anything."""
+    of the support, where torch's distributions raise a `ValueError` or return anything. One with an
+    attribute `bounds_itself` knows how to do that."""
+    if getattr(q, "bounds_itself", False):  # saves what follows, at every step of an attack
+        return q.log_prob(theta)
     try:
         with torch.no_grad():
             outside = _outside(q, theta) & ~as_vectors(q, theta).isnan().any(-1)

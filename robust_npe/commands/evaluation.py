@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,6 @@ from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, write_table
 from robust_npe.store.parts import PARTS, part
 
 __all__ = ["digest", "evaluate", "perturbed", "warning_of"]
-
-log = logging.getLogger(__name__)
 
 
 def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path) -> pd.DataFrame:
@@ -56,8 +53,7 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
             observations.append(pd.DataFrame({**shared, **numbered}))
     rows = pd.concat(observations) if observations else pd.DataFrame(columns=[*OBSERVATION_COLUMNS])
     write_table(rows, folder / "observations.csv", OBSERVATION_COLUMNS)
-    table = write_table(results, folder / "results.csv", RESULT_COLUMNS)
-    return table
+    return write_table(results, folder / "results.csv", RESULT_COLUMNS)
 
 
 def warning_of(table: pd.DataFrame) -> str:
@@ -127,7 +123,6 @@ def _measure(experiment: Experiment, trained: Trained, epsilon: float | None) ->
 
 def _attack_columns(experiment: Experiment, epsilon: float) -> dict[str, Any]:
     attack, threat = experiment.attack, experiment.threat
-    unit = threat.unit(experiment.task, experiment.test_set[1])
     return {
         "attack": attack.name,
         "attack_settings": settings(attack),
@@ -135,7 +130,7 @@ def _attack_columns(experiment: Experiment, epsilon: float) -> dict[str, Any]:
         "objective": getattr(getattr(attack, "objective", None), "name", ""),
         "domain": threat.domain,
         "epsilon": epsilon,
-        "epsilon_abs": epsilon * unit,
+        "epsilon_abs": epsilon * experiment.unit,
     }
 
 
@@ -168,7 +163,7 @@ def perturbed(
         if found.zero_gradients is not None:
             np.save(folder / "zero_gradients.npy", found.zero_gradients.cpu().numpy())
 
-    folder = experiment.store.get("attacks", description, search).verify().path
+    folder = experiment.store.get("attacks", description, search).path
     x_adv, zero = (folder / name for name in ("x_adv.npy", "zero_gradients.npy"))
     return Found(_load(x_adv).to(x.device), _load(zero) if zero.exists() else None)
 

@@ -212,6 +212,11 @@ class Experiment:
         self.threat.warn(x)
         return theta, x
 
+    @cached_property
+    def unit(self) -> float:
+        """Length of epsilon = 1 in units of x, see `ThreatModel.unit`."""
+        return self.threat.unit(self.task, self.test_set[1])
+
     def ball(self, epsilon: float) -> Ball:
         """Return the allowed perturbations; units and domain come from the test set."""
         return self.threat.ball(epsilon, self.task, self.test_set[1])
@@ -229,7 +234,6 @@ class Experiment:
         artefact = self._given or self.store.get(
             "estimators", self.estimator_description, self._train
         )
-        artefact.verify()
         verb = "trained" if artefact.created else "found trained"
         log.info("%s estimator in %s", verb, artefact.path)
         estimator = self._fresh_estimator()

@@ -74,7 +74,7 @@ def run(experiment: Experiment) -> Result:
     )
     if not artefact.created:
         log.info("this run was done before: nothing to compute")
-    table = read_table(artefact.verify().path / "results.csv", RESULT_COLUMNS)
+    table = read_table(artefact.path / "results.csv", RESULT_COLUMNS)
     if experiment.config["plots"]:
         _draw(table, artefact.path)
     return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")

@@ -39,6 +39,7 @@ class Pushforward(Distribution):
     """
 
     arg_constraints: dict[str, Constraint] = {}  # noqa: RUF012 (torch's interface)
+    bounds_itself = True  # see `posterior.log_prob`
 
     def __init__(self, base: Distribution, bijection: Bijection) -> None:
         self.base = base
