@@ -16,6 +16,8 @@ from robust_npe.posterior import Posterior
 
 __all__ = ["Certificate", "certified_kl"]
 
+ROWS = 128  # at once: a relaxation has a matrix for each of them and each layer
+
 
 class Certificate(NamedTuple):
     """What no x~ in the ball around x exceeds.
@@ -34,8 +36,8 @@ def certified_kl(posterior: Posterior, x: Tensor, ball: Ball) -> Certificate | N
     """Bound how far the posterior moves in a ball of perturbations, by its kind.
 
     - one with a method `certify(x, ball)`: what that returns;
-    - one with an attribute `sigma`, the standard deviation of noise that x is smoothed with: see
-      `smoothed_kl`;
+    - a smoothed posterior of this package, whose attribute `sigma` is the standard deviation of the
+      noise: see `smoothed_kl`;
     - estimators with a Gaussian head, an MLP or no embedding, and an affine standardisation: see
       `robust_npe.certificates.gaussian`.
 
@@ -52,10 +54,15 @@ def certified_kl(posterior: Posterior, x: Tensor, ball: Ball) -> Certificate | N
     region = Region.of(ball, x)
     if region is None:
         return None
-    if hasattr(posterior, "sigma"):
+    # elsewhere, sigma may mean anything
+    if hasattr(posterior, "sigma") and type(posterior).__module__.startswith("robust_npe."):
         bound = smoothed_kl(region, cast(Any, posterior).sigma)
         return Certificate(bound, bound)
     if type(posterior) is not Estimator or (layers := affine_layers(posterior)) is None:
         return None
     bounds = diagonal_kl if type(posterior.head) is DiagonalGaussian else full_kl
-    return Certificate(*bounds(layers, x, region))
+    parts = [
+        bounds(layers, rows, part)
+        for rows, part in zip(x.double().split(ROWS), region.split(ROWS), strict=True)
+    ]
+    return Certificate(*(torch.cat(part) for part in zip(*parts, strict=True)))

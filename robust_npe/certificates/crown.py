@@ -78,6 +78,8 @@ class Relaxation(NamedTuple):
 
     def squared_norm(self, region: Region) -> Tensor:
         """Return upper bounds `(B,)` of the squared Euclidean norm of the differences."""
+        if not self.offset.shape[1]:
+            return self.offset.sum(1)
         shift = self.slope @ ((region.low + region.high) / 2).unsqueeze(-1)
         widths = self.slope * ((region.high - region.low) / 2).unsqueeze(1)
         centre = self.offset.unsqueeze(-1)
@@ -107,7 +109,8 @@ def relaxed(layers: Sequence[Layer], x: Tensor, region: Region) -> tuple[Tensor,
     Returns:
         f(x), shape `(B, m)`, and the relaxation.
     """
-    z, units = x, []
+    z = x
+    units: list[_Units] = []
     for i, (weight, bias) in enumerate(layers):
         z = (z.relu() if i else z) @ weight.T + bias
         relaxation = _substituted(weight, layers[:i], units, len(x))

@@ -11,14 +11,15 @@ and N for what is below the diagonal of E. With g(d) = (e^{2 d} - 1 - 2 d) / 2,
 
 Both are at most squared norms of forms that are linear in what the network puts out, which
 `Relaxation.squared_norm` bounds jointly: a sum of separate bounds for all coordinates would be
-several times larger. The factor (I + E)^{-1} is e^{-d} for a diagonal L, and has a spectral norm of
-at most 1 / (1 - |E|) else; where |E| may reach 1, there is no bound.
+several times larger. The factor (I + E)^{-1} is e^{-d} for a diagonal L; else, since N e^{-d} is
+strictly triangular, its spectral norm is at most max_j e^{-d_j} sum_{k<D} |N e^{-d}|^k.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +43,11 @@ def affine_layers(estimator: Estimator) -> list[Layer] | None:
     known = type(head) in (DiagonalGaussian, FullGaussian) and type(embedding) in (Identity, MLP)
     if not (known and scale.is_affine):
         return None
-    inner = [] if isinstance(embedding, Identity) else [*embedding.net]
+    nets = [cast(Any, part).net for part in (embedding, head) if hasattr(part, "net")]
     std = scale.std.detach().double()
     weight, bias = (1 / std).diag(), -scale.mean.detach().double() / std
     layers: list[Layer] = []
-    for module in [*inner, *head.net]:
+    for module in chain(*nets):
         if isinstance(module, nn.Linear):
             matrix = module.weight.detach().double()
             weight, bias = matrix @ weight, matrix @ bias + module.bias.detach().double()
@@ -67,13 +68,13 @@ def diagonal_kl(layers: list[Layer], x: Tensor, region: Region) -> tuple[Tensor,
 
     Args:
         layers: From `affine_layers`.
-        x: Observations, shape `(B, Dx)`.
+        x: Observations, shape `(B, Dx)`, float64.
         region: The perturbations.
 
     Returns:
         Bounds of shape `(B,)`, in nats.
     """
-    values, relaxation = relaxed(layers, x.double(), region)
+    values, relaxation = relaxed(layers, x, region)
     low, high = relaxation.bounds(region)
     (_, raw), (m_low, raw_low), (m_high, raw_high) = (v.chunk(2, -1) for v in (values, low, high))
     std = soft_clip(raw, LOG_STD_LIMIT).exp()
@@ -94,30 +95,29 @@ def diagonal_kl(layers: list[Layer], x: Tensor, region: Region) -> tuple[Tensor,
 def full_kl(layers: list[Layer], x: Tensor, region: Region) -> tuple[Tensor, Tensor]:
     """Bound KL(q(.|x) || q(.|x~)) and KL(q(.|x~) || q(.|x)) of a `FullGaussian`.
 
-    Arguments and results as for `diagonal_kl`; infinite in the first direction where the scale may
-    change too much.
+    Arguments and results as for `diagonal_kl`.
     """
-    values, relaxation = relaxed(layers, x.double(), region)
+    values, relaxation = relaxed(layers, x, region)
     dim = round((math.sqrt(9 + 8 * values.shape[-1]) - 3) / 2)  # D + D (D + 1) / 2 outputs
     low, high = (bound[:, dim : 2 * dim] for bound in relaxation.bounds(region))
     ratio = _log_ratio(values[:, dim : 2 * dim], low, high)
     lifted = _with_scale_changes(relaxation, ratio, torch.maximum(-low, high))
     inverse, relative = _relative_changes(values, dim)
-    m, diagonal = lifted.rows(0, dim).map(inverse), lifted.rows(dim, 2 * dim)
-    below, raw = lifted.rows(dim, -dim).map(relative), lifted.rows(-dim, None)
-    norm = diagonal.joined(below).squared_norm(region).sqrt()
-    inverse_norm = (1 / (1 - norm.clamp(max=0.999))).unsqueeze(-1)
+    m, raw = lifted.rows(0, dim).map(inverse), lifted.rows(-dim, None)
+    below = lifted.rows(dim, -dim).map(relative)
     columns = torch.tril_indices(dim, dim, offset=-1)[1]
     shrunk = below.scaled((-ratio.low).exp()[:, columns])
+    size = shrunk.squared_norm(region).sqrt().unsqueeze(-1)
+    series = sum((size**k for k in range(dim)), start=torch.zeros_like(size))
+    inverse_norm = (-ratio.low).exp().amax(-1, keepdim=True) * series
 
-    def bound(linear: Relaxation, h_high: Tensor) -> Tensor:
+    def bound(linear: Relaxation, factor: Tensor, h_high: Tensor) -> Tensor:
+        linear = linear.scaled((factor / math.sqrt(2)).expand_as(linear.offset))
         curved = raw.scaled(_curvature(h_high).sqrt() * ratio.steepest)
-        forms = linear.scaled(torch.full_like(linear.offset, 0.5**0.5)).joined(curved)
-        return forms.squared_norm(region) * (1 + SLACK)
+        return linear.joined(curved).squared_norm(region) * (1 + SLACK)
 
-    inflated = m.joined(shrunk)
-    forward = bound(inflated.scaled(inverse_norm.expand_as(inflated.offset)), -ratio.low)
-    return torch.where(norm < 0.999, forward, torch.inf), bound(m.joined(below), ratio.high)
+    forward = bound(m.joined(shrunk), inverse_norm, -ratio.low)
+    return forward, bound(m.joined(below), torch.ones_like(size), ratio.high)
 
 
 class _LogRatio(NamedTuple):

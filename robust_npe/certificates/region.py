@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,11 @@ class Region(NamedTuple):
         low, high = ((bound.to(x) - x) for bound in ball.domain)
         low, high = torch.maximum(low, -size).clamp(max=0), torch.minimum(high, size).clamp(min=0)
         return Region(norm, size, low, high, bool(((low > -size) | (high < size)).any()))
+
+    def split(self, rows: int) -> Iterator[Region]:
+        """Yield the regions of so many observations at a time."""
+        for size, low, high in zip(*(part.split(rows) for part in self[1:4]), strict=True):
+            yield Region(self.norm, size, low, high, self.is_cut)
 
     def largest(self, slope: Tensor) -> Tensor:
         """Return upper bounds `(B, m)` of linear forms `slope (B, m, Dx)` of delta."""
