@@ -88,7 +88,7 @@ class Relaxation(NamedTuple):
         none = scaled[..., :0]
         if region.norm == "l2":
             bound = _squared_reach(scaled, free)
-        elif region.norm == "l1":  # a norm is convex: largest at a corner
+        elif region.norm == "l1":  # a norm is convex: the linear part is largest at a corner
             corner = torch.linalg.vector_norm(scaled, dim=1).amax(-1)
             bound = (corner + _squared_reach(none, free).sqrt()).square()
         if region.norm == "linf" or region.is_cut:
@@ -167,7 +167,7 @@ def _squared_reach(ball: Tensor, box: Tensor) -> Tensor:
         box: Shape `(B, m, K)`.
 
     Returns:
-        Bounds of shape `(B,)`.
+        Bounds of shape `(B,)`, infinite where numbers overflow.
     """
     outer = ball @ ball.mT
     first = torch.linalg.matrix_norm(ball, dim=(-2, -1)).unsqueeze(-1)
@@ -178,10 +178,12 @@ def _squared_reach(ball: Tensor, box: Tensor) -> Tensor:
         weights = torch.where(most > 0, weights / most, 1.0).clamp(min=FLOOR)
         weights = weights / weights.sum(-1, keepdim=True)
         matrix = outer / weights[:, :1, None] + (box / weights[:, None, 1:]) @ box.mT
-        values, vectors = torch.linalg.eigh(matrix)
-        bound = torch.minimum(bound, values[:, -1].clamp(min=0))
+        finite = matrix.isfinite().all((-2, -1))  # huge radii overflow: no bound
+        values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], matrix, 0.0))
+        found = torch.where(finite, values[:, -1].clamp(min=0), torch.inf)
+        bound = torch.minimum(bound, found)
         leading = vectors[..., -1:]
         reach = torch.linalg.vector_norm(ball.mT @ leading, dim=1)
-        found = torch.cat([reach, (box.mT @ leading).squeeze(-1).abs()], dim=-1)
-        weights = (weights * found).sqrt()
+        target = torch.cat([reach, (box.mT @ leading).squeeze(-1).abs()], dim=-1)
+        weights = (weights * target).sqrt()
     return bound
