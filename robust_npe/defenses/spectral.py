@@ -19,7 +19,7 @@ from robust_npe.random import stream
 
 __all__ = ["Spectral", "constrained_layers"]
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 SETUP_ITERATIONS = 100  # from a random vector; afterwards vectors follow the weights
 
 
@@ -34,9 +34,8 @@ class Spectral(Defense):
     All activations have slopes up to 1, so the parameters of q (mean and log width; for flows,
     those of all transforms at given inputs together) move by at most gain^layers |dx|, with x as
     the estimator standardises it. Biases are free, and so are the weights that only theta passes:
-    they set width and shape of q, not how these vary with x. For an affine flow whose widths do
-    not vary with x, the square of the bound limits the trace of the Fisher information of each
-    coordinate.
+    they set width and shape of q, not how these vary with x. For one affine transform whose widths
+    do not vary with x, the square of the bound limits the eigenvalues of the Fisher information.
 
     References:
         Gouk, Frank, Pfahringer & Cree (2021), "Regularisation of neural networks by enforcing
@@ -73,9 +72,9 @@ class Spectral(Defense):
     def loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
         return estimator.loss(batch.theta, batch.x)
 
+    @override
     @torch.no_grad()
     def constrain(self, estimator: Estimator) -> None:
-        """Divide each layer by the excess of its spectral norm over the gain."""
         for name, layer, mask in constrained_layers(estimator):
             for _ in range(self.iterations):
                 vector, norm = power_step(layer, mask, self._vectors[name])
@@ -92,7 +91,7 @@ class Spectral(Defense):
             vector.copy_(state["vectors"][name])
 
 
-def constrained_layers(estimator: Estimator) -> Iterator[tuple[str, nn.Module, Tensor | None]]:
+def constrained_layers(estimator: Estimator) -> Iterator[tuple[str, Layer, Tensor | None]]:
     """Yield name, module, and mask of the weights (None for no mask beyond the module's own) of the
     layers between x and the parameters of q(.|x)."""
     modules = dict(estimator.named_modules())
@@ -101,16 +100,18 @@ def constrained_layers(estimator: Estimator) -> Iterator[tuple[str, nn.Module, T
     for module in modules.values():
         if isinstance(module, Conditioner):
             skipped.add(module.first)
-            masks |= {layer: module.mask(i + 1) for i, layer in enumerate(module.layers)}
+            masks |= {
+                layer: getattr(module, f"mask_{i + 1}") for i, layer in enumerate(module.layers)
+            }
         elif isinstance(module, MADE):
             skipped.add(module.initial_layer)
     for name, module in modules.items():
-        if isinstance(module, LAYERS) and module not in skipped:
+        if isinstance(module, Layer) and module not in skipped:
             yield name, module, masks.get(module)
 
 
-def power_step(layer: nn.Module, mask: Tensor | None, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """Return W^T W v as a unit vector, and |W v|, for a unit vector v of the layer's input shape."""
+def power_step(layer: Layer, mask: Tensor | None, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Return W^T W v as a unit vector, and |W v|, for a unit vector v of the input's shape."""
     with torch.enable_grad():
         v = vector.detach().requires_grad_(True)
         weight = layer.weight.detach() if mask is None else layer.weight.detach() * mask
@@ -125,8 +126,19 @@ def power_step(layer: nn.Module, mask: Tensor | None, vector: Tensor) -> tuple[T
 
 def _input_shapes(estimator: Estimator, x: Tensor) -> dict[str, torch.Size]:
     """Return the shape of what enters each layer for one observation `x (1, Dx)`."""
-    shapes = {}
+    shapes: dict[str, torch.Size] = {}
+    hooks = []
     for name, layer, _ in constrained_layers(estimator):
         if isinstance(layer, nn.Linear):
             shapes[name] = torch.Size([layer.in_features])
+            continue
+
+        def note(_: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+            shapes[name] = inputs[0].shape
+
+        hooks.append(layer.register_forward_pre_hook(note))
+    with torch.no_grad():
+        estimator.context(x)
+    for hook in hooks:
+        hook.remove()
     return shapes
