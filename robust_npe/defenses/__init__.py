@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from robust_npe.defenses.adversarial import TRADES, AdversarialTraining, NoiseAugmentation
 from robust_npe.defenses.base import Batch, Defense, NoDefense
+from robust_npe.defenses.dro import DRO
 from robust_npe.defenses.fim import FIM, FIMEigenvalue
+from robust_npe.defenses.jacobian import Jacobian
 from robust_npe.defenses.post_hoc import PostHoc, deployed
+from robust_npe.defenses.spectral import Spectral
 
 __all__ = [
+    "DRO",
     "FIM",
     "TRADES",
     "AdversarialTraining",
     "Batch",
     "Defense",
     "FIMEigenvalue",
+    "Jacobian",
     "NoDefense",
     "NoiseAugmentation",
     "PostHoc",
+    "Spectral",
     "deployed",
 ]
