@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
+from robust_npe.attacks.black_box import NES, RandomSearch
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
 from robust_npe.attacks.pgd import FGSM, PGD
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
@@ -12,6 +13,7 @@ __all__ = [
     "FGSM",
     "L1",
     "L2",
+    "NES",
     "PGD",
     "Attack",
     "Ball",
@@ -23,6 +25,7 @@ __all__ = [
     "NegativeLogLikelihood",
     "Noise",
     "Objective",
+    "RandomSearch",
     "ThreatModel",
     "best_of",
     "blindness",
