@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robust_npe.attacks.apgd import APGD
 from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
 from robust_npe.attacks.black_box import NES, RandomSearch
@@ -10,6 +11,7 @@ from robust_npe.attacks.pgd import FGSM, PGD
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
 
 __all__ = [
+    "APGD",
     "FGSM",
     "L1",
     "L2",
