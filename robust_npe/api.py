@@ -14,7 +14,7 @@ from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel, blindness
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind
 from robust_npe.config import choice
-from robust_npe.defenses import Defense, NoDefense
+from robust_npe.defenses import Defense, NoDefense, PostHoc, deployed
 from robust_npe.divergences import kl as _kl
 from robust_npe.estimators import MAF, Embedding, Estimator, Head
 from robust_npe.posterior import Posterior, posterior_at
@@ -65,7 +65,7 @@ def train(
     settings: TrainingSettings | None = None,
     seed: int = 0,
     standardize: str = "zscore",
-) -> Estimator:
+) -> Posterior:
     """Simulate from a task and train an amortized posterior on it.
 
     Args:
@@ -80,7 +80,8 @@ def train(
         standardize: How x is brought to order one, see `Estimator`.
 
     Returns:
-        The trained estimator; `estimator(x)` is q(theta|x).
+        The trained posterior; `posterior(x)` is q(theta|x): an `Estimator`, or what a post-hoc
+        defense makes of one or several.
 
     Raises:
         ConfigError: Parameters with the support of the task's prior cannot be estimated, or the
@@ -95,13 +96,18 @@ def train(
     if embedding is None:
         embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
     _require_factory("embedding", embedding)
-    with draws_from(stream(seed, "initialise")):  # before the work, since it checks the settings
-        estimator = Estimator.for_task(task, head, embedding, standardize)
+    count = defense.num_members if isinstance(defense, PostHoc) else 1
+    seeds = [seed + 10**6 * member for member in range(count)]
+    members = []
+    for member in seeds:  # before the work, since it checks the settings
+        with draws_from(stream(member, "initialise")):
+            members.append(Estimator.for_task(task, head, embedding, standardize))
     pairs = simulate(task, num_simulations, seed)
     held_out = stream(seed, "simulate", "validation")
     validation = _pairs(task, max(100, int(num_simulations) // 20), held_out)
-    _train(estimator, defense, pairs, validation, settings, stream(seed, "train"))
-    return estimator.eval()
+    for member, estimator in zip(seeds, members, strict=True):
+        _train(estimator, defense, pairs, validation, settings, stream(member, "train"))
+    return deployed(defense, [estimator.eval() for estimator in members], task)
 
 
 def attack(

@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -22,7 +22,7 @@ from robust_npe.checks import ConfigError, require
 from robust_npe.consent import digest_of, import_consented
 from robust_npe.files import plain_file
 
-__all__ = ["Component", "bind", "build", "complete", "describe", "find_class"]
+__all__ = ["Component", "bind", "build", "complete", "describe", "find_class", "written"]
 
 TARGET = "_target_"
 MAX_TARGET = 200  # characters
@@ -117,6 +117,30 @@ def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: 
     if sources := {c.__module__: d for c in cls.__mro__ if (d := digest_of(c.__module__))}:
         described |= {"class": f"{cls.__module__}.{cls.__name__}", "sources": sources}
     return described
+
+
+def written(node: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
+    """Return the settings of a completed node that are not its class's defaults, for tables, as in
+    `sigma=0.5 base=noise(epsilon=2.0)`.
+
+    Args:
+        node: As for `build`.
+        skip: Arguments that tables show elsewhere.
+    """
+    cls = find_class(node.get(TARGET), Component, TARGET)
+    usual = {TARGET: node[TARGET], **_defaults(cls, skip=())}
+    changed = {k: v for k, v in node.items() if k not in skip and (k not in usual or v != usual[k])}
+    return " ".join(f"{key}={_text(value)}" for key, value in changed.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping) and TARGET in value:
+        inside = written(value).replace(" ", ",")
+        name = find_class(value[TARGET], Component, TARGET).name
+        return f"{name}({inside})" if inside else name
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    return str(value)
 
 
 def _constant(value: Any) -> Any:
@@ -240,7 +264,7 @@ def _hints(cls: Any) -> dict[str, Any]:
         raise ConfigError(f"the annotations of {cls.__name__} cannot be read: {error}.") from error
 
 
-def _defaults(cls: type, skip: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(cls: type, skip: Container[str]) -> dict[str, Any]:
     """Return the defaults of a constructor that a YAML file could hold."""
     return {
         key: _as_yaml(parameter.default)

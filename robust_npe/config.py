@@ -144,7 +144,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
 class AttackConfig(CommonConfig, ThreatConfig):
     """Keys of `robust-npe attack`."""
 
-    run: str = MISSING
+    run: Any = MISSING
     attack: Any = MISSING
     objective: Any = MISSING
     metrics: Any = field(default_factory=dict)

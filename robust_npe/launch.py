@@ -45,7 +45,7 @@ USER_ERRORS = (
 LISTS = ("metric",)  # groups of which several choices hold at once
 REFUSED = ("config_path", "config_name", "experimental_rerun")  # the last one runs what a file says
 MAX_THREADS = 1024
-RUN_ID = re.compile(r"(?<=[=,])([0-9a-f]{16})(?=,|$)")
+RUN_ID = re.compile(r"(?<=[=,\[])([0-9a-f]{16})(?=[,\]]|$)")
 
 
 def launch(command: str, *words: str) -> int:
@@ -150,7 +150,7 @@ def _options(words: Sequence[str]) -> Namespace:
     require(len(modes) < 2, "options", [f"--{name}" for name in modes], "one of these at most")
     require(bool(options.cfg) or not options.resolve, "--resolve", True, "used with --cfg")
     options.overrides = [
-        RUN_ID.sub(r"'\1'", word) if word.startswith("run=") else word  # else it may be a number
+        _runs(word, options.multirun) if word.startswith("run=") else word
         for word in options.overrides
     ]
     keys = [word.partition("=")[0] for word in options.overrides]
@@ -158,6 +158,13 @@ def _options(words: Sequence[str]) -> Namespace:
         require(not _is_single(key) or keys.count(key) == 1, key, "given twice", "given once")
         _check_override(word, sweeps=options.multirun)
     return options
+
+
+def _runs(word: str, sweeps: bool) -> str:
+    """Return `run=a,b` as what Hydra takes for a list; an id may look like a number."""
+    listed = not sweeps and "," in word and not word.startswith(("run=[", "run='", 'run="'))
+    word = f"run=[{word.partition('=')[2]}]" if listed else word
+    return RUN_ID.sub(r"'\1'", word)
 
 
 def _is_single(key: str) -> bool:

@@ -113,7 +113,7 @@ def test_an_attack_that_forgets_its_arguments_fails_before_any_work(monkeypatch)
 def test_seeds_of_one_purpose_leave_the_others_alone():
     def described(*overrides):
         experiment = Experiment(composed(*overrides))
-        return experiment.estimator_description["seeds"], experiment.run_description["seeds"]
+        return experiment.posterior_description["seeds"], experiment.run_description["seeds"]
 
     weights, run = described("seed=3")
     assert set(run.values()) == {3}
@@ -139,7 +139,7 @@ def test_another_file_under_the_same_path_gives_other_data(tmp_path):
 
 def test_presets_and_data_files_of_the_package_are_part_of_identities(monkeypatch, tmp_path):
     def key(*overrides):
-        return content_key(Experiment(composed(*overrides)).estimator_description)
+        return content_key(Experiment(composed(*overrides)).posterior_description)
 
     before = key("defense=fim"), key("task=vae")
     presets = {"fast": PenaltyGradient(1, 7, 1, 1.0)}
@@ -152,19 +152,19 @@ def test_presets_and_data_files_of_the_package_are_part_of_identities(monkeypatc
 
 
 def test_another_version_is_another_identity(monkeypatch):
-    before = content_key(Experiment(composed()).estimator_description)
+    before = content_key(Experiment(composed()).posterior_description)
     for cls in (GaussianLinear, MAF, NoDefense, Estimator, TrainingSettings, SimulationPlan):
         with monkeypatch.context() as patched:
             patched.setattr(cls, "version", 99)
-            assert content_key(Experiment(composed()).estimator_description) != before
-    assert content_key(Experiment(composed()).estimator_description) == before
+            assert content_key(Experiment(composed()).posterior_description) != before
+    assert content_key(Experiment(composed()).posterior_description) == before
 
 
 def test_another_default_is_another_identity(monkeypatch):
-    before = Experiment(composed()).estimator_description
+    before = Experiment(composed()).posterior_description
     slopes = GaussianLinear.__init__.__defaults__[0]
     monkeypatch.setattr(GaussianLinear.__init__, "__defaults__", (slopes, 0.5))
-    after = Experiment(composed()).estimator_description
+    after = Experiment(composed()).posterior_description
     assert after["task"]["arguments"]["noise_std"] == 0.5
     assert content_key(after) != content_key(before)
 
@@ -178,7 +178,7 @@ def test_beta_reaches_the_defense():
 def test_identity_ignores_what_changes_nothing():
     def keys(*overrides):
         experiment = Experiment(composed(*overrides))
-        return experiment.estimator_description, experiment.run_description
+        return experiment.posterior_description, experiment.run_description
 
     weights, run = keys()
     assert keys("beta=0.1") == (weights, run)  # no defense, so no beta
@@ -241,7 +241,7 @@ def test_standardisation_is_a_setting():
     )
     assert default.config["standardize"] == "zscore"
     assert published.config["standardize"] == "published"
-    keys = [content_key(e.estimator_description) for e in (default, robust)]
+    keys = [content_key(e.posterior_description) for e in (default, robust)]
     assert keys[0] != keys[1]
     x = torch.cat([torch.zeros(99, 10), torch.full((1, 10), 1e30)])
     estimator = robust._fresh_estimator()

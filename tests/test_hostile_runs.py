@@ -228,7 +228,7 @@ def test_manifests_that_are_none(run, text, capsys, monkeypatch):
 @pytest.mark.parametrize("key", ["../../runs", "/etc", "", None, ["a"], "0" * 16])
 def test_estimators_that_are_elsewhere(run, key, capsys, monkeypatch):
     manifest = json.loads((run / "manifest.json").read_text())
-    manifest["facts"]["estimator"] = key
+    manifest["facts"]["estimators"] = [key]
     (run / "manifest.json").write_text(json.dumps(manifest))
     refused(run, capsys, monkeypatch)
 

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from robust_npe.attacks import Found, blindness, settings
 from robust_npe.commands.experiment import Experiment, Trained
+from robust_npe.components import written
 from robust_npe.metrics import Context, Measurement
-from robust_npe.random import stream
+from robust_npe.random import draws_from, stream
 from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, write_table
 from robust_npe.store.parts import PARTS, part
 
@@ -69,10 +70,11 @@ def _run_keys(experiment: Experiment, trained: Trained, run_id: str) -> dict[str
     return {
         "run_id": run_id,
         "task": experiment.task.name,
-        "estimator": trained.estimator.name,
+        "estimator": trained.name,
         "defense": experiment.defense.name,
         "beta": experiment.defense.beta,
         "defense_epsilon": experiment.defense.epsilon,
+        "defense_settings": written(experiment.config["defense"], skip=("beta", "epsilon")),
         "num_simulations": experiment.config["num_simulations"],
         "seed": experiment.seeds.training,
         "data_seed": experiment.seeds.data,
@@ -101,17 +103,21 @@ def _training_rows(keys: dict[str, Any], trained: Trained) -> list[dict[str, Any
 def _measure(experiment: Experiment, trained: Trained, epsilon: float | None) -> dict[str, Any]:
     """Measure at one radius, or (None) on the whole clean test set."""
     theta, x = experiment.test_set
-    shared = (experiment.task, trained.estimator)
+    shared = (experiment.task, trained.posterior)
     last = experiment.seeds.evaluation, experiment.evaluation.batch_size
+    threat = experiment.attack, experiment.ball
     if epsilon is None:
         columns, extra = CLEAN, []
-        context = Context(*shared, theta, x, x, False, *last)
+        context = Context(*shared, theta, x, x, False, *last, *threat)
     else:
         count = experiment.evaluation.num_attacked
-        found = perturbed(experiment, trained, theta[:count], x[:count], epsilon)
+        theta, x = theta[:count], x[:count]
+        found = perturbed(experiment, trained, theta, x, epsilon)
         columns, extra = _attack_columns(experiment, epsilon), _zero_gradients(found)
-        context = Context(*shared, theta[:count], x[:count], found.x_adv, True, *last)
-    measurements = [m for metric in experiment.metrics.values() for m in metric(context)] + extra
+        context = Context(*shared, theta, x, found.x_adv, True, *last, *threat, epsilon, found)
+    with draws_from(stream(experiment.seeds.evaluation, "posterior", str(epsilon))):
+        measured = [m for metric in experiment.metrics.values() for m in metric(context)]
+    measurements = measured + extra
     rows = [{"metric": m.metric, **row} for m in measurements for row in m.rows]
     values = {
         m.metric: m.per_observation.double().cpu().numpy()
@@ -178,10 +184,12 @@ def _search(
     attack, ball = experiment.attack, experiment.ball(epsilon)
     generator = stream(experiment.seeds.evaluation, "attack", attack.name, str(epsilon))
     size = experiment.evaluation.batch_size
-    found = [
-        attack.search(trained.estimator, b, t, ball, generator)
-        for t, b in zip(theta.split(size), x.split(size), strict=True)
-    ]
+    # a posterior that is random draws from torch's own stream
+    with draws_from(stream(experiment.seeds.evaluation, "attacked posterior", str(epsilon))):
+        found = [
+            attack.search(trained.posterior, b, t, ball, generator)
+            for t, b in zip(theta.split(size), x.split(size), strict=True)
+        ]
     blind = [f.zero_gradients for f in found if f.zero_gradients is not None]
     return Found(torch.cat([f.x_adv for f in found]), torch.cat(blind) if blind else None)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from robust_npe.attacks import Attack, Ball, ThreatModel, settings
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind, build, complete, describe
 from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
-from robust_npe.defenses import Defense
+from robust_npe.defenses import Defense, PostHoc, deployed
 from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
+from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
 from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
 from robust_npe.store.chunks import SimulationPlan
@@ -56,20 +57,28 @@ def checked_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained estimator and where it is stored."""
+    """What was trained.
 
-    estimator: Estimator
-    artefact: Artefact
+    Attributes:
+        posterior: What is evaluated: the estimator itself, or what a post-hoc defense makes of one
+            or several.
+        name: Name of the estimator.
+        artefacts: Where the estimators are stored.
+    """
+
+    posterior: Posterior
+    name: str
+    artefacts: Sequence[Artefact]
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss became non-finite, so that earlier weights were restored."""
-        return bool(self.artefact.manifest["facts"].get("diverged"))
+        """Whether a loss became non-finite, so that earlier weights were restored."""
+        return any(bool(a.manifest["facts"].get("diverged")) for a in self.artefacts)
 
     @property
     def num_pairs(self) -> float:
-        """Number of pairs that it was trained on, after non-finite ones were left out."""
-        return float(self.artefact.manifest["facts"].get("num_pairs", "nan"))
+        """Number of pairs that they were trained on, after non-finite ones were left out."""
+        return float(self.artefacts[0].manifest["facts"].get("num_pairs", "nan"))
 
 
 def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
@@ -88,10 +97,10 @@ class Experiment:
         store: Where simulations, estimators and attacked observations are kept; None for the one
             in the configuration's `output_dir`.
         source: Where simulations are looked for first; it is only read.
-        estimator: The trained estimator, where it must not be trained again.
+        members: The trained estimators, where they must not be trained again.
 
     Raises:
-        ConfigError: A setting is wrong, or the estimator was made with other ones.
+        ConfigError: A setting is wrong, or the estimators were made with other ones.
     """
 
     def __init__(
@@ -99,7 +108,7 @@ class Experiment:
         config: DictConfig | Mapping[str, Any],
         store: Store | None = None,
         source: Store | None = None,
-        estimator: Artefact | None = None,
+        members: Sequence[Artefact] = (),
     ) -> None:
         self.config = checked(config, TrainConfig)
         self._check_numbers()
@@ -119,14 +128,14 @@ class Experiment:
         sized = [k for k, v in metrics.items() if isinstance(v, Mapping) and "_target_" not in v]
         self.config["metrics"] = {k: node for k, node in metrics.items() if k not in sized}
         self._build()
-        self._given = estimator
-        if estimator is not None:
-            self._check_given(estimator)
+        self._given = members
+        for member, estimator in enumerate(members):
+            self._check_given(member, estimator)
 
-    def _check_given(self, estimator: Artefact) -> None:
+    def _check_given(self, member: int, estimator: Artefact) -> None:
         """Make sure that a stored estimator is what the configuration describes."""
         stored = {**estimator.manifest["description"], "device": self.device.type}
-        if content_key(stored) == content_key(self._described_estimator()):
+        if content_key(stored) == content_key(self._described_estimator(member)):
             return
         raise ConfigError(
             f"the estimator in {estimator.path} was made with other code, files or settings than "
@@ -162,17 +171,29 @@ class Experiment:
         return describe(self.config["task"], "task", Task)
 
     @cached_property
-    def estimator_description(self) -> dict[str, Any]:
-        """Everything that determines the weights."""
-        return self._given.manifest["description"] if self._given else self._described_estimator()
+    def posterior_description(self) -> dict[str, Any]:
+        """Everything that determines the posterior: what determines the weights, and for post-hoc
+        defenses what is made of them; the seeds of further members follow from the first's."""
+        weights = self._estimator_description(0)
+        if not isinstance(self.defense, PostHoc):
+            return weights
+        return {**weights, "deployed": describe(self.config["defense"], "defense", Defense)}
 
-    def _described_estimator(self) -> dict[str, Any]:
-        seeds = asdict(self.seeds)
+    def _estimator_description(self, member: int) -> dict[str, Any]:
+        if self._given:
+            return self._given[member].manifest["description"]
+        return self._described_estimator(member)
+
+    def _described_estimator(self, member: int) -> dict[str, Any]:
+        defense, node = self.defense, self.config["defense"]
+        while isinstance(defense, PostHoc):
+            defense, node = defense.base, node["base"]
+        seeds = asdict(self._member_seeds(member))
         return {
             "task": self.task_description,
             "estimator": describe(self.config["estimator"], "estimator", Head, *HEAD),
             "embedding": describe(self.config["embedding"], "embedding", Embedding, *EMBEDDING),
-            "defense": describe(self.config["defense"], "defense", Defense),
+            "defense": describe(node, "defense", Defense),
             "training": _versioned(self.training),
             "versions": [
                 {"class": cls.__name__, "version": [cls.version]}
@@ -189,7 +210,7 @@ class Experiment:
     def threat_description(self) -> dict[str, Any]:
         """Everything but the radius that determines the attacked observations."""
         return {
-            **self.estimator_description,
+            **self.posterior_description,
             "attack": describe(self.config["attack"], "attack", Attack),
             "threat": _versioned(self.threat),
             "evaluation": _versioned(self.evaluation),
@@ -217,8 +238,9 @@ class Experiment:
         """Length of epsilon = 1 in units of x, see `ThreatModel.unit`."""
         return self.threat.unit(self.task, self.test_set[1])
 
-    def ball(self, epsilon: float) -> Ball:
-        """Return the allowed perturbations; units and domain come from the test set."""
+    def ball(self, epsilon: float | Tensor) -> Ball:
+        """Return the allowed perturbations, of one radius or of one for each observation `(B,)`;
+        units and domain come from the test set."""
         return self.threat.ball(epsilon, self.task, self.test_set[1])
 
     def simulate(self, split: str, num_simulations: int) -> SimulationSet:
@@ -230,31 +252,49 @@ class Experiment:
         return simulations(store, *what)
 
     def trained(self) -> Trained:
-        """Return the trained estimator from the store, trained if needed."""
-        artefact = self._given or self.store.get(
-            "estimators", self.estimator_description, self._train
+        """Return what was trained, from the store; what is not there is trained."""
+        defense = self.defense
+        count = defense.num_members if isinstance(defense, PostHoc) else 1
+        members, artefacts = [], []
+        for member in range(count):
+            artefact = self._given[member] if self._given else self._stored(member)
+            verb = "trained" if artefact.created else "found trained"
+            log.info("%s estimator in %s", verb, artefact.path)
+            estimator = self._fresh_estimator()
+            load_weights(estimator, artefact.path / "weights.safetensors")
+            members.append(estimator.to(self.device).eval())
+            artefacts.append(artefact)
+        return Trained(deployed(defense, members, self.task), members[0].name, artefacts)
+
+    def _stored(self, member: int) -> Artefact:
+        description = self._estimator_description(member)
+        return self.store.get("estimators", description, partial(self._train, member))
+
+    def _member_seeds(self, member: int) -> Seeds:
+        """Members share simulations; further ones have seeds that no sweep over seeds uses."""
+        first, step = self.seeds, 10**6 * member
+        return replace(
+            first,
+            initialisation=first.initialisation + step,
+            training=first.training + step,
         )
-        verb = "trained" if artefact.created else "found trained"
-        log.info("%s estimator in %s", verb, artefact.path)
-        estimator = self._fresh_estimator()
-        load_weights(estimator, artefact.path / "weights.safetensors")
-        return Trained(estimator.to(self.device).eval(), artefact)
 
     def _pairs(self, split: str, num_simulations: int) -> tuple[Tensor, Tensor]:
         pairs = self.simulate(split, num_simulations)
         return pairs.theta.to(self.device), pairs.x.to(self.device)
 
-    def _fresh_estimator(self) -> Estimator:
+    def _fresh_estimator(self, member: int = 0) -> Estimator:
         task, standardize = self.task, self.config["standardize"]
-        with draws_from(stream(self.seeds.initialisation, "initialise")):
+        seed = self._member_seeds(member).initialisation
+        with draws_from(stream(seed, "initialise")):
             return Estimator.for_task(task, self._head, self._embedding, standardize)
 
-    def _train(self, folder: Path) -> Mapping[str, Any]:
-        estimator = self._fresh_estimator().to(self.device)
+    def _train(self, member: int, folder: Path) -> Mapping[str, Any]:
+        estimator = self._fresh_estimator(member).to(self.device)
         pairs = self._pairs("train", self.config["num_simulations"])
         validation = self._pairs("validation", self.config["num_validation"])
         log.info("training on %d pairs, defense %s ...", len(pairs[0]), self.defense.name)
-        generator = stream(self.seeds.training, "train")
+        generator = stream(self._member_seeds(member).training, "train")
         history = train(estimator, self.defense, pairs, validation, self.training, generator)
         save_weights(estimator, folder / "weights.safetensors")
         facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}

@@ -172,7 +172,7 @@ class _Job:
             "x": digest(o.x),
             "x_adv": digest(o.x_adv),
             "settings": asdict(self.settings),
-            "proposal": self.trained and self.experiment.estimator_description,
+            "proposal": self.trained and self.experiment.posterior_description,
             "seed": self.experiment.seeds.evaluation,
             "c2st": self.compare,
         }
@@ -203,7 +203,7 @@ class _Job:
         if self.trained is not None:
             inputs = [o.x_adv[k : k + 1]] + ([o.x[k : k + 1]] if o.epsilon > 0 else [])
             with torch.no_grad():
-                q = [self.trained.estimator(v.to(self.experiment.device)) for v in inputs]
+                q = [self.trained.posterior(v.to(self.experiment.device)) for v in inputs]
             proposals += q
         row: dict[str, Any] = {"observation": o.numbers[k], "epsilon": o.epsilon}
         try:

@@ -80,12 +80,12 @@ def run(experiment: Experiment) -> Result:
     return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
 
 
-def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, str]:
+def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, list[str]]:
     trained = experiment.trained()
     evaluate(experiment, trained, run_id, folder)
     text = OmegaConf.to_yaml(OmegaConf.create(experiment.config))
     write_atomically(folder / "config.yaml", text.encode())
-    return {"estimator": trained.artefact.key}
+    return {"estimators": [artefact.key for artefact in trained.artefacts]}
 
 
 def _draw(table: pd.DataFrame, folder: Path) -> None:

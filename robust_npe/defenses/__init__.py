@@ -5,6 +5,7 @@ from __future__ import annotations
 from robust_npe.defenses.adversarial import TRADES, AdversarialTraining, NoiseAugmentation
 from robust_npe.defenses.base import Batch, Defense, NoDefense
 from robust_npe.defenses.fim import FIM, FIMEigenvalue
+from robust_npe.defenses.post_hoc import PostHoc, deployed
 
 __all__ = [
     "FIM",
@@ -15,4 +16,6 @@ __all__ = [
     "FIMEigenvalue",
     "NoDefense",
     "NoiseAugmentation",
+    "PostHoc",
+    "deployed",
 ]

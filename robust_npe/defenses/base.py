@@ -68,6 +68,10 @@ class Defense(Component, ABC):
         """Return the objective on validation data, a scalar, without changing any state."""
         return self.loss(estimator, batch, generator)
 
+    def constrain(self, estimator: Estimator) -> None:
+        """Called after each optimizer step, without graph: where weights must stay in some set."""
+        return
+
     def facts(self) -> dict[str, Any]:
         """Return the settings that `setup` found, for the record: plain values."""
         return {}

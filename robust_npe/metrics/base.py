@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
+from robust_npe.attacks import Attack, Ball, Found
 from robust_npe.components import Component
 from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import stream
@@ -42,6 +43,11 @@ class Context:
         attacked: Whether x_adv comes from an attack.
         seed: Seed of the run.
         batch_size: Observations that are processed at once.
+        attack: The attack of the run, and
+        ball: what it may do: the ball of a radius in the run's unit, or of one radius for each
+            row. None where the context comes from elsewhere, and so are the next two.
+        epsilon: Radius of the attack that found x_adv.
+        found: What it found, beside x_adv.
     """
 
     task: Task
@@ -52,6 +58,10 @@ class Context:
     attacked: bool
     seed: int
     batch_size: int = 512
+    attack: Attack | None = None
+    ball: Callable[[float | Tensor], Ball] | None = None
+    epsilon: float | None = None
+    found: Found | None = None
 
     def q(self, x: Tensor) -> Distribution:
         """Return the amortized posterior at `x (B, Dx)`, see `posterior_at`."""

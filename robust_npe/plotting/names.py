@@ -68,11 +68,11 @@ def line_name(column: str, value: str) -> str:
     return f"{LINES[column].get(name, name)} {settings}".strip()
 
 
-def defense_name(name: str, beta: float | None, epsilon: float | None) -> str:
+def defense_name(name: str, beta: float | None, epsilon: float | None, others: str = "") -> str:
     """Return a defense with its settings, which may be missing, as in `fim beta=0.01`."""
     given = {"beta": beta, "eps": epsilon}
     settings = [f"{k}={v:g}" for k, v in given.items() if v is not None and not math.isnan(v)]
-    return " ".join([name, *settings])
+    return " ".join([name, *settings, others]).strip()
 
 
 def radius_name(attacked: pd.DataFrame) -> str:

@@ -37,8 +37,9 @@ def comparable(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         the clean rows of the same runs.
     """
     attacks = (table.attack + " " + table.attack_settings).str.strip()
-    defenses = zip(table.defense, table.beta, table.defense_epsilon, strict=True)
-    table = table.assign(attack=attacks, defense=[defense_name(*d) for d in defenses])
+    names = ["defense", "beta", "defense_epsilon", "defense_settings"]
+    defenses = [defense_name(*d) for d in table[names].itertuples(index=False)]
+    table = table.assign(attack=attacks, defense=defenses)
     runs = table[table.attack != "none"].drop_duplicates("run_id")
     settings = ["estimator", "num_simulations", "norm", "epsilon_unit", "domain"]
     for (estimator, count, norm, unit, domain), setting in runs.groupby(settings):

@@ -65,6 +65,7 @@ SETTINGS = (
     "defense",
     "beta",
     "defense_epsilon",
+    "defense_settings",
     "num_simulations",
     "attack",
     "norm",

@@ -25,6 +25,11 @@ KEYS: dict[str, tuple[str, str]] = {
     "defense": ("string", "name of the defense"),
     "beta": ("float", "weight of the defense's penalty; empty where it has none"),
     "defense_epsilon": ("float", "training radius of the defense in units of std; may be empty"),
+    "defense_settings": (
+        "string",
+        "other settings of the defense that differ from its defaults, e.g. gradient=exact; empty "
+        "for none",
+    ),
     "num_simulations": ("integer", "size of the training set, before non-finite ones are dropped"),
     "seed": ("integer", "seed of the training"),
     "data_seed": ("integer", "seed of the simulations"),

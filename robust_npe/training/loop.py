@@ -96,6 +96,8 @@ def _step(state: TrainingState, batch: Batch, clip_norm: float) -> float:
     state.history.diverged = not math.isfinite(value + norm)
     if not state.history.diverged:
         state.optimizer.step()
+        with torch.no_grad():
+            state.defense.constrain(state.estimator)
         state.average.update()
     return value
 

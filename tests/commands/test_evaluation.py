@@ -36,7 +36,7 @@ def test_attacks_that_see_no_gradient_are_told(tmp_path, digits, told):
     small = ("scale=smoke", "attack.steps=5", "epsilon=[0,0.5,1]", "metric=[divergence]")
     experiment = Experiment(composed(*small, f"output_dir={tmp_path}"))
     artefact = SimpleNamespace(manifest={"facts": {"diverged": False}})
-    trained = Trained(Rounded(Exact(experiment.task), digits), artefact)
+    trained = Trained(Rounded(Exact(experiment.task), digits), "exact", [artefact])
     folder = tmp_path / "run"
     folder.mkdir()
     table = evaluate(experiment, trained, "0", folder)

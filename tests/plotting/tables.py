@@ -18,6 +18,7 @@ def row(**changes):
         "defense": "none",
         "beta": math.nan,
         "defense_epsilon": math.nan,
+        "defense_settings": "",
         "num_simulations": 100,
         "seed": 0,
         "data_seed": 0,

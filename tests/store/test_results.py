@@ -19,6 +19,7 @@ ROW = {
     "defense": "none",
     "beta": None,
     "defense_epsilon": None,
+    "defense_settings": "",
     "num_simulations": 100,
     "seed": 0,
     "data_seed": 0,
