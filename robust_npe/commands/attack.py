@@ -16,7 +16,7 @@ from robust_npe.commands.experiment import Experiment
 from robust_npe.config import AttackConfig, TrainConfig, checked
 from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
-__all__ = ["combined", "main", "stored_estimators"]
+__all__ = ["combined", "main", "run_folder", "stored_estimators"]
 
 REPLACED = (
     "attack",
@@ -68,7 +68,7 @@ def combined(results: Sequence[train.Result]) -> train.Result:
 
 
 def _experiment(settings: dict[str, Any], run: str) -> Experiment:
-    folder = _run_folder(run, Path(settings["output_dir"]) / "runs")
+    folder = run_folder(run, Path(settings["output_dir"]) / "runs")
     earlier = Artefact(folder, folder.name, created=False).verify("config.yaml")
     if "format" in earlier.manifest["description"]:
         raise ConfigError(
@@ -110,7 +110,16 @@ def stored_estimators(store: Store, folder: Path) -> list[Artefact]:
     return found
 
 
-def _run_folder(given: str, runs: Path) -> Path:
+def run_folder(given: str, runs: Path) -> Path:
+    """Return the folder of a run.
+
+    Args:
+        given: Its id or its folder.
+        runs: Where runs with ids are.
+
+    Raises:
+        ConfigError: There is none.
+    """
     for folder in (runs / given, Path(given)):
         if (folder / "manifest.json").is_file():
             return folder.resolve()

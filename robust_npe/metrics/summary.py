@@ -81,8 +81,11 @@ def median_sd(values: Tensor) -> float:
 
 
 def mean_interval(values: Tensor) -> tuple[float, float]:
-    """Return a 95 % confidence interval for the mean of what values `(B,)` are drawn from: quantiles
-    of the mean of 1000 bootstrap resamples, the same for equal sizes. NaN for a single value."""
+    """Return a 95 % confidence interval for the mean of what values `(B,)` are drawn from.
+
+    Quantiles of the mean of 1000 bootstrap resamples, the same for equal sizes. NaN for a single
+    value.
+    """
     n, generator = len(values), stream(0, "bootstrap")
     if n < 2:
         return math.nan, math.nan

@@ -9,7 +9,6 @@ import torch
 from robust_npe.metrics.base import Context, batched, kl_measurements, summary_rows
 from tests.helpers import Exact, linear_task, pairs
 
-
 HOW_WELL_KNOWN = ("median_low", "median_high", "mean_low", "mean_high", "median_spread")
 
 

@@ -65,7 +65,8 @@ def test_values_that_are_not_finite():
 
 def test_too_few_values_say_nothing_of_themselves():
     found = rows([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert math.isnan(found["median_low"]) and math.isnan(found["median_high"])
+    assert math.isnan(found["median_low"])
+    assert math.isnan(found["median_high"])
     single = rows([1.0])
     assert all(math.isnan(single[name]) for name in ("mean_low", "mean_high", "median_spread"))
     assert math.isnan(rows([0.0] * 9)["median_spread"])  # relative to zero
