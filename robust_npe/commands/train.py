@@ -143,22 +143,20 @@ def summary(table: pd.DataFrame) -> str:
 
 def _how_well_known(table: pd.DataFrame) -> list[str]:
     """Return a line on the median KL where it is known worst, if that is not well enough."""
-    kl = table[(table.metric == "kl_forward") & (table.epsilon > 0)]
-    cells = kl.pivot_table(index="epsilon", columns="statistic", values="value").reindex(
-        columns=["median", "median_se", "median_spread", "num_observations"]
-    )
-    resolved = cells[
-        cells["median"] > 2 * cells.median_se.fillna(0)
-    ]  # else more samples are needed
-    spread = resolved.median_spread[resolved.median_spread < math.inf]
-    if spread.empty or spread.max() <= KNOWN:
+    known: list[tuple[float, str, float]] = []
+    for epsilon, part in table[table.epsilon > 0].groupby("epsilon"):
+        names = ("median", "median_se", "median_spread", "num_observations")
+        median, error, spread, count = (_value(part, "kl_forward", name) for name in names)
+        # below its resolution more samples are needed, not more observations
+        if KNOWN < spread < math.inf and not median <= 2 * error:
+            known.append((spread, str(epsilon), count))
+    if not known:
         return []
-    count = int(resolved.num_observations[spread.idxmax()])
-    needed = count * (spread.max() / KNOWN) ** 2
-    enough = 2 ** math.ceil(math.log2(needed))
+    worst, epsilon, count = max(known)
+    enough = 2 ** math.ceil(math.log2(count * (worst / KNOWN) ** 2))
     return [
-        f"the median KL(q||q~) of {count} observations is known to within "
-        f"{100 * spread.max():.2g} % (sd) at epsilon {spread.idxmax():g}: "
+        f"the median KL(q||q~) of {count:.0f} observations is known to within "
+        f"{100 * worst:.2g} % (sd) at epsilon {epsilon}: "
         f"evaluation.num_attacked={enough} for {100 * KNOWN:g} %"
     ]
 

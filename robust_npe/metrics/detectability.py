@@ -26,7 +26,8 @@ class Detectability(Metric):
 
     0.5 is not at all, 1 always. An attack that any check would notice is a smaller problem.
 
-    - `detectability_mahalanobis`: distance from the mean in units of the (shrunk) covariance;
+    - `detectability_mahalanobis`: distance from the mean in units of the covariance, which is
+      shrunk (Ledoit-Wolf) where there are less than two clean observations for each feature;
     - `detectability_neighbours`: distance to the k-th nearest clean observation;
     - `detectability_classifier`: a network with one hidden layer that was trained on clean and
       attacked observations, as a two-sample test: what a check could learn that knows the attack.
@@ -96,9 +97,11 @@ def share_below(clean: np.ndarray, attacked: np.ndarray) -> np.ndarray:
 
 
 def _mahalanobis(clean: np.ndarray, _: np.ndarray, tests: list[np.ndarray]) -> list[np.ndarray]:
-    from sklearn.covariance import LedoitWolf  # slow to import, rarely needed
+    from sklearn.covariance import EmpiricalCovariance, LedoitWolf  # slow to import, rarely needed
 
-    fitted = LedoitWolf().fit(clean)
+    # shrinking hides steps along narrow directions, where attacks that leave the data go
+    enough = len(clean) >= 2 * clean.shape[1]
+    fitted = (EmpiricalCovariance if enough else LedoitWolf)().fit(clean)
     return [fitted.mahalanobis(test) for test in tests]
 
 

@@ -20,7 +20,7 @@ __all__ = ["SBC", "ranks", "uniformity"]
 class SBC(Metric):
     """Is the rank of each true parameter among samples of q(.|x~) uniform?
 
-    Rows for each parameter (its number in `level`, from 1) and for the worst of them: `ks_distance`,
+    Rows for each parameter (its number in `level`, from 1) and for the worst one: `ks_distance`,
     the largest distance between the distribution of ranks and the uniform one, and `ks_p_value` of
     the Kolmogorov-Smirnov test; the worst p-value is corrected for the number of parameters. For
     each observation `sbc_rank_1`, ...: the rank between 0 and 1, at random within its cell, so that
@@ -62,9 +62,8 @@ class SBC(Metric):
             for statistic, value in found.items()
         ]
         rows.append(row("ks_distance", max(m["ks_distance"] for m in measured)))
-        rows.append(
-            row("ks_p_value", min(1, min(m["ks_p_value"] for m in measured) * len(columns)))
-        )
+        smallest = min(m["ks_p_value"] for m in measured)
+        rows.append(row("ks_p_value", min(1.0, smallest * len(columns))))
         each = [Measurement(f"sbc_rank_{i}", [], v) for i, v in enumerate(columns, 1)]
         return [Measurement("sbc", rows), *each]
 

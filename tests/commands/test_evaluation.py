@@ -105,7 +105,7 @@ def known(epsilon, spread, median=1.0, error=0.001, number=512):
 def test_how_well_a_median_is_known_and_what_it_would_take():
     text = summary(table(*known(0.5, 0.02), *known(1.0, 0.066), *known(2.0, 0.06)))
     line = (
-        "the median KL(q||q~) of 512 observations is known to within 6.6 % (sd) at epsilon 1: "
+        "the median KL(q||q~) of 512 observations is known to within 6.6 % (sd) at epsilon 1.0: "
         "evaluation.num_attacked=1024 for 5 %"  # 512 (6.6 / 5)^2 = 892
     )
     assert line in text.splitlines()
