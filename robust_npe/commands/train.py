@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 COLUMNS = {
     "KL(q||q~)": ("kl_forward", "median"),
     "KL(q~||q)": ("kl_reverse", "median"),
+    "TV(q,q~)": ("total_variation", "median"),
     "NLL": ("nll", "median"),
     "KL(p||p~)": ("legitimate_movement", "median"),
     "KL(p~||q~)": ("error", "median"),
