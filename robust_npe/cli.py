@@ -25,6 +25,7 @@ COMMANDS = {
     "simulate": "make (or complete) a simulation set",
     "reference": "compute samples of true posteriors from prior and likelihood",
     "collect": "gather the tables of all runs into one",
+    "compare": "compare two runs, observation by observation",
 }
 
 HELP = """robust-npe: adversarial robustness of amortized Bayesian inference.

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_COUNT",
     "AttackConfig",
     "CollectConfig",
+    "CompareConfig",
     "Evaluation",
     "ReferenceConfig",
     "Seeds",
@@ -182,11 +183,21 @@ class CollectConfig(CommonConfig):
     to: str | None = None
 
 
+@dataclass
+class CompareConfig(CommonConfig):
+    """Keys of `robust-npe compare`."""
+
+    run: Any = MISSING
+    quantity: str = "kl_forward"
+    to: str | None = None
+
+
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
     "attack_schema": AttackConfig,
     "simulate_schema": SimulateConfig,
     "collect_schema": CollectConfig,
+    "compare_schema": CompareConfig,
     "reference_schema": ReferenceConfig,
 }
 

@@ -11,12 +11,24 @@ from robust_npe.checks import require
 from robust_npe.posterior import log_prob
 from robust_npe.random import draws_from
 
-__all__ = ["has_closed_form_kl", "kl", "kl_with_error", "standard_error"]
+__all__ = [
+    "closed_form_kl",
+    "has_closed_form_kl",
+    "kl",
+    "kl_with_error",
+    "log_ratios",
+    "mean_with_error",
+    "standard_error",
+]
+
+# where a control variate is used: largest KL in nats, largest spread of q/p over pairs of samples,
+# and how many standard errors its mean may be away from 1
+SMALL, SPREAD, CENTRED = 0.1, 0.4, 5.0
 
 
 def has_closed_form_kl(p: Distribution, q: Distribution) -> bool:
     """Tell whether KL(p || q) is known in closed form for this pair."""
-    return _closed_form(p, q) is not None
+    return closed_form_kl(p, q) is not None
 
 
 def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
@@ -37,22 +49,61 @@ def kl(p: Distribution, q: Distribution, num_samples: int, generator: Generator)
     Returns:
         Divergences of shape `(B,)`, in nats.
     """
-    exact = _closed_form(p, q)
-    return _log_ratios(p, q, num_samples, generator).mean(0) if exact is None else exact
+    exact = closed_form_kl(p, q)
+    return log_ratios(p, q, num_samples, generator).mean(0) if exact is None else exact
 
 
 def kl_with_error(
     p: Distribution, q: Distribution, num_samples: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return what `kl` returns, and its Monte-Carlo standard error, both of shape `(B,)`.
+    """Return KL(p || q) and its Monte-Carlo standard error, both of shape `(B,)`, without graph.
 
-    The error is 0 for a closed form, and that of `standard_error` else.
+    The error is 0 for a closed form. Else both come from the samples that `kl` would draw, see
+    `mean_with_error`: for measuring, where `kl` is for climbing.
     """
-    exact = _closed_form(p, q)
+    exact = closed_form_kl(p, q)
     if exact is not None:
-        return exact, torch.zeros_like(exact)
-    terms = _log_ratios(p, q, num_samples, generator)
-    return terms.mean(0), standard_error(terms, paired=p.has_rsample)
+        return exact.detach(), torch.zeros_like(exact)
+    terms = log_ratios(p, q, num_samples, generator).detach()
+    return mean_with_error(terms, paired=p.has_rsample)
+
+
+def mean_with_error(terms: Tensor, paired: bool) -> tuple[Tensor, Tensor]:
+    """Return the mean of log p/q over samples of p, and its standard error, both of shape `(B,)`.
+
+    Near zero the terms are noise: log p/q = (1 - q/p) + O((1 - q/p)^2), and only the second part
+    has the KL as its mean. So c (q/p - 1), of mean zero, is subtracted from each pair of samples (a
+    control variate) with the c that leaves the least variance (a regression). One half of the pairs
+    decides on the c of the other half, and whether to use it at all: nothing becomes biased. It is
+    used where the KL and the spread of q/p are small, and the mean of q/p looks like 1: else the
+    samples miss what is heavy in the tails of q/p, or q has mass outside of the support of p.
+
+    Args:
+        terms: log p/q of samples of p, shape `(S, B)`.
+        paired: Whether neighbours may be antithetic pairs, see `standard_error`.
+
+    References:
+        Owen (2013), "Monte Carlo theory, methods and examples", sections 8.9 and 8.10,
+        https://artowen.su.domains/mc/
+    """
+    f, r = (_pairs(v.double(), paired) for v in (terms, torch.expm1(-terms.double())))
+    corrected = f.clone()
+    for half in (0, 1) if len(f) > 3 else ():
+        c = _coefficient(f[1 - half :: 2], r[1 - half :: 2])
+        correction = c * r[half::2]
+        corrected[half::2] -= torch.where(c == 0, 0.0, correction)  # r may be infinite where c is 0
+    used = (corrected != f).any(0)
+    value = torch.where(used, corrected.mean(0).to(terms.dtype), terms.mean(0))
+    return value, standard_error(corrected, paired=False).to(terms.dtype)
+
+
+def _coefficient(f: Tensor, r: Tensor) -> Tensor:
+    """Return the slope `(B,)` of f on r, both `(S, B)`; 0 where it must not be used."""
+    variance, mean = r.var(0), r.mean(0)
+    covariance = ((f - f.mean(0)) * (r - mean)).sum(0) / (len(f) - 1)
+    small = (f.mean(0).abs() < SMALL) & (variance < SPREAD**2)
+    centred = mean.square() < CENTRED**2 * variance / len(f)
+    return torch.where(small & centred, covariance / variance, 0.0)
 
 
 def standard_error(terms: Tensor, paired: bool) -> Tensor:
@@ -61,23 +112,28 @@ def standard_error(terms: Tensor, paired: bool) -> Tensor:
     Neighbours are one observation where they may be antithetic pairs: their errors cancel. The
     last of an odd number is left out then. NaN for a single term or pair.
     """
-    terms = terms.detach()
-    if paired:
-        terms = (terms[:-1:2] + terms[1::2]) / 2
+    terms = _pairs(terms.detach(), paired)
     if len(terms) < 2:
         return terms.new_full(terms.shape[1:], torch.nan)
     return terms.std(0) / len(terms) ** 0.5
 
 
-def _closed_form(p: Distribution, q: Distribution) -> Tensor | None:
+def _pairs(terms: Tensor, paired: bool) -> Tensor:
+    """Return the means of neighbours where these are pairs, without the last of an odd number."""
+    return (terms[:-1:2] + terms[1::2]) / 2 if paired else terms
+
+
+def closed_form_kl(p: Distribution, q: Distribution) -> Tensor | None:
+    """Return KL(p || q), shape `(B,)`, where it is known for this pair, else None."""
     try:
         return kl_divergence(p, q)
     except NotImplementedError:
         return None
 
 
-def _log_ratios(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
-    """Return log p - log q of samples of p, shape `(S, B)`, whose mean is differentiable."""
+def log_ratios(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
+    """Return log p - log q of samples of p, shape `(S, B)`, whose mean is differentiable; in
+    antithetic pairs where p offers them."""
     require(num_samples > 0, "num_samples", num_samples, "a positive integer")
     if p.has_rsample:
         with draws_from(generator):

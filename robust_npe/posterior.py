@@ -18,6 +18,7 @@ __all__ = [
     "as_vectors",
     "differentiated_scores",
     "gradient",
+    "is_outside",
     "log_prob",
     "posterior_at",
     "sample_and_log_prob",
@@ -54,7 +55,7 @@ def log_prob(q: Distribution, theta: Tensor) -> Tensor:
         return q.log_prob(theta)
     try:
         with torch.no_grad():
-            outside = _outside(q, theta) & ~as_vectors(q, theta).isnan().any(-1)
+            outside = is_outside(q, theta) & ~as_vectors(q, theta).isnan().any(-1)
     except (NotImplementedError, AttributeError, ValueError, RuntimeError):
         return q.log_prob(theta)  # it does not know its support, or has more to say about theta
     if not outside.any():
@@ -66,17 +67,17 @@ def log_prob(q: Distribution, theta: Tensor) -> Tensor:
     return torch.where(outside, -torch.inf, q.log_prob(torch.where(events, stand_in, theta)))
 
 
-def _outside(q: Distribution, theta: Tensor) -> Tensor:
+def is_outside(q: Distribution, theta: Tensor) -> Tensor:
     """Tell which events `(*, B, *event_shape)` are outside of the support, bool `(*, B)`."""
     leading = theta.shape[: theta.ndim - len(q.event_shape)]
     masks = []
     if isinstance(q, Independent):
-        masks.append(_outside(q.base_dist, theta))
+        masks.append(is_outside(q.base_dist, theta))
     elif isinstance(q, TransformedDistribution):  # its `support` is that of the last transform
         for transform in reversed(q.transforms):
             masks.append(~transform.codomain.check(theta))
             theta = transform.inv(theta)
-        masks.append(_outside(q.base_dist, theta))
+        masks.append(is_outside(q.base_dist, theta))
     else:
         masks.append(~cast(Any, q).support.check(theta))
     return torch.stack([mask.reshape(*leading, -1).any(-1) for mask in masks]).any(0)

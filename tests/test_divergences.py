@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
 
-from robust_npe.divergences import has_closed_form_kl, kl, kl_with_error, standard_error
+from robust_npe.divergences import (
+    has_closed_form_kl,
+    kl,
+    kl_with_error,
+    log_ratios,
+    mean_with_error,
+    standard_error,
+)
 from robust_npe.estimators import MAF, DiagonalGaussian, FullGaussian, Pushforward
 from robust_npe.estimators.bijection import Bijection
 from robust_npe.random import draws_from, stream
@@ -53,7 +60,7 @@ def test_closed_form_has_no_error():
 def test_standard_error_is_the_spread_of_repeated_estimates(pairs, num_samples):
     if pairs:
         estimator, x = make_estimator(MAF, gain=1.3), observations(4)
-        p, q = estimator(x), estimator(x + 0.3)
+        p, q = estimator(x), estimator(x + 5)  # far enough for terms without control variate
     else:
         p, q = (NoClosedForm(d) for d in gaussians())
         p.has_rsample = False
@@ -71,6 +78,44 @@ def test_errors_cancel_within_antithetic_pairs():
     assert float(standard_error(terms, paired=True)) == pytest.approx(float(pairs.std() / 3**0.5))
     assert float(standard_error(terms, paired=False)) == pytest.approx(float(terms.std() / 7**0.5))
     assert standard_error(terms[:3], paired=True).isnan().all()
+
+
+def close_pair():
+    """Two antithetic flows that nearly agree, and terms of repeated estimates `(R, S, B)`."""
+    estimator, x = make_estimator(MAF, gain=1.3), observations(4)
+    p, q = estimator(x), estimator(x + 0.3)
+    return log_ratios(p, q, 400 * 256, stream(0)).detach().unflatten(0, (400, 256))
+
+
+def test_control_variate_takes_the_noise_away_and_no_truth():
+    terms = close_pair()
+    plain = terms.double().mean(1)
+    values, errors = (
+        torch.stack(v) for v in zip(*(mean_with_error(t, True) for t in terms), strict=True)
+    )
+    assert (plain.mean(0) < 0.02).all()
+    difference = values - plain
+    assert (difference.mean(0).abs() < 3.5 * difference.std(0) / len(terms) ** 0.5).all()
+    assert (values.std(0) < 0.4 * plain.std(0)).all()
+    ratio = errors.square().mean(0).sqrt() / values.std(0)
+    assert float(ratio.mean()) == pytest.approx(1, abs=0.15)
+
+
+def test_control_variate_is_left_out_where_it_cannot_be_trusted():
+    def plain(terms):
+        value, error = mean_with_error(terms, False)
+        return value == terms.mean(0) and error == standard_error(terms, False)
+
+    noise = 0.1 * torch.randn(256, 1, generator=stream(0), dtype=torch.float64)
+    assert not plain(noise + 0.005)
+    assert plain(noise + 1.0)  # the KL is not small
+    assert plain(10 * noise)  # nor is the spread
+    # 2 % of q has moved to where p has no samples: without a check the estimate would be 0
+    moved = -torch.log(torch.tensor(0.98)) + 0.1 * noise
+    assert plain(moved)
+    noise[3] = torch.inf
+    assert mean_with_error(noise, False)[0] == torch.inf
+    assert not mean_with_error(noise[4:7], False)[0].isnan()
 
 
 def test_monte_carlo_estimate_is_a_function_of_the_generator():

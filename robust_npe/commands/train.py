@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 COLUMNS = {
     "KL(q||q~)": ("kl_forward", "median"),
     "KL(q~||q)": ("kl_reverse", "median"),
+    "TV(q,q~)": ("total_variation", "median"),
     "NLL": ("nll", "median"),
     "KL(p||p~)": ("legitimate_movement", "median"),
     "KL(p~||q~)": ("error", "median"),
@@ -35,6 +37,8 @@ CLEAN = {
     "mean C2ST to the reference posteriors": ("c2st", "mean"),
 }
 """What the line above the table says of clean observations."""
+
+KNOWN = 0.05  # relative standard deviation of a median that needs no remark
 
 
 @dataclass(frozen=True)
@@ -129,16 +133,42 @@ def summary(table: pd.DataFrame) -> str:
     body = _by_radius(table)
     if "<" in body:
         legend += ", < is below the resolution of two standard errors"
+    if "no overlap" in body:
+        legend += ", no overlap: the share above 30 nats"
     lines = [f"{head}: {', '.join(numbers)}" if numbers else head, legend, body]
+    lines += _how_well_known(table)
     if warning := warning_of(table):
         lines.append(f"WARNING: {warning}")
     return "\n".join(lines)
 
 
+def _how_well_known(table: pd.DataFrame) -> list[str]:
+    """Return a line on the median KL where it is known worst, if that is not well enough."""
+    known: list[tuple[float, str, float]] = []
+    for epsilon, part in table[table.epsilon > 0].groupby("epsilon"):
+        names = ("median", "median_se", "median_spread", "num_observations")
+        median, error, spread, count = (_value(part, "kl_forward", name) for name in names)
+        # below its resolution more samples are needed, not more observations
+        if KNOWN < spread < math.inf and not median <= 2 * error:
+            known.append((spread, str(epsilon), count))
+    if not known:
+        return []
+    worst, epsilon, count = max(known)
+    enough = 2 ** math.ceil(math.log2(count * (worst / KNOWN) ** 2))
+    return [
+        f"the median KL(q||q~) of {count:.0f} observations is known to within "
+        f"{100 * worst:.2g} % (sd) at epsilon {epsilon}: "
+        f"evaluation.num_attacked={enough} for {100 * KNOWN:g} %"
+    ]
+
+
 def _by_radius(table: pd.DataFrame) -> str:
     rows = {
         epsilon: {title: _cell(part, *which) for title, which in COLUMNS.items()}
-        | {"not finite": _not_finite(part)}
+        | {
+            "no overlap": _share(part, "no_overlap"),
+            "not finite": _share(part, "nonfinite_fraction"),
+        }
         for epsilon, part in table.groupby("epsilon")
     }
     measured = pd.DataFrame(rows).T.dropna(axis=1, how="all")
@@ -156,8 +186,9 @@ def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
     return f"<{max(resolution, -value):.2g}" if value < resolution else f"{value:.3g}"
 
 
-def _not_finite(table: pd.DataFrame) -> str | None:
-    shares = table[(table.statistic == "nonfinite_fraction") & (table.value > 0)]
+def _share(table: pd.DataFrame, statistic: str) -> str | None:
+    """Return the largest share of this kind and the metric it belongs to, if there is any."""
+    shares = table[(table.statistic == statistic) & (table.value > 0)]
     if shares.empty:
         return None
     worst = shares.sort_values("value", ascending=False).iloc[0]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from robust_npe.metrics.base import Context, Measurement, Metric
 from robust_npe.metrics.certified import CertifiedKL
 from robust_npe.metrics.coverage import Coverage, coverage_curve, coverage_summary
+from robust_npe.metrics.detectability import Detectability
 from robust_npe.metrics.divergence import Divergence
+from robust_npe.metrics.information import InformationGain, Leakage
 from robust_npe.metrics.likelihood import NLL
 from robust_npe.metrics.mmd import MMD, mmd
 from robust_npe.metrics.predictive import Predictive
 from robust_npe.metrics.reference import ReferencePosterior
+from robust_npe.metrics.sbc import SBC
+from robust_npe.metrics.tarp import TARP
 from robust_npe.metrics.truth import TruePosterior
 from robust_npe.metrics.two_sample import C2ST, c2st
 
@@ -17,10 +21,15 @@ __all__ = [
     "C2ST",
     "MMD",
     "NLL",
+    "SBC",
+    "TARP",
     "CertifiedKL",
     "Context",
     "Coverage",
+    "Detectability",
     "Divergence",
+    "InformationGain",
+    "Leakage",
     "Measurement",
     "Metric",
     "Predictive",

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from robust_npe.attacks import Attack, Ball, Found
 from robust_npe.components import Component
+from robust_npe.metrics.summary import present, quantiles, row, summary_rows
 from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
@@ -22,12 +23,13 @@ __all__ = [
     "Measurement",
     "Metric",
     "batched",
+    "estimate_measurements",
     "kl_measurements",
     "quantiles",
     "summary_rows",
 ]
 
-QUANTILES = {"median": 0.5, "q15": 0.15, "q85": 0.85}
+NO_OVERLAP = 30.0  # nats
 
 
 @dataclass(frozen=True)
@@ -110,24 +112,8 @@ def batched(context: Context, function: Callable[[Tensor, Tensor, Tensor], Tenso
         return torch.cat(list(parts()))
 
 
-def summary_rows(values: Tensor) -> list[dict[str, Any]]:
-    """Summarise values `(B,)`: median, 15 and 85 % quantiles, mean, share that is not finite.
-
-    +inf is the largest value: a divergence from a posterior that excludes what the other allows, a
-    truth that q excludes. NaN, what could not be computed, and -inf, which none of our metrics can
-    honestly be, are missing: the statistics are those of the other values, or NaN where more than
-    half are missing. `nonfinite_fraction` counts all three.
-    """
-    values = values.double()
-    present = _present(values, values)
-    found = quantiles(present, [*QUANTILES.values()]).tolist()
-    statistics = dict(zip(QUANTILES, found, strict=True)) | {"mean": float(present.mean())}
-    statistics["nonfinite_fraction"] = 1 - int(values.isfinite().sum()) / len(values)
-    return [_row(statistic, value) for statistic, value in statistics.items()]
-
-
-def kl_measurements(context: Context, estimates: Mapping[str, Tensor]) -> list[Measurement]:
-    """Report KL divergences with their Monte-Carlo standard errors.
+def estimate_measurements(context: Context, estimates: Mapping[str, Tensor]) -> list[Measurement]:
+    """Report Monte-Carlo estimates with their standard errors.
 
     Beside the rows of `summary_rows` there is `median_se`: how uncertain the errors of the single
     estimates make the median over these observations (other observations are another matter).
@@ -143,30 +129,24 @@ def kl_measurements(context: Context, estimates: Mapping[str, Tensor]) -> list[M
     measurements = []
     for name, pairs in estimates.items():
         values, errors = pairs.unbind(-1)
-        value, error = _present(values, pairs.double()).cpu().unbind(-1)
+        value, error = present(values, pairs.double()).cpu().unbind(-1)
         generator = context.generator(f"{name}_se")
         noise = torch.randn((200, len(value)), generator=generator, dtype=value.dtype)
         repeated = value + noise * torch.where(value == torch.inf, 0.0, error)
         spread = float(quantiles(repeated, [0.5]).std())
-        rows = [*summary_rows(values), _row("median_se", spread)]
+        rows = [*summary_rows(values), row("median_se", spread)]
         measurements += [Measurement(name, rows, values), Measurement(f"{name}_se", [], errors)]
     return measurements
 
 
-def quantiles(values: Tensor, levels: list[float]) -> Tensor:
-    """Return quantiles `(len(levels), *)` of values `(*, B)`, linear between order statistics, of
-    which +inf is the largest; `torch.quantile` makes NaN of it."""
-    q = torch.tensor(levels, dtype=values.dtype, device=values.device)
-    above = torch.quantile(values, q, dim=-1, interpolation="higher")
-    return torch.where(above == torch.inf, above, torch.quantile(values, q, dim=-1))
-
-
-def _present(values: Tensor, rows: Tensor) -> Tensor:
-    """Return the rows whose value is not missing; one of NaN where more than half of them are."""
-    present = rows[values > -torch.inf]
-    enough = 2 * len(present) >= len(rows)
-    return present if enough else rows.new_full((1, *rows.shape[1:]), torch.nan)
-
-
-def _row(statistic: str, value: float) -> dict[str, Any]:
-    return {"statistic": statistic, "level": None, "value": value}
+def kl_measurements(context: Context, estimates: Mapping[str, Tensor]) -> list[Measurement]:
+    """Report KL divergences as `estimate_measurements`, with one more row: `no_overlap`, the share
+    of observations above 30 nats. No sample of one side is near the other there, and the number
+    says how fast the tails of the family fall, rather than how far the posterior moved."""
+    measurements = estimate_measurements(context, estimates)
+    for measurement in measurements:
+        if measurement.rows and measurement.per_observation is not None:
+            values = present(measurement.per_observation, measurement.per_observation.double())
+            share = torch.where(values.isnan(), torch.nan, (values > NO_OVERLAP).double()).mean()
+            measurement.rows.append(row("no_overlap", float(share)))
+    return measurements

@@ -29,6 +29,7 @@ class TruePosterior(Metric):
     """
 
     name = "true_posterior"
+    version = 2  # small movements have a control variate
 
     def __init__(self, num_samples: int = 256) -> None:
         require(num_samples > 0, "metrics.true_posterior.num_samples", num_samples, "positive")

@@ -90,3 +90,37 @@ def test_the_share_that_is_not_finite_is_shown_where_there_is_any():
     assert printed(*rows)["0.5"].split(maxsplit=1) == ["nan", "62.5 % of kl_forward"]
     assert printed(*rows)["1.0"].split() == ["inf", "-"]
     assert "not finite" not in summary(table(*rows[3:]))
+
+
+def known(epsilon, spread, median=1.0, error=0.001, number=512):
+    statistics = {
+        "median": median,
+        "median_se": error,
+        "median_spread": spread,
+        "num_observations": number,
+    }
+    return [(epsilon, "kl_forward", name, value) for name, value in statistics.items()]
+
+
+def test_how_well_a_median_is_known_and_what_it_would_take():
+    text = summary(table(*known(0.5, 0.02), *known(1.0, 0.066), *known(2.0, 0.06)))
+    line = (
+        "the median KL(q||q~) of 512 observations is known to within 6.6 % (sd) at epsilon 1.0: "
+        "evaluation.num_attacked=1024 for 5 %"  # 512 (6.6 / 5)^2 = 892
+    )
+    assert line in text.splitlines()
+    assert "known to within" not in summary(table(*known(0.5, 0.02), *known(1.0, 0.05)))
+    # more observations do not help where the estimates are noise, or infinite
+    assert "known to within" not in summary(table(*known(0.5, 0.9, median=0.001)))
+    assert "known to within" not in summary(table(*known(0.5, float("nan"), float("inf"))))
+
+
+def test_the_share_without_overlap_is_shown_where_there_is_any():
+    rows = [
+        (epsilon, "kl_forward", statistic, value)
+        for epsilon, share in ((0.5, 0.0), (2.0, 0.9))
+        for statistic, value in (("median", 100 * epsilon), ("no_overlap", share))
+    ]
+    assert printed(*rows)["2.0"].split(maxsplit=1) == ["200", "90 % of kl_forward"]
+    assert "the share above 30 nats" in summary(table(*rows))
+    assert "no overlap" not in summary(table(*rows[:2]))

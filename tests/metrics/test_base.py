@@ -9,12 +9,18 @@ import torch
 from robust_npe.metrics.base import Context, batched, kl_measurements, summary_rows
 from tests.helpers import Exact, linear_task, pairs
 
+HOW_WELL_KNOWN = ("median_low", "median_high", "mean_low", "mean_high", "median_spread")
+
 
 def summary(values):
+    """Statistics but those of `test_summary`."""
     rows = summary_rows(torch.tensor(values))
     assert all(set(row) == {"statistic", "level", "value"} for row in rows)
     assert all(row["level"] is None for row in rows)
-    return {row["statistic"]: row["value"] for row in rows}
+    found = {row["statistic"]: row["value"] for row in rows}
+    assert set(HOW_WELL_KNOWN) <= set(found)
+    assert found.pop("num_observations") == sum(v > -math.inf for v in values)
+    return {k: v for k, v in found.items() if k not in HOW_WELL_KNOWN}
 
 
 def test_statistics_are_those_of_numpy():
@@ -103,10 +109,10 @@ def median_error(context, values, errors):
     measured, each = kl_measurements(context, {"kl": pairs})
     assert (measured.metric, each.metric) == ("kl", "kl_se")
     torch.testing.assert_close(each.per_observation, pairs[:, 1], rtol=0, atol=0, equal_nan=True)
-    *rows, last = measured.rows
+    *rows, error, overlap = measured.rows
     assert str(rows) == str(summary_rows(pairs[:, 0]))  # as text, since nan is not nan
-    assert last["statistic"] == "median_se"
-    return last["value"]
+    assert (error["statistic"], overlap["statistic"]) == ("median_se", "no_overlap")
+    return error["value"]
 
 
 @pytest.mark.parametrize(
@@ -134,3 +140,13 @@ def test_error_of_the_median_beside_values_that_are_not_finite(context):
     assert math.isnan(median_error(context, [1.0, math.nan, math.nan], ones[:3]))
     assert math.isnan(median_error(context, [1.0, 1.0, 1.0], [1.0, math.nan, 1.0]))
     assert median_error(context, [1.0, 2.0, 3.0], [0.0, 0.0, 0.0]) == 0
+
+
+def test_share_without_overlap(context):
+    def share(*values):
+        measured, _ = kl_measurements(context, {"kl": torch.tensor([[v, 0.1] for v in values])})
+        return measured.rows[-1]["value"]
+
+    assert share(1.0, 29.0, 31.0, math.inf) == 0.5
+    assert share(31.0, math.nan, 1.0, -math.inf) == 0.5  # of those that could be computed
+    assert math.isnan(share(31.0, math.nan, math.nan))

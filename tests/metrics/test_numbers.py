@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributions import Independent, Uniform
 
 from robust_npe.estimators import MAF, DiagonalGaussian, Estimator, Identity
 from robust_npe.metrics import NLL, Context, Divergence, TruePosterior
@@ -28,7 +29,7 @@ def values(metric, context):
     """Values per observation; errors, which have no rows of their own, under `<name>_se`."""
     measurements = {m.metric: m for m in metric(context)}
     for name, m in measurements.items():
-        rows = [r for r in m.rows if r["statistic"] != "median_se"]
+        rows = [r for r in m.rows if r["statistic"] not in ("median_se", "no_overlap")]
         assert rows == ([] if name.endswith("_se") else summary_rows(m.per_observation))
     return {name: m.per_observation for name, m in measurements.items()}
 
@@ -113,6 +114,28 @@ def test_standard_errors_are_the_spread_of_repeated_estimates(metric, name):
 def test_closed_forms_have_no_error():
     got = values(Divergence(), context(Exact(TASK, spread=1.5)))
     assert not got["kl_forward_se"].any()
+
+
+def test_total_variation_in_closed_form():
+    # N(m, C) and N(m', C): 2 Phi(d/2) - 1 at Mahalanobis distance d
+    c = context(Exact(TASK, spread=1.5))
+    p, moved = q_of(c.posterior, c.x), q_of(c.posterior, c.x_adv)
+    distance = (2 * gaussian_kl(p, moved)).sqrt()
+    expected = 2 * torch.special.ndtr(distance / 2) - 1
+    found = {m.metric: m for m in Divergence(4000)(c)}
+    got, error = (found[n].per_observation for n in ("total_variation", "total_variation_se"))
+    assert ((got - expected).abs() < 4 * error).all()
+    assert (error < 0.01).all()
+    assert 0.05 < float(expected.min()) < 0.9
+
+
+def test_total_variation_is_bounded_where_the_kl_is_not():
+    c = context(lambda x: Independent(Uniform(x, x + 1), 1))  # moved by 0.3 and 0.2
+    found = {m.metric: m.per_observation for m in Divergence(4000)(c)}
+    assert (found["kl_forward"] == torch.inf).all()
+    torch.testing.assert_close(
+        found["total_variation"], torch.full((60,), 1 - 0.7 * 0.8), rtol=0, atol=0.05
+    )
 
 
 def test_no_sensitivity_without_attack():

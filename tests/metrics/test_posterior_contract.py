@@ -12,9 +12,14 @@ from robust_npe.metrics import (
     C2ST,
     MMD,
     NLL,
+    SBC,
+    TARP,
     Context,
     Coverage,
+    Detectability,
     Divergence,
+    InformationGain,
+    Leakage,
     Predictive,
     ReferencePosterior,
     TruePosterior,
@@ -154,3 +159,17 @@ def test_a_posterior_with_another_number_of_parameters_is_refused():
     for metric in (NLL(), Coverage()):
         with pytest.raises(ConfigError, match=r"theta.shape=\(5, 2\) .* event shape \(\)"):
             metric(c)
+
+
+def test_diagnostics(name):
+    c = context_of(name, num=24)
+    theta, x = data(c.task, 400, torch.float32)
+    clean = Context(c.task, c.posterior, theta, x, x, False, 0, 512)
+    for metric in (SBC(20), TARP(20), InformationGain(20), Leakage(20), Detectability(2)):
+        for context in (c, clean):
+            values, got = measure(metric, context)
+            if context is clean and metric.name == "detectability":
+                assert not got
+                continue
+            assert all(v is None or len(v) == len(context.x) for v in values.values())
+    assert (measure(Leakage(20), c)[0]["leakage"] == 0).all()
