@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from robust_npe.defenses.adversarial import TRADES, AdversarialTraining, NoiseAugmentation
 from robust_npe.defenses.base import Batch, Defense, NoDefense
+from robust_npe.defenses.ensemble import Ensemble, EnsemblePosterior
 from robust_npe.defenses.fim import FIM, FIMEigenvalue
 from robust_npe.defenses.post_hoc import PostHoc, deployed
+from robust_npe.defenses.resampling import Resampled, ResampledPosterior, Resampling
+from robust_npe.defenses.smoothing import SmoothedPosterior, Smoothing
 
 __all__ = [
     "FIM",
@@ -13,9 +16,16 @@ __all__ = [
     "AdversarialTraining",
     "Batch",
     "Defense",
+    "Ensemble",
+    "EnsemblePosterior",
     "FIMEigenvalue",
     "NoDefense",
     "NoiseAugmentation",
     "PostHoc",
+    "Resampled",
+    "ResampledPosterior",
+    "Resampling",
+    "SmoothedPosterior",
+    "Smoothing",
     "deployed",
 ]

@@ -7,6 +7,7 @@ from robust_npe.metrics.coverage import Coverage, coverage_curve, coverage_summa
 from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.likelihood import NLL
 from robust_npe.metrics.mmd import MMD, mmd
+from robust_npe.metrics.post_hoc import EffectiveSize, SmoothingBias
 from robust_npe.metrics.predictive import Predictive
 from robust_npe.metrics.reference import ReferencePosterior
 from robust_npe.metrics.truth import TruePosterior
@@ -19,10 +20,12 @@ __all__ = [
     "Context",
     "Coverage",
     "Divergence",
+    "EffectiveSize",
     "Measurement",
     "Metric",
     "Predictive",
     "ReferencePosterior",
+    "SmoothingBias",
     "TruePosterior",
     "c2st",
     "coverage_curve",
