@@ -21,7 +21,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.checks import ConfigError
-from robust_npe.commands.attack import stored_estimator
+from robust_npe.commands.attack import stored_estimators
 from robust_npe.commands.evaluation import perturbed
 from robust_npe.commands.experiment import Experiment
 from robust_npe.config import TrainConfig
@@ -58,7 +58,7 @@ def load(folder: Path) -> Experiment:
     config |= {"output_dir": str(output), "device": "cpu"}
     merged = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(TrainConfig), config))
     store = Store(output / "store")
-    return Experiment(merged, store, estimator=stored_estimator(store, folder))
+    return Experiment(merged, store, members=stored_estimators(store, folder))
 
 
 def divergences(runs: Path, run_id: str, epsilon: float) -> pd.Series:

@@ -18,7 +18,15 @@ from robust_npe import components
 from robust_npe.annotations import convert
 from robust_npe.attacks import Attack, Objective
 from robust_npe.checks import ConfigError
-from robust_npe.components import Component, bind, build, complete, describe, find_class
+from robust_npe.components import (
+    Component,
+    bind,
+    build,
+    complete,
+    describe,
+    find_class,
+    written,
+)
 from robust_npe.config import config_directory
 from robust_npe.defenses import Defense
 from robust_npe.estimators import MAF, Embedding, Head
@@ -256,3 +264,13 @@ def test_classes_have_unique_names():
     names = [cls.__name__ for cls in every_component()]
     assert len(names) == len(set(names))
     assert MAF.__name__ in names
+
+
+def test_settings_as_tables_show_them(monkeypatch):
+    monkeypatch.setattr(
+        components, "find_class", lambda target, *_: {"w": Whole, "p": Part}[target]
+    )
+    node = {"_target_": "w", "rate": 0.5, "count": 1, "flag": True, "sizes": [1, 2]}
+    assert written(node) == "rate=0.5 flag=True"
+    parts = {"part": {"_target_": "p", "size": 4}, "parts": [{"_target_": "p"}]}
+    assert written(node | parts, skip=["rate", "flag"]) == "part=part(size=4) parts=[part]"

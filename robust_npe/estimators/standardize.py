@@ -31,8 +31,12 @@ class Standardize(nn.Module):
 
     Args:
         dim: Number of features D.
+
+    Attributes:
+        is_affine: Whether z is this affine function of x, without further steps.
     """
 
+    is_affine: ClassVar[bool] = True
     mean: Tensor
     std: Tensor
 
@@ -90,6 +94,7 @@ class _Compressed(Standardize):
     """z = (c(t) - mean) / std with t = (x - centre) / width, where c(t) = t for |t| <= 1, and grows
     more slowly beyond; one-to-one and continuously differentiable."""
 
+    is_affine = False
     centre: Tensor
     width: Tensor
     power: ClassVar[int]  # the slope beyond is 1 / |t|^power

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robust_npe.metrics.base import Context, Measurement, Metric
+from robust_npe.metrics.certified import CertifiedKL
 from robust_npe.metrics.coverage import Coverage, coverage_curve, coverage_summary
 from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.likelihood import NLL
@@ -17,6 +18,7 @@ __all__ = [
     "C2ST",
     "MMD",
     "NLL",
+    "CertifiedKL",
     "Context",
     "Coverage",
     "Divergence",

@@ -30,8 +30,10 @@ LABELS = {
 }
 MOVEMENT = "legitimate_movement"
 TRUTH = "true posterior"
+CERTIFIED = "certified"
 POINTS = "Points: medians over observations; bars: 15 to 85 %. Radii are not to scale."
 BELOW = "On the axis (hollow): not told from zero, below the resolution of the estimate."
+BOUND = "Dotted: certified medians, which no perturbation exceeds."
 BROKEN = "At the upper end (hollow): not finite."
 
 
@@ -43,8 +45,9 @@ def tolerance_plot(
     Points are medians over observations, bars the 15 and 85 % quantiles; where several runs share
     a panel and a line, they must differ by nothing but the seed of training (equal `seeds.data`),
     and their mean is drawn. Dashed: how far the true posterior itself moves under the same
-    perturbations, where that is known. Hollow at the ends of the logarithmic axis: what it cannot
-    show, and what is not more than two standard errors (`median_se`) above zero.
+    perturbations, where that is known. Dotted: what is certified (`certified_<metric>`), where that
+    is within the axis. Hollow at the ends of the logarithmic axis: what it cannot show, and what is
+    not more than two standard errors (`median_se`) above zero.
 
     Args:
         table: Tidy results of one or more runs.
@@ -66,7 +69,7 @@ def tolerance_plot(
             notes += draw_tolerance(axes, rows[rows.task == task], metric, compare, colors)
             axes.set_title(task_name(task))
         panels[0].set_ylabel(LABELS.get(metric, metric))
-        order = [*(line_name(compare, name) for name in colors), TRUTH]
+        order = [*(line_name(compare, name) for name in colors), TRUTH, CERTIFIED]
         # outside, where it covers no point
         figure.legend(*legend_entries(panels, order), loc="outside right center")
         add_caption(figure, notes)
@@ -80,7 +83,7 @@ def tolerance_rows(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         NothingToDrawError: There is nothing.
     """
     rows = table[(table.attack != "none") & (table.epsilon > 0)]
-    rows = rows[rows.metric.isin([metric, MOVEMENT])]
+    rows = rows[rows.metric.isin([metric, MOVEMENT, f"{CERTIFIED}_{metric}"])]
     if not (rows.metric == metric).any():
         raise NothingToDrawError(f"no rows with metric {metric} at a radius above 0")
     return rows
@@ -127,6 +130,9 @@ def draw_tolerance(
         x = pd.Series(np.arange(len(epsilons)) + shift, index=epsilons)
         if len(truths[name]):
             notes += _draw_truth(axes, x, truths[name]["median"], color)
+        certified = _points(groups[name], f"{CERTIFIED}_{metric}")["median"]
+        if len(certified):
+            notes += _draw_certified(axes, x, certified, color)
         if len(lines[name]):
             notes += _draw_line(axes, x, lines[name], color, line_name(compare, name))
     axes.set_xticks(range(len(epsilons)), [f"{e:g}" for e in epsilons])
@@ -165,6 +171,15 @@ def _draw_truth(axes: Axes, x: pd.Series, median: pd.Series, color: str) -> list
     axes.plot(x[median.index], y, color=color, clip_on=False, **look)
     axes.plot([], [], color=COLORS["truth"], label=TRUTH, **look)
     return _notes(median)
+
+
+def _draw_certified(axes: Axes, x: pd.Series, median: pd.Series, color: str) -> list[str]:
+    """Bounds, thin and without markers; one entry in the legend, as for the true posterior."""
+    look: dict[str, Any] = {"linestyle": ":", "linewidth": 0.9, "scaley": False}
+    y = median.where(np.isfinite(median))
+    axes.plot(x[median.index], y, color=color, **look)
+    axes.plot([], [], color=COLORS["truth"], label=CERTIFIED, **look)
+    return [BOUND]
 
 
 def _draw_line(axes: Axes, x: pd.Series, points: pd.DataFrame, color: str, label: str) -> list[str]:

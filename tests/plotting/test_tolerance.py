@@ -184,6 +184,24 @@ def test_nothing_above_zero_can_still_be_drawn(tmp_path):
     save_figure(figure, tmp_path / "plot.png")
 
 
+def test_what_is_certified_is_dotted_and_does_not_stretch_the_axis(tmp_path):
+    bounds = divergences(2.5, metric="certified_kl_forward")
+    huge = {"median": 1e30, "q15": 1e20, "q85": math.inf}
+    huge = [r | {"metric": "certified_kl_forward"} for r in changed(bounds, 2.0, **huge)]
+    other = divergences(7.0, metric="certified_kl_reverse")  # belongs to another plot
+    figure = tolerance_plot(table(divergences(2.0), huge, other))
+    (axes,) = figure.axes
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+    assert [line.get_ydata() for line in dotted] == [pytest.approx([0.25, 1.25, 1e30])]
+    assert dotted[0].get_color() == lines(axes, "PGD")[0].get_color()
+    without = tolerance_plot(table(divergences(2.0)))
+    assert axes.get_ylim() == without.axes[0].get_ylim()
+    assert legend(figure) == ["PGD", "certified"]
+    assert legend(without) == ["PGD"]
+    assert "certified" in caption(figure)
+    save_figure(figure, tmp_path / "plot.png")
+
+
 def test_a_single_radius_shows_the_true_posterior(tmp_path):
     rows = table(divergences(2.0), divergences(1.0, metric="legitimate_movement"))
     figure = tolerance_plot(rows[rows.epsilon == 0.5])

@@ -236,3 +236,18 @@ def test_absurd_learning_rates_end_in_a_clear_error_or_usable_weights(name):
 def test_settings_are_checked(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainingSettings(**wrong)
+
+
+class Clipped(NoDefense):
+    """Keeps every weight within 0.05."""
+
+    def constrain(self, estimator):
+        for p in estimator.parameters():
+            p.clamp_(-0.05, 0.05)
+
+
+def test_constraints_hold_after_every_step_and_for_the_average():
+    _, estimator = run(Clipped(), weight_average=0.9, max_epochs=40)
+    largest = max(float(p.detach().abs().max()) for p in estimator.parameters())
+    free = max(float(p.detach().abs().max()) for p in run(max_epochs=40)[1].parameters())
+    assert largest <= 0.0501 < 0.1 < free
