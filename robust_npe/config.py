@@ -240,9 +240,8 @@ def checked(config: DictConfig | Mapping[str, Any], schema: type) -> dict[str, A
 def _with_plain_bases(config: Any) -> Any:
     """Return a configuration in which the base of a post-hoc defense is a node.
 
-    A file that sets keys of the top level, as conf/defense/fim.yaml does, puts all of them below
-    `defense.base` where it is chosen by `defense@defense.base=fim`: from there, its beta goes to
-    the top, unless one is set, and its defense takes the place of the base.
+    `defense@defense.base=fim` puts all that conf/defense/fim.yaml sets at the top level below
+    `defense.base`: from there, its beta goes to the top, unless one is set, and its defense up.
     """
     if not OmegaConf.is_config(config):
         return config
