@@ -96,6 +96,7 @@ def train(
     if embedding is None:
         embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
     _require_factory("embedding", embedding)
+    defense.check(task)
     count = defense.num_members if isinstance(defense, PostHoc) else 1
     seeds = [seed + 10**6 * member for member in range(count)]
     members = []

@@ -17,7 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from robust_npe.annotations import convert
 from robust_npe.checks import ConfigError, require
-from robust_npe.components import complete
+from robust_npe.components import TARGET, complete
 from robust_npe.paths import config_directory
 from robust_npe.reference import ReferenceSettings
 from robust_npe.training import TrainingSettings
@@ -245,7 +245,25 @@ def checked(config: DictConfig | Mapping[str, Any], schema: type) -> dict[str, A
     Raises:
         ConfigError: A key is not set or unknown, or a value is of another type.
     """
-    return dict(_section(plain(config), schema, ""))
+    return dict(_section(plain(_with_plain_bases(config)), schema, ""))
+
+
+def _with_plain_bases(config: Any) -> Any:
+    """Return a configuration in which the base of a post-hoc defense is a node.
+
+    `defense@defense.base=fim` puts all that conf/defense/fim.yaml sets at the top level below
+    `defense.base`: from there, its beta goes to the top, unless one is set, and its defense up.
+    """
+    if not OmegaConf.is_config(config):
+        return config
+    config = config.copy()
+    node = config.get("defense")
+    while OmegaConf.is_dict(node) and OmegaConf.is_dict(base := node.get("base")):
+        if TARGET not in base and "defense" in base:
+            config.beta = base.get("beta") if config.beta is None else config.beta
+            node.base = base.defense
+        node = node.base
+    return config
 
 
 def _section(values: Any, schema: Any, where: str) -> Any:

@@ -47,7 +47,9 @@ def from_conf(group, name, skip=(), **overrides):
     """
     config = OmegaConf.load(config_directory() / group / f"{name}.yaml")
     node = config if "_target_" in config else config[group]  # some set top-level keys, too
-    skip = (*skip, *(key for key in node if OmegaConf.is_interpolation(node, key)))
+    if "defaults" in node:  # of post-hoc defenses: conf/defense/none.yaml below `base`
+        node = OmegaConf.merge(node, {"base": {"_target_": "robust_npe.defenses.NoDefense"}})
+    skip = (*skip, "defaults", *(key for key in node if OmegaConf.is_interpolation(node, key)))
     wanted = {k: v for k, v in OmegaConf.to_container(node).items() if k not in skip} | overrides
     kind, *given = KINDS[group]
     return bind(wanted, group, kind, given) if given else build(wanted, group, kind)

@@ -21,6 +21,7 @@ from torch.distributions import (
 )
 
 from robust_npe.estimators import MAF, Estimator, Identity
+from robust_npe.mixtures import EvenMixture
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks import GaussianLinear
 from robust_npe.tasks.base import Reference, Task
@@ -99,10 +100,10 @@ class TwoEstimators(nn.Module):
         self.members = nn.ModuleList(estimator(seed) for seed in (1, 2))
 
     def forward(self, x):
-        return EvenMixture([member(x) for member in self.members])
+        return PlainMixture([member(x) for member in self.members])
 
 
-class EvenMixture(Distribution):
+class PlainMixture(Distribution):
     """As plain as one can write it: no rsample, no sample_and_log_prob."""
 
     def __init__(self, parts):
@@ -118,6 +119,18 @@ class EvenMixture(Distribution):
     def sample(self, sample_shape=()):
         one, other = (p.sample(sample_shape) for p in self.parts)
         return torch.where(torch.rand(one.shape[:-1]).unsqueeze(-1) < 0.5, one, other)
+
+
+class Averaged(nn.Module):
+    """Of three members, two in one distribution."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = estimator(1), estimator(2)
+
+    def forward(self, x):
+        u = 0.3 * torch.tensor([1.0, -0.5]).to(x)
+        return EvenMixture([self.one(x), self.other(torch.cat((x + u, x - u)))], len(x))
 
 
 def two_peaks(x):
@@ -163,10 +176,11 @@ POSTERIORS = {
     "function": (lambda: two_peaks, Scalar),
     "module": (Module, Vector),
     "mixture": (TwoEstimators, Vector),
+    "averaged": (Averaged, Vector),
     "zuko": (zuko_flow, Vector),
     "classifier": (Classifier, Classes),
 }
-SMOOTH = ("estimator", "module", "zuko")  # with reparameterised samples
+SMOOTH = ("estimator", "averaged", "module", "zuko")  # with reparameterised samples
 
 
 def make(name, dtype=torch.float64):

@@ -24,7 +24,7 @@ from tests.helpers import prior
 from tests.posteriors import (
     POSTERIORS,
     SMOOTH,
-    EvenMixture,
+    PlainMixture,
     Vector,
     data,
     differences,
@@ -146,7 +146,7 @@ def test_an_estimator_whose_head_has_no_reparameterised_samples():
             self.net = DiagonalGaussian(dim_theta, dim_context, hidden=[8])
 
         def forward(self, context):
-            return EvenMixture([self.net(context), self.net(-context)])
+            return PlainMixture([self.net(context), self.net(-context)])
 
     with draws_from(stream(0)):
         posterior = Estimator(TwoGaussians, Identity, 2, 2, prior("real").support).double()
@@ -155,7 +155,7 @@ def test_an_estimator_whose_head_has_no_reparameterised_samples():
     expected = exact_information(posterior, x)
     largest = float(expected.abs().amax())
     torch.testing.assert_close(information, expected, rtol=0, atol=0.06 * largest)
-    with pytest.raises(ConfigError, match="EvenMixture"):
+    with pytest.raises(ConfigError, match="PlainMixture"):
         fisher_trace(posterior, x, 2, stream(0), attached=True)
     assert (
         PGD(KLReverse(), 2)(posterior, x, ball=make_ball("l2", 1.0), generator=stream(0)).shape

@@ -135,6 +135,7 @@ class Experiment:
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
         self.defense = build(config["defense"], "defense", Defense)
+        self.defense.check(self.task)
         self.attack = build(config["attack"], "attack", Attack)
         settings(self.attack)  # tables will show them: better to fail before training
         self.attack.check(self.task.dim_theta)

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from robust_npe.components import Component
 from robust_npe.estimators import Estimator
+from robust_npe.tasks.base import Task
 
 __all__ = ["Batch", "Defense", "NoDefense"]
 
@@ -43,6 +44,10 @@ class Defense(Component, ABC):
     version: ClassVar[int] = 1
     beta: float | None = None
     epsilon: float | None = None
+
+    def check(self, task: Task) -> None:
+        """Raise a `ConfigError` where the task lacks what is needed; called before any work."""
+        return
 
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
         """Called once before training; fixes what depends on data or network, and forgets the rest.

@@ -51,6 +51,10 @@ class PostHoc(Defense):
     def combine(self, posteriors: Sequence[Posterior], task: Task) -> Posterior:
         """Return the posterior made from `copies` posteriors of the base."""
 
+    @override
+    def check(self, task: Task) -> None:
+        self.base.check(task)
+
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
         """As the base, and so are all methods about training."""
         self.base.setup(estimator, theta, x)

@@ -10,6 +10,7 @@ from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.information import InformationGain, Leakage
 from robust_npe.metrics.likelihood import NLL
 from robust_npe.metrics.mmd import MMD, mmd
+from robust_npe.metrics.post_hoc import EffectiveSize, SmoothingBias
 from robust_npe.metrics.predictive import Predictive
 from robust_npe.metrics.reference import ReferencePosterior
 from robust_npe.metrics.sbc import SBC
@@ -28,12 +29,14 @@ __all__ = [
     "Coverage",
     "Detectability",
     "Divergence",
+    "EffectiveSize",
     "InformationGain",
     "Leakage",
     "Measurement",
     "Metric",
     "Predictive",
     "ReferencePosterior",
+    "SmoothingBias",
     "TruePosterior",
     "c2st",
     "coverage_curve",

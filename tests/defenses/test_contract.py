@@ -12,7 +12,7 @@ from robust_npe.estimators import MAF
 from robust_npe.random import stream
 from tests.helpers import conf_names, from_conf, make_estimator, observations, prior_draws
 
-DETERMINISTIC = ("none", "dro", "spectral")
+DETERMINISTIC = ("none", "dro", "spectral", "ensemble", "smoothing", "posthoc")
 each_defense = pytest.mark.parametrize("name", conf_names("defense"))
 
 
