@@ -18,14 +18,17 @@ EMBEDDINGS = conf_names("embedding")
 DIM_X = {"cnn1d": 12, "cnn2d": 16, "pyloric_cnn": 27}  # 3 for the others
 EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith("nflows")]
 # random weights are scaled up, so that q depends on x and is not Gaussian, but stays well resolved
-GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3}
+GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3, "fmpe": 1.3}
+# what keeps tests on a grid of theta fast
+SETTINGS = {"fmpe": {"hidden": 16, "steps": 6}}
 
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 each_support = pytest.mark.parametrize("support", SUPPORTS)
 
 
 def make(name, support="real", embedding="identity", **kwargs):
-    head, net = from_conf("estimator", name), from_conf("embedding", embedding)
+    head = from_conf("estimator", name, **SETTINGS.get(name, {}))
+    net = from_conf("embedding", embedding)
     gain = GAIN.get(name, 1.15)
     dim_x = DIM_X.get(embedding, 3)
     estimator = make_estimator(head, support, embedding=net, gain=gain, dim_x=dim_x, **kwargs)
@@ -50,5 +53,6 @@ def spread_out(kind, points=240):
 
 def make_fresh(name, embedding):
     support = make(name, "box").bijection.support
-    head, net = from_conf("estimator", name), from_conf("embedding", embedding)
+    head = from_conf("estimator", name, **SETTINGS.get(name, {}))
+    net = from_conf("embedding", embedding)
     return Estimator(head, net, 2, DIM_X.get(embedding, 3), support)
