@@ -110,8 +110,10 @@ class ContinuousFlow(Antithetic, Distribution):
         samples = z.reshape(-1, *self.batch_shape, z.shape[-1])
         pieces = samples.split(max(1, MAX_ROWS // max(1, self.batch_shape.numel())))
         if len(pieces) > 1 and torch.is_grad_enabled():  # one piece's graph at a time
-            keep_less = {"use_reentrant": False, "preserve_rng_state": False}
-            solved = [checkpoint(solve, piece, **keep_less) for piece in pieces]
+            solved = [
+                checkpoint(solve, piece, use_reentrant=False, preserve_rng_state=False)
+                for piece in pieces
+            ]
         else:
             solved = [solve(piece) for piece in pieces]
         ends, integrals = zip(*solved, strict=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robust_npe.estimators import Estimator
+from robust_npe.estimators import FMPE, Estimator
+from robust_npe.random import draws_from, stream
 from tests.helpers import (
     SUPPORTS,
     conf_names,
@@ -21,6 +22,8 @@ EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith("nflows")]
 GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3, "fmpe": 1.3}
 # what keeps tests on a grid of theta fast
 SETTINGS = {"fmpe": {"hidden": 16, "steps": 6}}
+
+MIN_NOISE = 0.01  # of flow matching
 
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 each_support = pytest.mark.parametrize("support", SUPPORTS)
@@ -56,3 +59,16 @@ def make_fresh(name, embedding):
     head = from_conf("estimator", name, **SETTINGS.get(name, {}))
     net = from_conf("embedding", embedding)
     return Estimator(head, net, 2, DIM_X.get(embedding, 3), support)
+
+
+def make_flow_matching(dim_theta=2, gain=1.4, steps=20, **settings):
+    with draws_from(stream(0, "weights")):
+        head = FMPE(dim_theta, 3, hidden=12, steps=steps, min_noise=MIN_NOISE, **settings).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(gain)
+    return head
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=stream(seed), dtype=torch.float64)
