@@ -78,7 +78,7 @@ class FMPE(Head):
         dim_theta: int,
         dim_context: int,
         hidden: int = 128,
-        steps: int = 20,
+        steps: int = 16,
         time_exponent: float = 4.0,
         min_noise: float = 1e-3,
         draws: int = 1,
