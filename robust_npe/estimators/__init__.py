@@ -6,6 +6,7 @@ from robust_npe.estimators.base import Estimator, Pushforward
 from robust_npe.estimators.cnn import CNN1d, CNN2d, PyloricCNN
 from robust_npe.estimators.embeddings import MLP, Identity
 from robust_npe.estimators.flows import MAF, NSF
+from robust_npe.estimators.fmpe import FMPE
 from robust_npe.estimators.gaussian import DiagonalGaussian, FullGaussian
 from robust_npe.estimators.interfaces import Embedding, Head
 from robust_npe.estimators.mixture import GaussianMixture, MixtureDensityNetwork
@@ -13,6 +14,7 @@ from robust_npe.estimators.nflows import NflowsMAF, NflowsNSF
 from robust_npe.estimators.standardize import Standardize
 
 __all__ = [
+    "FMPE",
     "MAF",
     "MLP",
     "NSF",

@@ -200,14 +200,19 @@ class Estimator(nn.Module):
         return torch.as_tensor(x, dtype=self.bijection.dtype)
 
     def loss(self, theta: Tensor, x: Tensor, q: Distribution | None = None) -> Tensor:
-        """Return the loss of neural posterior estimation: the mean of -log q(theta|x), a scalar.
+        """Return the loss of neural posterior estimation: the mean of -log q(theta|x), a scalar;
+        or what the head is trained with instead, see `Head`.
 
         Args:
             theta: Parameters of shape `(B, D)`.
             x: Observations simulated from them, shape `(B, Dx)`.
             q: The posterior at x where it is known already, which saves a forward pass.
         """
-        return -(self(x) if q is None else q).log_prob(theta).mean()
+        q = self(x) if q is None else q
+        own = getattr(self.head, "loss", None)
+        if own is None:
+            return -q.log_prob(theta).mean()
+        return own(cast(Pushforward, q).base, self.bijection.inverse_and_log_det(theta)[0])
 
     def context(self, x: Tensor) -> Tensor:
         """Return what the head sees of `x (*, Dx)`."""

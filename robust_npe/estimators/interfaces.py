@@ -15,7 +15,10 @@ __all__ = ["Embedding", "Head"]
 class Head(nn.Module, Component, ABC):
     """A conditional density estimator: maps a context to a distribution over R^D.
 
-    Its constructor takes `dim_theta`, `dim_context`, and settings.
+    Its constructor takes `dim_theta`, `dim_context`, and settings. A head that is not trained with
+    the mean of -log q(z) has a method `loss(q, z)`: the scalar to minimise instead, for what
+    `forward` returned for a batch and the `z (B, D)` that belong to it. It draws from torch's
+    global stream, which training seeds.
     """
 
     @abstractmethod

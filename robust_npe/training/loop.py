@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from robust_npe.defenses import Batch, Defense
 from robust_npe.estimators import Estimator
+from robust_npe.random import child, draws_from, replay
 from robust_npe.training.data import Pairs, usable_pairs
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
@@ -67,9 +68,11 @@ def run_epoch(
     theta, x = pairs
     history, losses, epoch = state.history, [], state.epoch
     order = torch.randperm(len(x), generator=state.generator).to(x.device)
+    global_stream = _aside(state.generator)
     for index in order.split(settings.batch_size):
         batch = Batch(theta.index_select(0, index), x.index_select(0, index), index, epoch)
-        losses.append(_step(state, batch, settings.clip_norm))
+        with draws_from(global_stream):
+            losses.append(_step(state, batch, settings.clip_norm))
         if history.diverged:
             break
     history.train_loss.append(statistics.fmean(losses))
@@ -116,7 +119,14 @@ def _validate(state: TrainingState, batch: Batch) -> float:
     """Objective on the validation set, with the same random numbers every time."""
     generator = Generator()
     generator.set_state(state.validation_stream)
-    return float(state.defense.validation_loss(state.average.estimator, batch, generator))
+    with draws_from(_aside(generator)):
+        return float(state.defense.validation_loss(state.average.estimator, batch, generator))
+
+
+def _aside(generator: Generator) -> Generator:
+    """Return a generator for losses that draw from torch's global stream, see `Head`. It leaves the
+    given one as it is, so that defenses draw the same numbers for all estimators."""
+    return child(child(replay(generator)))
 
 
 def _is_finished(state: TrainingState, settings: TrainingSettings) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robust_npe.estimators import Estimator
+from robust_npe.estimators import FMPE, Estimator
+from robust_npe.random import draws_from, stream
 from tests.helpers import (
     SUPPORTS,
     conf_names,
@@ -18,14 +19,19 @@ EMBEDDINGS = conf_names("embedding")
 DIM_X = {"cnn1d": 12, "cnn2d": 16, "pyloric_cnn": 27}  # 3 for the others
 EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith("nflows")]
 # random weights are scaled up, so that q depends on x and is not Gaussian, but stays well resolved
-GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3}
+GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3, "fmpe": 1.3}
+# what keeps tests on a grid of theta fast
+SETTINGS = {"fmpe": {"hidden": 16, "steps": 6}}
+
+MIN_NOISE = 0.01  # of flow matching
 
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 each_support = pytest.mark.parametrize("support", SUPPORTS)
 
 
 def make(name, support="real", embedding="identity", **kwargs):
-    head, net = from_conf("estimator", name), from_conf("embedding", embedding)
+    head = from_conf("estimator", name, **SETTINGS.get(name, {}))
+    net = from_conf("embedding", embedding)
     gain = GAIN.get(name, 1.15)
     dim_x = DIM_X.get(embedding, 3)
     estimator = make_estimator(head, support, embedding=net, gain=gain, dim_x=dim_x, **kwargs)
@@ -50,5 +56,19 @@ def spread_out(kind, points=240):
 
 def make_fresh(name, embedding):
     support = make(name, "box").bijection.support
-    head, net = from_conf("estimator", name), from_conf("embedding", embedding)
+    head = from_conf("estimator", name, **SETTINGS.get(name, {}))
+    net = from_conf("embedding", embedding)
     return Estimator(head, net, 2, DIM_X.get(embedding, 3), support)
+
+
+def make_flow_matching(dim_theta=2, gain=1.4, steps=20, **settings):
+    with draws_from(stream(0, "weights")):
+        head = FMPE(dim_theta, 3, hidden=12, steps=steps, min_noise=MIN_NOISE, **settings).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(gain)
+    return head
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=stream(seed), dtype=torch.float64)
