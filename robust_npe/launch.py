@@ -150,7 +150,7 @@ def _options(words: Sequence[str]) -> Namespace:
     require(len(modes) < 2, "options", [f"--{name}" for name in modes], "one of these at most")
     require(bool(options.cfg) or not options.resolve, "--resolve", True, "used with --cfg")
     options.overrides = [
-        _runs(word, options.multirun) if word.startswith("run=") else word
+        _runs(word, options.multirun) if word.partition("=")[0] in ("run", "attack.run") else word
         for word in options.overrides
     ]
     keys = [word.partition("=")[0] for word in options.overrides]
@@ -162,7 +162,8 @@ def _options(words: Sequence[str]) -> Namespace:
 
 def _runs(word: str, sweeps: bool) -> str:
     """Return `run=a,b` as what Hydra takes for a list; an id may look like a number."""
-    listed = not sweeps and "," in word and not word.startswith(("run=[", "run='", 'run="'))
+    several = word.startswith("run=") and "," in word
+    listed = not sweeps and several and not word.startswith(("run=[", "run='", 'run="'))
     word = f"run=[{word.partition('=')[2]}]" if listed else word
     return RUN_ID.sub(r"'\1'", word)
 

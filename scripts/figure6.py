@@ -21,9 +21,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.checks import ConfigError
-from robust_npe.commands.attack import stored_estimators
 from robust_npe.commands.evaluation import perturbed
 from robust_npe.commands.experiment import Experiment
+from robust_npe.commands.runs import stored_estimators
 from robust_npe.config import TrainConfig
 from robust_npe.plotting import NothingToDrawError, save_figure
 from robust_npe.plotting.names import defense_name, line_name

@@ -44,6 +44,7 @@ ALSO = {
     "embedding=cnn2d": "embedding.shape=[2,5]",
     "embedding=pyloric_cnn": "embedding.cells=2",
     "task=toy": "epsilon_unit=feature",
+    "objective=target_theta": "objective.theta=[0,0,0,0,0,0,0,0,0,0]",
 }
 
 
@@ -53,6 +54,8 @@ ALSO = {
     + [f"metric=[{choice}]" for choice in choices("metric")],
 )
 def test_every_choice_composes_and_builds(override, tmp_path):
+    if override == "attack=transfer":
+        pytest.skip("needs an earlier run: tests/commands/test_transfer.py")
     also = [ALSO[override]] if override in ALSO else []
     Experiment(composed(override, *also, f"output_dir={tmp_path}"))
     assert not list(tmp_path.iterdir())  # building does no work

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from robust_npe.attacks.apgd import APGD
 from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
+from robust_npe.attacks.black_box import NES, RandomSearch
+from robust_npe.attacks.expectation import Expectation
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
 from robust_npe.attacks.pgd import FGSM, PGD
+from robust_npe.attacks.shifts import CoverageBreaking, MaximumMeanDiscrepancy, MeanShift
+from robust_npe.attacks.targets import TargetPosterior, TargetTheta
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
+from robust_npe.attacks.transfer import Transfer
 
 __all__ = [
+    "APGD",
     "FGSM",
     "L1",
     "L2",
+    "NES",
     "PGD",
     "Attack",
     "Ball",
+    "CoverageBreaking",
     "Domain",
+    "Expectation",
     "Found",
     "KLForward",
     "KLReverse",
     "Linf",
+    "MaximumMeanDiscrepancy",
+    "MeanShift",
     "NegativeLogLikelihood",
     "Noise",
     "Objective",
+    "RandomSearch",
+    "TargetPosterior",
+    "TargetTheta",
     "ThreatModel",
+    "Transfer",
     "best_of",
     "blindness",
     "data_domain",

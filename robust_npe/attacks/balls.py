@@ -43,6 +43,11 @@ class Ball(ABC):
         """Draw one perturbation per row of `like (B, Dx)`, uniform in the ball."""
         return self._sample_unit(like, generator) * self._size(like)
 
+    def surface(self, like: Tensor, generator: Generator) -> Tensor:
+        """Draw one perturbation per row of `like (B, Dx)` from the ball's surface: uniform in L2, a
+        corner in Linf, the same change of few features in L1."""
+        return self.steepest_step(gaussian(like, generator) / self._unit(like))
+
     def project(self, delta: Tensor) -> Tensor:
         """Return the points of the ball nearest to `delta (B, Dx)`, in scaled coordinates."""
         size = self._size(delta)
@@ -96,7 +101,8 @@ class Ball(ABC):
     def _norm(self, delta: Tensor) -> Tensor: ...
 
 
-def _randn(like: Tensor, generator: Generator) -> Tensor:
+def gaussian(like: Tensor, generator: Generator) -> Tensor:
+    """Draw standard normal noise of the shape, type and device of `like`."""
     noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
     return noise.to(like.device)
 
@@ -110,7 +116,7 @@ class L2(Ball):
     """Euclidean ball."""
 
     def _sample_unit(self, like: Tensor, generator: Generator) -> Tensor:
-        direction = self._steepest_unit(_randn(like, generator))
+        direction = self._steepest_unit(gaussian(like, generator))
         return direction * _rand(like[..., :1].shape, like, generator) ** (1 / like.shape[-1])
 
     def _project_unit(self, delta: Tensor) -> Tensor:

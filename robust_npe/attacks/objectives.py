@@ -33,6 +33,8 @@ __all__ = [
     "NegativeLogLikelihood",
     "Objective",
     "Sampled",
+    "sampled",
+    "with_samples",
 ]
 
 Climb = Callable[[Tensor], Tensor]
@@ -50,14 +52,43 @@ class Sampled:
     Attributes:
         score: Maps x~ `(B, Dx)` to `(B,)`.
         step: Noisier and cheaper, for gradients.
+        fixed: Maps a number of samples to a score with that many, the same ones each time.
     """
 
     score: Climb
     step: Climb
+    fixed: Callable[[int], Climb] | None = None
 
     def __call__(self, x_adv: Tensor) -> Tensor:
         """Score x~."""
         return self.score(x_adv)
+
+
+def with_samples(climb: Climb, num_samples: int) -> Climb:
+    """Return values that can be compared with each other (common random numbers), from this number
+    of samples where the climb is estimated from samples and offers the choice."""
+    if not isinstance(climb, Sampled):
+        return climb
+    return climb.score if climb.fixed is None else climb.fixed(num_samples)
+
+
+def sampled(
+    value: Callable[[Tensor, int, Generator], Tensor], steps: int, scores: int, generator: Generator
+) -> Sampled:
+    """Return the climb of a value of x~ that draws its samples anew in every call.
+
+    Args:
+        value: Maps x~, a number of samples and their source to `(B,)`.
+        steps: Samples of each step.
+        scores: Samples of scores.
+        generator: Source of randomness.
+    """
+    scoring, stepping = child(generator), child(generator)
+
+    def fixed(num_samples: int) -> Climb:
+        return lambda x_adv: value(x_adv, num_samples, replay(scoring))
+
+    return Sampled(fixed(scores), lambda x_adv: value(x_adv, steps, stepping), fixed)
 
 
 class Objective(Component, ABC):
@@ -69,6 +100,9 @@ class Objective(Component, ABC):
 
     Constructor arguments are kept as attributes of the same name.
     """
+
+    def check(self, dim_theta: int) -> None:
+        """Raise a `ConfigError` where the objective does not fit parameters of this dimension."""
 
     @abstractmethod
     def __call__(
@@ -143,8 +177,8 @@ class KLForward(_Divergence):
         scoring, stepping = child(generator), child(generator)
 
         @cache  # drawn when first needed: an attack scores with one binding, climbs with another
-        def scored() -> tuple[Tensor, Tensor]:
-            return _draw(clean, self.num_score_samples, scoring)
+        def drawn(num_samples: int) -> tuple[Tensor, Tensor]:
+            return _draw(clean, num_samples, replay(scoring))
 
         @cache
         def groups() -> Iterator[tuple[Tensor, Tensor]]:
@@ -155,10 +189,13 @@ class KLForward(_Divergence):
         def value(x_adv: Tensor, samples: Tensor, log_p: Tensor) -> Tensor:
             return (log_p - log_prob(posterior(x_adv), samples)).mean(0)
 
-        return Sampled(
-            score=lambda x_adv: value(x_adv, *scored()),
-            step=lambda x_adv: value(x_adv, *next(groups())),
-        )
+        def fixed(num_samples: int) -> Climb:
+            return lambda x_adv: value(x_adv, *drawn(num_samples))
+
+        def step(x_adv: Tensor) -> Tensor:
+            return value(x_adv, *next(groups()))
+
+        return Sampled(fixed(self.num_score_samples), step, fixed)
 
 
 class KLReverse(_Divergence):
@@ -175,12 +212,10 @@ class KLReverse(_Divergence):
         return kl(moved, clean, n, g)
 
     def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
-        scoring, stepping = child(generator), child(generator)
-        n = self.num_score_samples
-        return Sampled(
-            score=lambda x_adv: kl(posterior(x_adv), clean, n, replay(scoring)),
-            step=lambda x_adv: kl(posterior(x_adv), clean, self.num_samples, stepping),
-        )
+        def value(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
+            return kl(posterior(x_adv), clean, num_samples, noise)
+
+        return sampled(value, self.num_samples, self.num_score_samples, generator)
 
 
 class NegativeLogLikelihood(Objective):

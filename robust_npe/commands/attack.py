@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
+from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
 from robust_npe.config import AttackConfig, TrainConfig, checked
-from robust_npe.store import Artefact, Store, finished, read_yaml_config
+from robust_npe.store import Store
 
-__all__ = ["combined", "main", "stored_estimators"]
+__all__ = ["combined", "main"]
 
 REPLACED = (
     "attack",
@@ -68,14 +68,8 @@ def combined(results: Sequence[train.Result]) -> train.Result:
 
 
 def _experiment(settings: dict[str, Any], run: str) -> Experiment:
-    folder = _run_folder(run, Path(settings["output_dir"]) / "runs")
-    earlier = Artefact(folder, folder.name, created=False).verify("config.yaml")
-    if "format" in earlier.manifest["description"]:
-        raise ConfigError(
-            f"run={run!r} was made by an older version of robust-npe, which named its "
-            "settings otherwise: use that version, or train again with `robust-npe train`."
-        )
-    config = _combined(settings, read_yaml_config(folder / "config.yaml"))
+    folder = run_folder(run, Path(settings["output_dir"]) / "runs")
+    config = _combined(settings, earlier_config(folder))
     source = Store(folder.parent.parent / "store")
     return Experiment(config, source=source, members=stored_estimators(source, folder))
 
@@ -88,32 +82,3 @@ def _combined(settings: dict[str, Any], earlier: dict[str, Any]) -> dict[str, An
     if settings["metrics"]:
         combined["metrics"] = settings["metrics"]
     return combined
-
-
-def stored_estimators(store: Store, folder: Path) -> list[Artefact]:
-    """Return the trained estimators that the run in a folder used.
-
-    Raises:
-        ConfigError: The store lacks one.
-    """
-    facts = Artefact(folder, folder.name, created=False).manifest.get("facts", {})
-    keys = facts.get("estimators")
-    found = []
-    for key in map(str, keys if isinstance(keys, list) and keys else [None]):
-        estimator = store.find("estimators", key) if re.fullmatch("[0-9a-f]{16}", key) else None
-        if estimator is None:
-            raise ConfigError(
-                f"run={str(folder)!r}: its estimator {key} is not in {store.root}, or damaged. "
-                "Bring that folder along with the run, or train again with `robust-npe train`."
-            )
-        found.append(estimator)
-    return found
-
-
-def _run_folder(given: str, runs: Path) -> Path:
-    for folder in (runs / given, Path(given)):
-        if (folder / "manifest.json").is_file():
-            return folder.resolve()
-    known = sorted(artefact.path.name for artefact in finished(runs))
-    listing = ", ".join(known) if known else "there are none yet"
-    raise ConfigError(f"run={given!r} was not found. Runs in {runs}: {listing}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from robust_npe.attacks import Attack, Ball, ThreatModel, settings
 from robust_npe.checks import ConfigError, require
+from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
+from robust_npe.commands.trained import Trained
 from robust_npe.components import bind, build, complete, describe
 from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
 from robust_npe.defenses import Defense, PostHoc, deployed
@@ -53,32 +55,6 @@ def checked_device(name: str) -> torch.device:
             "Use device=cpu."
         ) from error
     return device
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What was trained.
-
-    Attributes:
-        posterior: What is evaluated: the estimator itself, or what a post-hoc defense makes of one
-            or several.
-        name: Name of the estimator.
-        artefacts: Where the estimators are stored.
-    """
-
-    posterior: Posterior
-    name: str
-    artefacts: Sequence[Artefact]
-
-    @property
-    def diverged(self) -> bool:
-        """Whether a loss became non-finite, so that earlier weights were restored."""
-        return any(bool(a.manifest["facts"].get("diverged")) for a in self.artefacts)
-
-    @property
-    def num_pairs(self) -> float:
-        """Number of pairs that they were trained on, after non-finite ones were left out."""
-        return float(self.artefacts[0].manifest["facts"].get("num_pairs", "nan"))
 
 
 def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
@@ -127,6 +103,7 @@ class Experiment:
         require(isinstance(metrics, Mapping), "metrics", metrics, "a section of keys")
         sized = [k for k, v in metrics.items() if isinstance(v, Mapping) and "_target_" not in v]
         self.config["metrics"] = {k: node for k, node in metrics.items() if k not in sized}
+        self._sources: dict[str, str] = {}
         self._build()
         self._given = members
         for member, estimator in enumerate(members):
@@ -161,10 +138,30 @@ class Experiment:
         self.defense.check(self.task)
         self.attack = build(config["attack"], "attack", Attack)
         settings(self.attack)  # tables will show them: better to fail before training
+        self.attack.check(self.task.dim_theta)
+        self.attack.load_sources(self._load_source)
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
         }
         self._fresh_estimator()  # its settings are checked against the task's dimensions
+
+    def _load_source(self, run: str) -> Posterior:
+        """Return the posterior of another run, for attacks that search on it."""
+        folder = run_folder(run, Path(self.config["output_dir"]) / "runs", "attack.run")
+        store = Store(folder.parent.parent / "store")
+        config = {
+            **earlier_config(folder, "attack.run"),
+            "attack": {"_target_": "robust_npe.attacks.Noise"},
+            "metrics": {},
+            "device": self.config["device"],
+        }
+        other = Experiment(config, store, members=stored_estimators(store, folder, "attack.run"))
+        for key in ("dim_x", "dim_theta"):
+            mine, its = (getattr(task, key) for task in (self.task, other.task))
+            expected = f"a run with {key}={mine}, as this task; that of {other.task.name} is {its}"
+            require(mine == its, "attack.run", run, expected)
+        self._sources[run] = content_key(other.posterior_description)
+        return other.trained().posterior
 
     @cached_property
     def task_description(self) -> dict[str, Any]:
@@ -212,6 +209,7 @@ class Experiment:
         """Everything but the radius that determines the attacked observations."""
         return {
             **self.posterior_description,
+            **({"sources": self._sources} if self._sources else {}),
             "attack": describe(self.config["attack"], "attack", Attack),
             "threat": _versioned(self.threat),
             "evaluation": _versioned(self.evaluation),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from robust_npe.defenses.adversarial import TRADES, AdversarialTraining, NoiseAugmentation
 from robust_npe.defenses.base import Batch, Defense, NoDefense
+from robust_npe.defenses.dro import DRO
 from robust_npe.defenses.ensemble import Ensemble, EnsemblePosterior
 from robust_npe.defenses.fim import FIM, FIMEigenvalue
+from robust_npe.defenses.jacobian import Jacobian
 from robust_npe.defenses.post_hoc import PostHoc, deployed
 from robust_npe.defenses.resampling import Resampled, ResampledPosterior, Resampling
 from robust_npe.defenses.smoothing import SmoothedPosterior, Smoothing
+from robust_npe.defenses.spectral import Spectral
 
 __all__ = [
+    "DRO",
     "FIM",
     "TRADES",
     "AdversarialTraining",
@@ -19,6 +23,7 @@ __all__ = [
     "Ensemble",
     "EnsemblePosterior",
     "FIMEigenvalue",
+    "Jacobian",
     "NoDefense",
     "NoiseAugmentation",
     "PostHoc",
@@ -27,5 +32,6 @@ __all__ = [
     "Resampling",
     "SmoothedPosterior",
     "Smoothing",
+    "Spectral",
     "deployed",
 ]

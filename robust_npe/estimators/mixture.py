@@ -85,6 +85,13 @@ class GaussianMixture(Antithetic, Distribution):
         change = (u - u.detach()).unsqueeze(-1)
         return theta - torch.linalg.solve_triangular(jacobian, change, upper=False).squeeze(-1)
 
+    def carried(self, theta: Tensor, other: GaussianMixture) -> Tensor:
+        """Return the sample of `other`, a mixture nearby, that belongs to the same uniforms as
+        `theta (*, D)` does here: one step of Newton's method, differentiable."""
+        change = (other._uniforms(theta) - self._uniforms(theta)).unsqueeze(-1)
+        jacobian = self._uniforms_jacobian(theta)
+        return theta - torch.linalg.solve_triangular(jacobian, change, upper=False).squeeze(-1)
+
     def _component_log_probs(self, theta: Tensor) -> Tensor:
         """Log density of each coordinate under each component, `(*, K, D)`."""
         # without a limit, the square of a distance overflows and its gradient is not a number

@@ -30,10 +30,16 @@ from tests.helpers import conf_names, from_conf, make_estimator, observations
 def attack_of(name):
     """What attack=<name> objective=kl_reverse builds, with fewer steps."""
     objective = {"_target_": "robust_npe.attacks.KLReverse"}
-    extra = {} if name == "noise" else {"objective": objective}
-    if name == "pgd":
+    if name == "transfer":
+        extra = {"attack": {"_target_": "robust_npe.attacks.FGSM", "objective": objective}}
+    else:
+        extra = {} if name == "noise" else {"objective": objective}
+    if name in ("pgd", "apgd"):
         extra["steps"] = 10
-    return from_conf("attack", name, skip=["objective"], **extra)
+    attack = from_conf("attack", name, skip=["objective"], **extra)
+    if name == "transfer":
+        attack.source = make_estimator(MAF, gain=1.2)
+    return attack
 
 
 @pytest.mark.parametrize("name", conf_names("attack"))
@@ -166,9 +172,10 @@ def test_best_of_takes_the_best_candidate_of_each_row_on_fresh_numbers():
 
 @pytest.mark.parametrize("name", conf_names("attack"))
 def test_settings_are_those_that_differ_from_the_defaults(name):
-    objective = {"_target_": "robust_npe.attacks.KLForward"}
-    extra = {} if name == "noise" else {"objective": objective}
-    assert settings(from_conf("attack", name, skip=["objective"], **extra)) == ""
+    shown = "attack=fgsm(objective=kl_reverse)" if name == "transfer" else ""
+    if name in ("pgd", "apgd"):
+        shown = "steps=10"
+    assert settings(attack_of(name)) == shown
 
 
 def test_settings_of_attack_and_objective():
