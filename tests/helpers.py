@@ -40,17 +40,25 @@ def conf_names(group):
     return names
 
 
-def from_conf(group, name, skip=(), **overrides):
+def from_conf(group, name, skip=(), top=None, **overrides):
     """Build what conf/<group>/<name>.yaml describes, leaving out some keys.
 
-    Heads and embeddings become factories, which take the dimensions.
+    Interpolations refer to the keys of `top`; those to other keys are left out. Heads and
+    embeddings become factories, which take the dimensions.
     """
+    top = top or {}
     config = OmegaConf.load(config_directory() / group / f"{name}.yaml")
     node = config if "_target_" in config else config[group]  # some set top-level keys, too
-    skip = (*skip, *(key for key in node if OmegaConf.is_interpolation(node, key)))
-    wanted = {k: v for k, v in OmegaConf.to_container(node).items() if k not in skip} | overrides
+    unresolved = OmegaConf.to_container(node)
+    skip = {*skip, *(k for k, v in unresolved.items() if is_reference(v) and v[2:-1] not in top)}
+    kept = {k: v for k, v in unresolved.items() if k not in skip} | overrides
+    wanted = OmegaConf.to_container(OmegaConf.create({**top, group: kept}), resolve=True)[group]
     kind, *given = KINDS[group]
     return bind(wanted, group, kind, given) if given else build(wanted, group, kind)
+
+
+def is_reference(value):
+    return isinstance(value, str) and value.startswith("${")
 
 
 def prior(kind, dim=2):

@@ -6,8 +6,11 @@ from robust_npe.attacks.apgd import APGD
 from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
 from robust_npe.attacks.black_box import NES, RandomSearch
+from robust_npe.attacks.combining import Restarts, WorstCase
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
-from robust_npe.attacks.pgd import FGSM, PGD
+from robust_npe.attacks.pgd import FGSM, PGD, PaperPGD
+from robust_npe.attacks.standard import StandardEvaluation
+from robust_npe.attacks.starts import Spectral
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
 
 __all__ = [
@@ -27,8 +30,13 @@ __all__ = [
     "NegativeLogLikelihood",
     "Noise",
     "Objective",
+    "PaperPGD",
     "RandomSearch",
+    "Restarts",
+    "Spectral",
+    "StandardEvaluation",
     "ThreatModel",
+    "WorstCase",
     "best_of",
     "blindness",
     "data_domain",

@@ -97,7 +97,7 @@ def stored_estimators(store: Store, folder: Path) -> list[Artefact]:
         ConfigError: The store lacks one.
     """
     facts = Artefact(folder, folder.name, created=False).manifest.get("facts", {})
-    keys = facts.get("estimators")
+    keys = facts.get("estimators", [facts.get("estimator")])  # one, in earlier versions
     found = []
     for key in map(str, keys if isinstance(keys, list) and keys else [None]):
         estimator = store.find("estimators", key) if re.fullmatch("[0-9a-f]{16}", key) else None
