@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Generator, Tensor
@@ -70,6 +71,6 @@ class Restarts(WorstCase):
         objective = getattr(attack, "objective", None)
         expected = "an attack with an objective; use worst_case for others"
         require(isinstance(objective, Objective), "attack.attack", attack.name, expected)
-        super().__init__([attack] * n, objective)
+        super().__init__([attack] * n, cast(Objective, objective))
         self.attack = attack
         self.n = n

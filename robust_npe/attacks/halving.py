@@ -17,7 +17,7 @@ from robust_npe.attacks.objectives import (
     Objective,
     with_samples,
 )
-from robust_npe.attacks.pgd import PGD
+from robust_npe.attacks.pgd import PGD, with_step_samples
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
@@ -30,11 +30,13 @@ ROWWISE = (KLForward, KLReverse, NegativeLogLikelihood)
 
 
 class Round(NamedTuple):
-    """How many points climb, and how: see `PGD`."""
+    """How many points climb, and how: see `PGD`. Fewer points can afford more samples in each step,
+    of objectives that are estimated from samples."""
 
     points: int
     steps: int
     step_size: float
+    num_samples: int = 2
 
 
 class Problem(NamedTuple):
@@ -92,10 +94,13 @@ def halve(
         `(B,)`.
     """
     blind, steps = 0.0 * problem.x[:, 0], 0
-    for kept, num_steps, step_size in rounds:
+    for kept, num_steps, step_size, step_samples in rounds:
         ranking = values(problem, objective, points, num_samples, generator)
         points = _best(problem, points, ranking, kept)
-        attack = PGD(objective, num_steps, step_size, select="last")
+        stepped = objective
+        if type(objective) in ROWWISE:
+            stepped = with_step_samples(objective, step_samples, num_steps)
+        attack = PGD(stepped, num_steps, step_size, select="last")
         points, zero = _climb(problem, attack, points, generator)
         blind += len(points) * num_steps * zero
         steps += len(points) * num_steps
@@ -122,9 +127,7 @@ def _climb(
     return ends, blind / len(points)
 
 
-def _best(
-    problem: Problem, points: Sequence[Tensor], ranking: Tensor, count: int
-) -> list[Tensor]:
+def _best(problem: Problem, points: Sequence[Tensor], ranking: Tensor, count: int) -> list[Tensor]:
     """Return for each row the points with the highest values `(K, B)`, those last that lie where a
     better one does."""
     stacked = torch.stack(list(points))

@@ -16,7 +16,7 @@ from robust_npe.checks import require
 from robust_npe.posterior import Posterior, gradient
 from robust_npe.random import child
 
-__all__ = ["FGSM", "PGD", "PaperPGD"]
+__all__ = ["FGSM", "PGD", "PaperPGD", "with_step_samples"]
 
 _SCHEDULES = ("cosine", "constant")
 
@@ -147,6 +147,16 @@ class FGSM(Attack):
         return self._step.search(posterior, x, theta, ball, generator)
 
 
+def with_step_samples(objective: Objective, num_samples: int, steps: int) -> Objective:
+    """Return an objective that takes this many samples, new ones in each of the steps; as it is
+    where it is not estimated from samples."""
+    changed = copy.copy(objective)
+    for key, value in (("num_samples", num_samples), ("pool", num_samples * steps)):
+        if hasattr(changed, key):
+            setattr(changed, key, value)
+    return changed
+
+
 class PaperPGD(Attack):
     """The published attack: 200 steps of a tenth of the radius from a random point of the ball,
     with 5 fresh samples of the posterior in each, and the last iterate returned, however good.
@@ -163,10 +173,7 @@ class PaperPGD(Attack):
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
-        published = copy.copy(objective)
-        for key, value in (("num_samples", 5), ("pool", 5 * self.steps)):
-            if hasattr(published, key):
-                setattr(published, key, value)
+        published = with_step_samples(objective, self.num_samples, self.steps)
         settings = {"step_size": 0.1, "schedule": "constant", "select": "last"}
         self._attack = PGD(published, self.steps, **settings)  # type: ignore[arg-type]
 

@@ -13,7 +13,6 @@ from robust_npe.attacks.black_box import NES, RandomSearch
 from robust_npe.attacks.halving import Problem, Round, halve, values
 from robust_npe.attacks.objectives import (
     KLForward,
-    KLReverse,
     NegativeLogLikelihood,
     Objective,
 )
@@ -24,12 +23,12 @@ __all__ = ["StandardEvaluation"]
 
 # auto-1: a change of any of these is a change of the name
 EIGENVECTORS, NUM_SCORES, DATA, RANDOM = 2, 32, 8, 24  # starts
-ROUNDS = (Round(16, 30, 0.3), Round(4, 60, 0.2), Round(2, 60, 0.1))
+ROUNDS = (Round(14, 30, 0.3, 2), Round(4, 50, 0.2, 4), Round(1, 60, 0.1, 16))
 RANKING, JUDGING = 20, 256  # Monte-Carlo samples
 RAW_SCORES = 256  # of the spectral point that stays a candidate
 CHECKED = 16  # observations that are attacked without gradients, too
 MARGIN = 0.05  # by which that has to be better, relative to what gradients found
-LOST = 0.1  # share of the checked observations from which on all are attacked without gradients
+LOST = 0.25  # share of the checked observations from which on all are attacked without gradients
 
 
 class StandardEvaluation(Attack):
@@ -41,19 +40,21 @@ class StandardEvaluation(Attack):
 
     1. Starts, all on the ball's surface: plus and minus two leading directions of the Fisher
        information I_x, directions to 8 other observations, 24 random ones.
-    2. KL(q(.|x) || q(.|x~)) is climbed in three rounds: 30 steps from the best 16 starts, 60 from
-       the best 4, 60 from the best 2. For another objective the same is done with that, the
-       results of the first search among its starts; for the likelihood instead of it.
+    2. KL(q(.|x) || q(.|x~)) is climbed in three rounds: 30 steps with 2 samples each from the best
+       14 starts, 50 with 4 from the best 4, 60 with 16 from the best. For another objective the
+       same is done with that, the results of the first search among its starts; for the
+       likelihood instead of it.
     3. Candidates are the results of both searches and the leading direction of I_x itself, from
        256 scores: where divergences are below about 0.02 nats, gradients are noise, and it wins.
        The best of each observation by the objective counts, on fresh random numbers.
-    4. On the first 16 observations, attacks that only evaluate: `RandomSearch`, and `NES` with two
-       radii. Where they win by more than 5 % on more than a tenth of these, gradients cannot be
-       trusted: all observations are attacked in this way, and the better result counts.
+    4. On the first 16 observations, attacks that only evaluate: `RandomSearch` with 200 queries and
+       `NES` with 320, smoothed over the whole ball. Where they win by more than 5 % on more than a
+       quarter of these, gradients cannot be trusted: all observations are attacked in this way, and
+       by `NES` with 0.3 radii, too; the better result counts.
 
     Args:
         objective: What is increased in the end. Its number of samples is not used for the
-            divergences: steps take 2, the final comparison 256.
+            divergences of KL.
     """
 
     name = "auto-1"
@@ -94,42 +95,39 @@ class StandardEvaluation(Attack):
 
     def _searches(self) -> list[Objective]:
         """What is climbed, one after the other."""
-        forward = KLForward(pool=2 * max(steps for _, steps, _ in ROUNDS))
-        if type(self.objective) is KLForward:
-            return [forward]
-        if type(self.objective) is NegativeLogLikelihood:  # much cheaper than a divergence
-            return [self.objective]
-        is_reverse = type(self.objective) is KLReverse
-        return [forward, KLReverse() if is_reverse else self.objective]
+        if type(self.objective) in (KLForward, NegativeLogLikelihood):
+            return [self.objective]  # a likelihood is much cheaper than a divergence
+        return [KLForward(), self.objective]
 
-    def _best(
-        self, problem: Problem, candidates: Sequence[Tensor], generator: Generator
-    ) -> Tensor:
+    def _best(self, problem: Problem, candidates: Sequence[Tensor], generator: Generator) -> Tensor:
         judged = values(problem, self.objective, candidates, JUDGING, generator)
         return _taken(candidates, judged)
 
     def _check(self, problem: Problem, x_adv: Tensor, generator: Generator) -> Tensor:
         """Return x~, or better ones where attacks without gradients find them."""
         few = torch.arange(min(CHECKED, len(x_adv)), device=x_adv.device)
-        other = x_adv.clone()
-        other[few] = self._without_gradients(problem.rows(few), generator)
-        better = torch.ones(len(x_adv), dtype=torch.bool, device=x_adv.device)
+        checked, attacks = problem.rows(few), gradient_free(self.objective)
+        found = self._run(attacks[:2], checked, generator)
+        better = torch.ones_like(few, dtype=torch.bool)
         for _ in range(2):  # twice, as noise may look better once
-            before, after = values(problem, self.objective, [x_adv, other], RANKING, generator)
+            pair = (x_adv[few], found)
+            before, after = values(checked, self.objective, pair, JUDGING, generator)
             better &= after > before + MARGIN * before.abs()
         if int(better.sum()) > LOST * len(few):
-            other = self._without_gradients(problem, generator)
+            other = self._run(attacks, problem, generator)
+        else:
+            other = x_adv.clone()
+            other[few] = found
         return self._best(problem, [x_adv, other], generator)
 
-    def _without_gradients(self, problem: Problem, generator: Generator) -> Tensor:
-        attacks = gradient_free(self.objective)
+    def _run(self, attacks: Sequence[Attack], problem: Problem, generator: Generator) -> Tensor:
         found = [attack.search(*problem, generator).x_adv for attack in attacks]
         return self._best(problem, found, generator)
 
 
 def gradient_free(objective: Objective) -> Sequence[Attack]:
-    """The attacks that only evaluate, 840 times in all."""
-    return RandomSearch(objective), NES(objective), NES(objective, radius=1.0)
+    """The attacks that only evaluate; the first two are those of the check."""
+    return RandomSearch(objective), NES(objective, radius=1.0), NES(objective)
 
 
 def _taken(candidates: Sequence[Tensor], judged: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ FEW = {"steps": 10, "queries": 40}
 
 @pytest.fixture(autouse=True)
 def small_standard_evaluation(monkeypatch):
-    """The parts of `auto` with a smaller budget; tests/attacks/test_standard.py has the real one."""
+    """`auto` with a smaller budget; tests/attacks/test_standard.py has the real one."""
     monkeypatch.setattr(standard, "ROUNDS", (halving.Round(3, 3, 0.3), halving.Round(1, 3, 0.2)))
     monkeypatch.setattr(standard, "RANKING", 2)
     monkeypatch.setattr(standard, "JUDGING", 20)
