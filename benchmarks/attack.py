@@ -1,100 +1,140 @@
-"""Speed and strength of PGD on a MAF for Lotka-Volterra: 512 observations, 200 steps, L2.
+"""The standard evaluation against plain PGD, on trained networks: strength and cost.
 
-    python benchmarks/attack.py
+    robust-npe train -m task=gaussian_linear,lotka_volterra,sir \
+        defense=none,fim,trades,adversarial_training
+    python benchmarks/attack.py --runs outputs
 
-The yardstick draws 5 fresh samples of the clean posterior at every step, evaluates both densities,
-and differentiates with the parameters unfrozen, as the published attack does. One thread, the
-methods alternate; medians of the repeats, in CPU seconds. The KL is the median over observations,
-with 256 fresh samples.
+Each finished run is attacked on the same observations, at each radius and in both directions of KL,
+by `paper_pgd`, `pgd` and `auto`, one thread, one process. KL: medians over observations, judged on
+1024 fresh samples. Share: observations at which auto reaches 0.97 times paper_pgd or more. Cost:
+CPU time of the process, as a multiple of paper_pgd's in the same direction; the methods alternate,
+and the cheapest of the repeats counts. Writes attack.csv beside this file and prints tables in
+Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from robust_npe.attacks import PGD, KLForward, data_domain, make_ball, std_unit
-from robust_npe.attacks.objectives import Climb, Objective
-from robust_npe.defenses import NoDefense
-from robust_npe.divergences import kl
-from robust_npe.estimators import MAF, Estimator, Identity
-from robust_npe.posterior import Posterior
-from robust_npe.random import draws_from, stream
-from robust_npe.tasks.lotka_volterra import LotkaVolterra
-from robust_npe.training import TrainingSettings, train
+from robust_npe.attacks import PGD, Attack, KLForward, KLReverse, PaperPGD, StandardEvaluation
+from robust_npe.attacks.halving import Problem, values
+from robust_npe.commands.attack import stored_estimators
+from robust_npe.commands.experiment import Experiment
+from robust_npe.random import stream
+from robust_npe.store import Store, finished, read_yaml_config
 
-NUM_ATTACKED, EPSILON, STEPS = 512, 0.5, 200
-
-
-class FreshSamples(Objective):
-    """KL(q(.|x) || q(.|x~)) from new samples and both densities at every call."""
-
-    name = "kl_forward"
-
-    def __call__(
-        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
-    ) -> Climb:
-        """See `Objective`."""
-        return lambda x_adv: kl(posterior(x), posterior(x_adv), 5, generator)
+TASKS = ("gaussian_linear", "lotka_volterra", "sir")
+DEFENSES = ("none", "fim", "trades", "adversarial_training")
+DIRECTIONS = {"forward": KLForward, "reverse": KLReverse}
+METHODS: dict[str, type[Attack]] = {"paper_pgd": PaperPGD, "pgd": PGD, "auto": StandardEvaluation}
+JUDGING = 1024
 
 
-def train_estimator(epochs: int) -> tuple[Estimator, Tensor]:
-    """An undefended estimator and test observations."""
-    task = LotkaVolterra()
-    theta = task.sample_prior(11_024, stream(0, "prior"))
-    x = task.simulate(theta, stream(0, "simulate"))
-    with draws_from(stream(0, "weights")):
-        estimator = Estimator(MAF, Identity, task.dim_theta, task.dim_x, task.prior.support)
-    settings = TrainingSettings(max_epochs=epochs, min_epochs=epochs)
-    parts = (theta[1024:], x[1024:]), (theta[512:1024], x[512:1024])
-    train(estimator, NoDefense(), *parts, settings, stream(0, "train"))
-    return estimator, x[:NUM_ATTACKED]
+def experiments(output: Path) -> Iterator[tuple[str, Experiment]]:
+    """The finished runs of the cells, sorted, with their ids."""
+    found = []
+    for run in finished(output / "runs"):
+        config = read_yaml_config(run.path / "config.yaml")
+        members = stored_estimators(Store(output / "store"), run.path)
+        source = Store(output / "store")
+        experiment = Experiment(config, source, source, members)
+        if experiment.task.name in TASKS and experiment.defense.name in DEFENSES:
+            found.append((run.path.name, experiment))
+    order = {name: i for i, name in enumerate((*TASKS, *DEFENSES))}
+    return iter(
+        sorted(found, key=lambda pair: (order[pair[1].task.name], order[pair[1].defense.name]))
+    )
+
+
+def timed(attack: Attack, problem: Problem, repeats: int) -> tuple[Tensor, float]:
+    """Return x~ and the CPU seconds of the fastest repeat."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        x_adv = attack.search(*problem, stream(0, "attack")).x_adv
+        seconds.append(time.process_time() - start)
+    return x_adv, min(seconds)
+
+
+def rows(
+    experiment: Experiment,
+    run: str,
+    num: int,
+    epsilon: float,
+    repeats: int,
+    directions: Sequence[str],
+) -> Iterator[Any]:
+    """Yield one row for each direction of KL."""
+    theta, x = experiment.test_set
+    posterior = experiment.trained().posterior
+    problem = Problem(posterior, x[:num], theta[:num], experiment.ball(epsilon))
+    for direction in directions:
+        objective, reached, seconds = DIRECTIONS[direction](), {}, {}
+        for name, method in METHODS.items():
+            x_adv, seconds[name] = timed(method(objective), problem, repeats)  # type: ignore[call-arg]
+            reached[name] = values(problem, objective, [x_adv], JUDGING, stream(1, "judge"))[0]
+        yield {
+            "task": experiment.task.name,
+            "defense": experiment.defense.name,
+            "beta": experiment.defense.beta,
+            "defense_epsilon": experiment.defense.epsilon,
+            "seed": experiment.seeds.training,
+            "run_id": run,
+            "direction": direction,
+            "epsilon": epsilon,
+            "num_observations": num,
+            **{name: float(value.median()) for name, value in reached.items()},
+            "share": float((reached["auto"] >= 0.97 * reached["paper_pgd"]).float().mean()),
+            **{f"{name}_seconds": value for name, value in seconds.items()},
+            "cost": seconds["auto"] / seconds["paper_pgd"],
+        }
+
+
+def markdown(table: pd.DataFrame) -> Iterator[str]:
+    """The table of each direction."""
+    for direction, part in table.groupby("direction", sort=False):
+        yield f"\nKL {direction}\n"
+        yield "| task | defense | epsilon | paper_pgd | pgd | auto | auto / paper | share | cost |"
+        yield "|---|---|---|---|---|---|---|---|---|"
+        for row in part.itertuples():
+            kinds = (row.beta, row.defense_epsilon)
+            strength = " ".join(f"{number:g}" for number in kinds if pd.notna(number))
+            reached = " | ".join(f"{value:.3g}" for value in (row.paper_pgd, row.pgd, row.auto))
+            yield (
+                f"| {row.task} | {row.defense} {strength} | {row.epsilon:g} | {reached} | "
+                f"{row.auto / row.paper_pgd:.2f} | {row.share:.2f} | {row.cost:.1f} |"
+            )
 
 
 def main() -> None:
-    """Measure and print a Markdown table."""
+    """Measure, write, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--runs", type=Path, default=Path("outputs"))
+    parser.add_argument("--observations", type=int, default=128)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 0.5, 2.0])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=[*DIRECTIONS])
+    parser.add_argument("--only", nargs="*", default=[], help="ids of runs")
+    parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    estimator, x = train_estimator(arguments.epochs)
-    ball = make_ball("l2", EPSILON * std_unit(x), domain=data_domain(x))
-
-    def run(objective: Objective, posterior: Posterior, seed: int) -> Tensor:
-        attack = PGD(objective, steps=STEPS)
-        return attack(posterior, x, ball=ball, generator=stream(seed, "attack"))
-
-    # hidden in a function, the parameters are not found and so not frozen
-    methods: dict[str, Callable[[int], Tensor]] = {
-        "5 fresh samples, unfrozen": lambda s: run(FreshSamples(), lambda v: estimator(v), s),
-        "5 fresh samples, frozen": lambda s: run(FreshSamples(), estimator, s),
-        "kl_forward, 5 samples": lambda s: run(KLForward(5), estimator, s),
-        "kl_forward, 2 samples": lambda s: run(KLForward(2), estimator, s),
-        "kl_forward, 1 sample": lambda s: run(KLForward(1), estimator, s),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    divergences: dict[str, list[float]] = {name: [] for name in methods}
-    for seed in range(arguments.repeats):
-        for name, method in methods.items():
-            start = time.process_time()
-            x_adv = method(seed)
-            seconds[name].append(time.process_time() - start)
-            with torch.no_grad():
-                values = kl(estimator(x), estimator(x_adv), 256, stream(seed, "judge"))
-            divergences[name].append(float(values.median()))
-    print("| objective | CPU s | speed-up | median KL |")
-    print("|---|---|---|---|")
-    times = {name: statistics.median(values) for name, values in seconds.items()}
-    slowest = times["5 fresh samples, unfrozen"]
-    for name, value in times.items():
-        divergence = statistics.median(divergences[name])
-        print(f"| {name} | {value:.2f} | {slowest / value:.1f} | {divergence:.3f} |")
+    table: list[Any] = []
+    for run, experiment in experiments(arguments.runs):
+        if arguments.only and run not in arguments.only:
+            continue
+        for epsilon in arguments.epsilons:
+            given = (run, arguments.observations, epsilon, arguments.repeats)
+            table += rows(experiment, *given, arguments.directions)
+            pd.DataFrame(table).to_csv(arguments.csv, index=False)
+    print("\n".join(markdown(pd.DataFrame(table))))
 
 
 if __name__ == "__main__":

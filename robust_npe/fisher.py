@@ -20,6 +20,7 @@ __all__ = [
     "fisher_information",
     "fisher_trace",
     "largest_eigenvector",
+    "leading_eigenvectors",
     "power_iteration",
     "rayleigh_quotient",
     "scores",
@@ -87,16 +88,24 @@ def fisher_eigenvalue(
     return rayleigh_quotient(score, largest_eigenvector(score))
 
 
-@torch.no_grad()
 def largest_eigenvector(score: Tensor) -> Tensor:
-    """Return the leading unit eigenvector of mean_s s s^T for `score (S, B, Dx)`: `(B, Dx)`.
+    """Return the leading unit eigenvector of mean_s s s^T for `score (S, B, Dx)`: `(B, Dx)`; see
+    `leading_eigenvectors`."""
+    return leading_eigenvectors(score, 1)[0]
 
-    It is a combination of the S scores, found from their S x S Gram matrix, so that the Dx x Dx
+
+@torch.no_grad()
+def leading_eigenvectors(score: Tensor, count: int) -> Tensor:
+    """Return the leading unit eigenvectors of mean_s s s^T for `score (S, B, Dx)`, largest
+    eigenvalue first: `(count, B, Dx)`, or fewer where there are fewer scores or features.
+
+    They are combinations of the S scores, found from their S x S Gram matrix, so that the Dx x Dx
     matrix is never formed.
     """
     gram = torch.einsum("sbi,tbi->bst", score, score)
-    weights = torch.linalg.eigh(gram).eigenvectors[..., -1]
-    return _unit(torch.einsum("bs,sbi->bi", weights, score))
+    count = min(count, len(score), score.shape[-1])
+    weights = torch.linalg.eigh(gram).eigenvectors[..., -count:].flip(-1)
+    return torch.stack([_unit(torch.einsum("bs,sbi->bi", w, score)) for w in weights.unbind(-1)])
 
 
 @torch.no_grad()

@@ -40,19 +40,28 @@ def conf_names(group):
     return names
 
 
-def from_conf(group, name, skip=(), **overrides):
+def from_conf(group, name, skip=(), top=None, **overrides):
     """Build what conf/<group>/<name>.yaml describes, leaving out some keys.
 
-    Heads and embeddings become factories, which take the dimensions.
+    Interpolations refer to the keys of `top`; those to other keys are left out. Heads and
+    embeddings become factories, which take the dimensions.
     """
+    top = top or {}
     config = OmegaConf.load(config_directory() / group / f"{name}.yaml")
     node = config if "_target_" in config else config[group]  # some set top-level keys, too
-    if "defaults" in node:  # of post-hoc defenses: conf/defense/none.yaml below `base`
-        node = OmegaConf.merge(node, {"base": {"_target_": "robust_npe.defenses.NoDefense"}})
-    skip = (*skip, "defaults", *(key for key in node if OmegaConf.is_interpolation(node, key)))
-    wanted = {k: v for k, v in OmegaConf.to_container(node).items() if k not in skip} | overrides
+    unresolved = OmegaConf.to_container(node)
+    if "defaults" in unresolved:  # of post-hoc defenses: conf/defense/none.yaml below `base`
+        unresolved |= {"base": {"_target_": "robust_npe.defenses.NoDefense"}}
+    unknown = (k for k, v in unresolved.items() if is_reference(v) and v[2:-1] not in top)
+    skip = {*skip, "defaults", *unknown}
+    kept = {k: v for k, v in unresolved.items() if k not in skip} | overrides
+    wanted = OmegaConf.to_container(OmegaConf.create({**top, group: kept}), resolve=True)[group]
     kind, *given = KINDS[group]
     return bind(wanted, group, kind, given) if given else build(wanted, group, kind)
+
+
+def is_reference(value):
+    return isinstance(value, str) and value.startswith("${")
 
 
 def prior(kind, dim=2):

@@ -6,10 +6,13 @@ from robust_npe.attacks.apgd import APGD
 from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
 from robust_npe.attacks.black_box import NES, RandomSearch
+from robust_npe.attacks.combining import Restarts, WorstCase
 from robust_npe.attacks.expectation import Expectation
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
-from robust_npe.attacks.pgd import FGSM, PGD
+from robust_npe.attacks.pgd import FGSM, PGD, PaperPGD
 from robust_npe.attacks.shifts import CoverageBreaking, MaximumMeanDiscrepancy, MeanShift
+from robust_npe.attacks.standard import StandardEvaluation
+from robust_npe.attacks.starts import Spectral
 from robust_npe.attacks.targets import TargetPosterior, TargetTheta
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
 from robust_npe.attacks.transfer import Transfer
@@ -35,11 +38,16 @@ __all__ = [
     "NegativeLogLikelihood",
     "Noise",
     "Objective",
+    "PaperPGD",
     "RandomSearch",
+    "Restarts",
+    "Spectral",
+    "StandardEvaluation",
     "TargetPosterior",
     "TargetTheta",
     "ThreatModel",
     "Transfer",
+    "WorstCase",
     "best_of",
     "blindness",
     "data_domain",

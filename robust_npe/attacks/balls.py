@@ -74,6 +74,11 @@ class Ball(ABC):
         low, high = (bound.to(x) for bound in self.domain)
         return x_adv.clamp(torch.minimum(low, x), torch.maximum(high, x))
 
+    def rows(self, index: Tensor) -> Ball:
+        """Return the ball of the rows that are counted in `index (N,)`, which may repeat them."""
+        radius = self.radius[index] if isinstance(self.radius, Tensor) else self.radius
+        return type(self)(radius, self.scale, self.domain)
+
     def _unit(self, like: Tensor) -> Tensor | float:
         return 1.0 if self.scale is None else self.scale.to(like)
 

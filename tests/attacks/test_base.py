@@ -7,6 +7,7 @@ import torch
 
 from robust_npe.attacks import (
     FGSM,
+    NES,
     PGD,
     KLForward,
     KLReverse,
@@ -15,8 +16,10 @@ from robust_npe.attacks import (
     ThreatModel,
     best_of,
     frozen,
+    halving,
     make_ball,
     settings,
+    standard,
 )
 from robust_npe.checks import ConfigError
 from robust_npe.estimators import MAF, DiagonalGaussian
@@ -30,16 +33,25 @@ from tests.helpers import conf_names, from_conf, make_estimator, observations
 def attack_of(name):
     """What attack=<name> objective=kl_reverse builds, with fewer steps."""
     objective = {"_target_": "robust_npe.attacks.KLReverse"}
-    if name == "transfer":
-        extra = {"attack": {"_target_": "robust_npe.attacks.FGSM", "objective": objective}}
-    else:
-        extra = {} if name == "noise" else {"objective": objective}
-    if name in ("pgd", "apgd"):
-        extra["steps"] = 10
-    attack = from_conf("attack", name, skip=["objective"], **extra)
+    attack = from_conf("attack", name, top={"objective": objective})
+    for part in (attack, *vars(attack).get("attacks", ()), vars(attack).get("_attack")):
+        for key in {"steps", "queries"} & vars(part or attack).keys():
+            setattr(part or attack, key, FEW[key])
     if name == "transfer":
         attack.source = make_estimator(MAF, gain=1.2)
     return attack
+
+
+FEW = {"steps": 10, "queries": 40}
+
+
+@pytest.fixture(autouse=True)
+def small_standard_evaluation(monkeypatch):
+    """`auto` with a smaller budget; tests/attacks/test_standard.py has the real one."""
+    monkeypatch.setattr(standard, "ROUNDS", (halving.Round(3, 3, 0.3), halving.Round(1, 3, 0.2)))
+    monkeypatch.setattr(standard, "RANKING", 2)
+    monkeypatch.setattr(standard, "JUDGING", 20)
+    monkeypatch.setattr(standard, "gradient_free", lambda objective: (NES(objective, queries=40),))
 
 
 @pytest.mark.parametrize("name", conf_names("attack"))
@@ -172,10 +184,15 @@ def test_best_of_takes_the_best_candidate_of_each_row_on_fresh_numbers():
 
 @pytest.mark.parametrize("name", conf_names("attack"))
 def test_settings_are_those_that_differ_from_the_defaults(name):
-    shown = "attack=fgsm(objective=kl_reverse)" if name == "transfer" else ""
-    if name in ("pgd", "apgd"):
-        shown = "steps=10"
-    assert settings(attack_of(name)) == shown
+    objective = {"_target_": "robust_npe.attacks.KLForward"}
+    written = settings(from_conf("attack", name, top={"objective": objective}))
+    expected = {
+        "restarts": "attack=pgd(objective=kl_forward)",
+        "transfer": "attack=pgd(objective=kl_forward)",
+        "worst_case": "attacks=[pgd(objective=kl_forward),apgd(objective=kl_forward),"
+        "spectral(objective=kl_forward),random_search(objective=kl_forward)]",
+    }
+    assert written == expected.get(name, "")
 
 
 def test_settings_of_attack_and_objective():
