@@ -7,11 +7,16 @@ from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
 from robust_npe.attacks.black_box import NES, RandomSearch
 from robust_npe.attacks.combining import Restarts, WorstCase
+from robust_npe.attacks.expectation import Expectation
+from robust_npe.attacks.minimal import Minimal, minimal_radius
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
 from robust_npe.attacks.pgd import FGSM, PGD, PaperPGD
+from robust_npe.attacks.shifts import CoverageBreaking, MaximumMeanDiscrepancy, MeanShift
 from robust_npe.attacks.standard import StandardEvaluation
 from robust_npe.attacks.starts import Spectral
+from robust_npe.attacks.targets import TargetPosterior, TargetTheta
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
+from robust_npe.attacks.transfer import Transfer
 
 __all__ = [
     "APGD",
@@ -22,11 +27,16 @@ __all__ = [
     "PGD",
     "Attack",
     "Ball",
+    "CoverageBreaking",
     "Domain",
+    "Expectation",
     "Found",
     "KLForward",
     "KLReverse",
     "Linf",
+    "MaximumMeanDiscrepancy",
+    "MeanShift",
+    "Minimal",
     "NegativeLogLikelihood",
     "Noise",
     "Objective",
@@ -35,13 +45,17 @@ __all__ = [
     "Restarts",
     "Spectral",
     "StandardEvaluation",
+    "TargetPosterior",
+    "TargetTheta",
     "ThreatModel",
+    "Transfer",
     "WorstCase",
     "best_of",
     "blindness",
     "data_domain",
     "frozen",
     "make_ball",
+    "minimal_radius",
     "settings",
     "std_unit",
 ]

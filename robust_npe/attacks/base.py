@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +58,21 @@ class Attack(Component, ABC):
         """Return perturbed observations x~ of shape `(B, Dx)`; arguments as for `search`."""
         return self.search(posterior, x, theta, ball, generator).x_adv
 
+    def check(self, dim_theta: int) -> None:
+        """Raise a `ConfigError` where an objective does not fit parameters of this dimension."""
+        for part in _parts(self):
+            part.check(dim_theta)
+
+    def load_sources(self, load: Callable[[str], Posterior]) -> None:
+        """Let attacks that search on another posterior load it.
+
+        Args:
+            load: Maps the id or folder of a run to its posterior.
+        """
+        for part in _parts(self):
+            if isinstance(part, Attack):
+                part.load_sources(load)
+
     @abstractmethod
     def search(
         self,
@@ -94,6 +109,15 @@ class Noise(Attack):
         """Draw once."""
         x = x.detach()
         return Found(ball.feasible(x, x + ball.sample(x, generator)))
+
+
+def _parts(attack: Attack) -> Iterator[Attack | Objective]:
+    """Yield the attacks and objectives that an attack is made of, one level down."""
+    for value in vars(attack).values():
+        inside = [*value.values()] if isinstance(value, Mapping) else value
+        for part in inside if isinstance(inside, list | tuple) else [inside]:
+            if isinstance(part, Attack | Objective):
+                yield part
 
 
 @torch.no_grad()

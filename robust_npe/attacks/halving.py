@@ -122,9 +122,7 @@ def _climb(
     return ends, blind / len(points)
 
 
-def _best(
-    problem: Problem, points: Sequence[Tensor], ranking: Tensor, count: int
-) -> list[Tensor]:
+def _best(problem: Problem, points: Sequence[Tensor], ranking: Tensor, count: int) -> list[Tensor]:
     """Return for each row the points with the highest values `(K, B)`, those last that lie where a
     better one does."""
     stacked = torch.stack(list(points))

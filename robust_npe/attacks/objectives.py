@@ -33,6 +33,7 @@ __all__ = [
     "NegativeLogLikelihood",
     "Objective",
     "Sampled",
+    "sampled",
     "with_samples",
 ]
 
@@ -71,6 +72,25 @@ def with_samples(climb: Climb, num_samples: int) -> Climb:
     return climb.score if climb.fixed is None else climb.fixed(num_samples)
 
 
+def sampled(
+    value: Callable[[Tensor, int, Generator], Tensor], steps: int, scores: int, generator: Generator
+) -> Sampled:
+    """Return the climb of a value of x~ that draws its samples anew in every call.
+
+    Args:
+        value: Maps x~, a number of samples and their source to `(B,)`.
+        steps: Samples of each step.
+        scores: Samples of scores.
+        generator: Source of randomness.
+    """
+    scoring, stepping = child(generator), child(generator)
+
+    def fixed(num_samples: int) -> Climb:
+        return lambda x_adv: value(x_adv, num_samples, replay(scoring))
+
+    return Sampled(fixed(scores), lambda x_adv: value(x_adv, steps, stepping), fixed)
+
+
 class Objective(Component, ABC):
     """A quantity that an attack increases.
 
@@ -80,6 +100,9 @@ class Objective(Component, ABC):
 
     Constructor arguments are kept as attributes of the same name.
     """
+
+    def check(self, dim_theta: int) -> None:
+        """Raise a `ConfigError` where the objective does not fit parameters of this dimension."""
 
     @abstractmethod
     def __call__(
@@ -189,15 +212,10 @@ class KLReverse(_Divergence):
         return kl(moved, clean, n, g)
 
     def _sampled(self, posterior: Posterior, clean: Distribution, generator: Generator) -> Sampled:
-        scoring, stepping = child(generator), child(generator)
+        def value(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
+            return kl(posterior(x_adv), clean, num_samples, noise)
 
-        def fixed(num_samples: int) -> Climb:
-            return lambda x_adv: kl(posterior(x_adv), clean, num_samples, replay(scoring))
-
-        def step(x_adv: Tensor) -> Tensor:
-            return kl(posterior(x_adv), clean, self.num_samples, stepping)
-
-        return Sampled(fixed(self.num_score_samples), step, fixed)
+        return sampled(value, self.num_samples, self.num_score_samples, generator)
 
 
 class NegativeLogLikelihood(Objective):

@@ -102,9 +102,7 @@ class StandardEvaluation(Attack):
         is_reverse = type(self.objective) is KLReverse
         return [forward, KLReverse() if is_reverse else self.objective]
 
-    def _best(
-        self, problem: Problem, candidates: Sequence[Tensor], generator: Generator
-    ) -> Tensor:
+    def _best(self, problem: Problem, candidates: Sequence[Tensor], generator: Generator) -> Tensor:
         judged = values(problem, self.objective, candidates, JUDGING, generator)
         return _taken(candidates, judged)
 

@@ -6,9 +6,11 @@ from robust_npe.metrics.base import Context, Measurement, Metric
 from robust_npe.metrics.coverage import Coverage, coverage_curve, coverage_summary
 from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.likelihood import NLL
+from robust_npe.metrics.minimal_radius import MinimalRadius
 from robust_npe.metrics.mmd import MMD, mmd
 from robust_npe.metrics.predictive import Predictive
 from robust_npe.metrics.reference import ReferencePosterior
+from robust_npe.metrics.soundness import Soundness
 from robust_npe.metrics.truth import TruePosterior
 from robust_npe.metrics.two_sample import C2ST, c2st
 
@@ -21,8 +23,10 @@ __all__ = [
     "Divergence",
     "Measurement",
     "Metric",
+    "MinimalRadius",
     "Predictive",
     "ReferencePosterior",
+    "Soundness",
     "TruePosterior",
     "c2st",
     "coverage_curve",

@@ -7,44 +7,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from robust_npe.checks import require
+from robust_npe.discrepancy import mmd
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
-from robust_npe.metrics.scaling import z_scored
 from robust_npe.posterior import as_vectors
 from robust_npe.random import draws_from
 
 __all__ = ["MMD", "mmd"]
 
 BLOCK = 32  # observations whose kernel matrices are held together
-
-
-def mmd(p: Tensor, q: Tensor) -> Tensor:
-    """Return an unbiased estimate of the squared maximum mean discrepancy.
-
-    Gaussian kernel exp(-|a - b|^2 / (2 h^2)), where h is the median distance between different
-    samples of both sets together; parameters are z-scored by the first set (see `z_scored`), so
-    that units do not matter. Equal distributions give 0 on average, for sets of any size; single
-    estimates may be negative. Infinite samples count as far away; NaN gives NaN.
-
-    References:
-        Gretton, Borgwardt, Rasch, Schölkopf & Smola (2012), "A kernel two-sample test",
-        https://jmlr.org/papers/v13/gretton12a.html
-
-    Args:
-        p: Samples of shape `(*, N, D)`, N at least 2.
-        q: Samples of shape `(*, M, D)`, M at least 2.
-
-    Returns:
-        Squared discrepancies of shape `(*,)`, float64.
-    """
-    n, m = p.shape[-2], q.shape[-2]
-    both = torch.cat(z_scored(p.double(), q.double()), dim=-2)
-    squares = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist").square()
-    rows, columns = torch.triu_indices(n + m, n + m, offset=1)
-    width = squares[..., rows, columns].median(-1).values.clamp(min=1e-300)
-    kernel = torch.exp(-squares / (2 * width[..., None, None]))
-    within_p = (kernel[..., :n, :n].sum((-1, -2)) - n) / (n * (n - 1))
-    within_q = (kernel[..., n:, n:].sum((-1, -2)) - m) / (m * (m - 1))
-    return within_p + within_q - 2 * kernel[..., :n, n:].mean((-1, -2))
 
 
 class MMD(Metric):

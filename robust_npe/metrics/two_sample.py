@@ -12,8 +12,8 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from robust_npe.checks import require
+from robust_npe.discrepancy import z_scored
 from robust_npe.metrics.base import Context, Measurement, Metric
-from robust_npe.metrics.scaling import z_scored
 from robust_npe.posterior import as_vectors
 from robust_npe.random import draws_from
 

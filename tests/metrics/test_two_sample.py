@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from robust_npe.discrepancy import z_scored
 from robust_npe.metrics import C2ST, Context, c2st, two_sample
-from robust_npe.metrics.scaling import z_scored
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks.base import Reference
 from tests.helpers import Exact, linear_task, pairs
