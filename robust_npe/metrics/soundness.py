@@ -51,7 +51,7 @@ FLAGS = {
         0.0,
         0.1,
         lambda worst: (
-            f"gradients miss {min(worst, 1):.0%} of how the objective changes across the "
+            f"gradients miss {100 * min(worst, 1):.3g} % of how the objective changes across the "
             "ball: they hide steps or noise, so the result is a lower bound"
         ),
     ),
@@ -60,7 +60,7 @@ FLAGS = {
         0.0,
         0.05,
         lambda worst: (
-            f"attacks without gradients find more on {worst:.0%} of the observations: "
+            f"attacks without gradients find more on {100 * worst:.3g} % of the observations: "
             "gradients cannot be trusted; report the better of both (attack=worst_case)"
         ),
     ),
@@ -92,7 +92,7 @@ FLAGS = {
         0.0,
         0.2,
         lambda worst: (
-            f"one run of PGD finds less than 0.9 of this on {worst:.0%} of the "
+            f"one run of PGD finds less than 0.9 of this on {100 * worst:.3g} % of the "
             "observations: do not judge this posterior with PGD alone"
         ),
     ),

@@ -22,7 +22,7 @@ from robust_npe.attacks.soundness import (
     kl_at_zero,
     quadratic_ratio,
 )
-from robust_npe.random import stream
+from robust_npe.random import draws_from, stream
 from tests.helpers import NoClosedForm
 from tests.planted import PLANTED, noisy, observations
 from tests.posteriors import SMOOTH, data, make
@@ -40,9 +40,10 @@ def error(posterior, objective=None, ball=None, x=None, theta=None):
     + [(name, True) for name in ("saturated", "quantised", "rounded", "noisy")],
 )
 def test_gradients_against_finite_steps_on_planted_posteriors(name, blind):
-    found = error(PLANTED[name])
+    with draws_from(stream(5)):  # one of them draws in every call
+        found = error(PLANTED[name])
     assert found.shape == (32,)
-    assert (float(found.median()) > 0.5) == blind
+    assert (float(found.median()) > 0.2) == blind
     assert blind or float(found.median()) < 0.03
 
 
@@ -53,7 +54,8 @@ def test_gradients_of_smooth_posteriors_are_right_however_curved(name, objective
     posterior, task = make(name)
     theta, x = data(task, 8)
     found = error(posterior, objective(), ball(1.0), x, theta)
-    assert float(found.median()) < 0.05
+    # a network of few ReLUs has kinks, which the nodes of the quadrature miss
+    assert float(found.median()) < (0.08 if name == "estimator" else 1e-3)
 
 
 def test_no_error_where_gradients_are_not_those_of_the_values():
@@ -66,8 +68,9 @@ def test_no_error_where_gradients_are_not_those_of_the_values():
 
 def test_random_posteriors_differ():
     x = observations(16)
-    assert differs(noisy, x, stream(0)).all()
-    assert kl_at_zero(noisy, x, 64, stream(0)).float().mean() > 0.9
+    with draws_from(stream(5)):
+        assert differs(noisy, x, stream(0)).all()
+        assert kl_at_zero(noisy, x, 64, stream(0)).float().mean() > 0.9
     for posterior in (PLANTED["linear"], PLANTED["rounded"]):
         assert not differs(posterior, x, stream(0)).any()
         assert not kl_at_zero(posterior, x, 64, stream(0)).any()
@@ -99,7 +102,7 @@ def test_divergence_of_a_posterior_from_itself():
 @pytest.mark.parametrize("reverse", [False, True])
 def test_ratio_is_that_of_directions_where_kl_is_quadratic(reverse, scale):
     slopes = torch.tensor([[2.0, -1.0, 0.5], [0.5, 1.0, 1.0]])
-    x, ball = torch.randn(6, 3, generator=stream(1)), L2(0.7, scale)
+    x, ball = torch.randn(200, 3, generator=stream(1)), L2(0.7, scale)
     unit = torch.ones(3) if scale is None else scale
     gram = (slopes * unit).T @ (slopes * unit)
     values, vectors = torch.linalg.eigh(gram)
@@ -109,8 +112,9 @@ def test_ratio_is_that_of_directions_where_kl_is_quadratic(reverse, scale):
 
     for i in (2, 1):
         x_adv = x + 0.7 * unit * vectors[:, i]
-        ratio = quadratic_ratio(posterior, x, x_adv, ball, reverse, 20_000, stream(0))
-        torch.testing.assert_close(ratio, (values[i] / values[2]).expand(6), rtol=0.06, atol=0)
+        ratio = quadratic_ratio(posterior, x, x_adv, ball, reverse, 1, stream(0))
+        # 64 samples of I_x: a relative error of sqrt(2 / 64) for each of 200 observations
+        assert float(ratio.median()) == pytest.approx(float(values[i] / values[2]), rel=0.06)
 
 
 def test_ratio_is_missing_where_it_means_nothing():
