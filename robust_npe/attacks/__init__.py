@@ -8,6 +8,7 @@ from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, fr
 from robust_npe.attacks.black_box import NES, RandomSearch
 from robust_npe.attacks.combining import Restarts, WorstCase
 from robust_npe.attacks.expectation import Expectation
+from robust_npe.attacks.minimal import Minimal, minimal_radius
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
 from robust_npe.attacks.pgd import FGSM, PGD, PaperPGD
 from robust_npe.attacks.shifts import CoverageBreaking, MaximumMeanDiscrepancy, MeanShift
@@ -35,6 +36,7 @@ __all__ = [
     "Linf",
     "MaximumMeanDiscrepancy",
     "MeanShift",
+    "Minimal",
     "NegativeLogLikelihood",
     "Noise",
     "Objective",
@@ -53,6 +55,7 @@ __all__ = [
     "data_domain",
     "frozen",
     "make_ball",
+    "minimal_radius",
     "settings",
     "std_unit",
 ]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robust_npe.attacks import Found, blindness, settings
+from robust_npe.attacks import Found, settings
 from robust_npe.commands.experiment import Experiment, Trained
 from robust_npe.components import written
 from robust_npe.metrics import Context, Measurement
@@ -23,7 +23,7 @@ from robust_npe.random import draws_from, stream
 from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS, write_table
 from robust_npe.store.parts import PARTS, part
 
-__all__ = ["digest", "evaluate", "perturbed", "warning_of"]
+__all__ = ["digest", "evaluate", "perturbed"]
 
 
 def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path) -> pd.DataFrame:
@@ -55,15 +55,6 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
     rows = pd.concat(observations) if observations else pd.DataFrame(columns=[*OBSERVATION_COLUMNS])
     write_table(rows, folder / "observations.csv", OBSERVATION_COLUMNS)
     return write_table(results, folder / "results.csv", RESULT_COLUMNS)
-
-
-def warning_of(table: pd.DataFrame) -> str:
-    """Return a warning where an attack had too few gradients to show robustness, else nothing.
-
-    At radius 0 there is nothing to climb, and divergences have no gradient.
-    """
-    shares = table[(table.statistic == "zero_gradient_fraction") & (table.epsilon > 0)].value
-    return blindness(shares.max()) if len(shares) else ""
 
 
 def _run_keys(experiment: Experiment, trained: Trained, run_id: str) -> dict[str, Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from robust_npe.commands.evaluation import evaluate, warning_of
+from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
 from robust_npe.files import write_atomically
+from robust_npe.metrics.minimal_radius import CRITERIA
+from robust_npe.metrics.soundness import flags
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
 __all__ = ["Result", "main", "run", "summary"]
@@ -35,6 +39,7 @@ CLEAN = {
     "NLL": ("nll", "mean"),
     "coverage error": ("coverage", "mean_absolute_error"),
     "mean C2ST to the reference posteriors": ("c2st", "mean"),
+    **{f"median minimal radius ({c})": (f"minimal_radius_{c}", "median") for c in CRITERIA},
 }
 """What the line above the table says of clean observations."""
 
@@ -86,7 +91,9 @@ def run(experiment: Experiment) -> Result:
 
 def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, list[str]]:
     trained = experiment.trained()
-    evaluate(experiment, trained, run_id, folder)
+    found = flags(evaluate(experiment, trained, run_id, folder))
+    if found:
+        log.warning("%d flag(s) say not to trust the attack's result: see the end", len(found))
     text = OmegaConf.to_yaml(OmegaConf.create(experiment.config))
     write_atomically(folder / "config.yaml", text.encode())
     return {"estimators": [artefact.key for artefact in trained.artefacts]}
@@ -94,17 +101,26 @@ def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, list[s
 
 def _draw(table: pd.DataFrame, folder: Path) -> None:
     """Draw the plots that are not there yet and that the table has data for."""
-    missing = [name for name in ("tolerance", "coverage") if not (folder / f"{name}.png").exists()]
+    names = ["tolerance", "coverage"]
+    if table.metric.str.startswith("minimal_radius").any():  # off by default
+        names.append("broken")
+    missing = [name for name in names if not (folder / f"{name}.png").exists()]
     if not missing:
         return
     from robust_npe.plotting import (  # slow to import
         NothingToDrawError,
+        broken_plot,
         coverage_plot,
         save_figure,
         tolerance_plot,
     )
 
-    for name, plot in (("tolerance", tolerance_plot), ("coverage", coverage_plot)):
+    plots: list[tuple[str, Callable[[pd.DataFrame], Any]]] = [
+        ("tolerance", tolerance_plot),
+        ("coverage", coverage_plot),
+        ("broken", broken_plot),
+    ]
+    for name, plot in plots:
         try:
             if name in missing:
                 save_figure(plot(table), folder / f"{name}.png")
@@ -137,8 +153,7 @@ def summary(table: pd.DataFrame) -> str:
         legend += ", no overlap: the share above 30 nats"
     lines = [f"{head}: {', '.join(numbers)}" if numbers else head, legend, body]
     lines += _how_well_known(table)
-    if warning := warning_of(table):
-        lines.append(f"WARNING: {warning}")
+    lines += [f"WARNING: {sentence}" for sentence in flags(table)]
     return "\n".join(lines)
 
 

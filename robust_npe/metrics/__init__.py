@@ -9,11 +9,13 @@ from robust_npe.metrics.detectability import Detectability
 from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.information import InformationGain, Leakage
 from robust_npe.metrics.likelihood import NLL
+from robust_npe.metrics.minimal_radius import MinimalRadius
 from robust_npe.metrics.mmd import MMD, mmd
 from robust_npe.metrics.post_hoc import EffectiveSize, SmoothingBias
 from robust_npe.metrics.predictive import Predictive
 from robust_npe.metrics.reference import ReferencePosterior
 from robust_npe.metrics.sbc import SBC
+from robust_npe.metrics.soundness import Soundness
 from robust_npe.metrics.tarp import TARP
 from robust_npe.metrics.truth import TruePosterior
 from robust_npe.metrics.two_sample import C2ST, c2st
@@ -34,9 +36,11 @@ __all__ = [
     "Leakage",
     "Measurement",
     "Metric",
+    "MinimalRadius",
     "Predictive",
     "ReferencePosterior",
     "SmoothingBias",
+    "Soundness",
     "TruePosterior",
     "c2st",
     "coverage_curve",

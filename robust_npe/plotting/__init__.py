@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robust_npe.plotting.broken import broken_plot
 from robust_npe.plotting.coverage import coverage_plot
 from robust_npe.plotting.style import (
     COLORS,
@@ -16,6 +17,7 @@ __all__ = [
     "COLORS",
     "EPSILON_COLORS",
     "NothingToDrawError",
+    "broken_plot",
     "coverage_plot",
     "save_figure",
     "style",

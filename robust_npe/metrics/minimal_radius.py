@@ -1,0 +1,108 @@
+"""How small a perturbation breaks the posterior."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from typing_extensions import override
+
+from robust_npe.attacks import CoverageBreaking, KLForward, MeanShift, Objective, minimal_radius
+from robust_npe.checks import require
+from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
+from robust_npe.random import draws_from
+
+__all__ = ["MinimalRadius"]
+
+CRITERIA: dict[str, tuple[type[Objective], float]] = {
+    "kl_forward": (KLForward, 1.0),
+    "mean_shift": (MeanShift, 1.0),
+    "coverage": (CoverageBreaking, 0.9),
+}
+"""What is measured, and the value above which a posterior counts as broken by default."""
+
+NUM_RADII = 50
+SMALLEST = 5e-3  # of the curve's radii, as a fraction of the largest
+
+
+class MinimalRadius(Metric):
+    """Smallest radius at which the run's attack breaks the posterior, see `minimal_radius`.
+
+    `minimal_radius_<criterion>` in `epsilon_unit`, inf where nothing up to `largest` breaks it;
+    beside the summary, `broken` at a radius (`level`) is the share of observations that are broken
+    at it, and `threshold` what counted as broken. Measured once, with the clean observations.
+
+    Args:
+        criterion: `kl_forward`: KL(q(.|x) || q(.|x~)), nats; `mean_shift`: shift of the posterior
+            mean, in posterior standard deviations; `coverage`: level of the smallest
+            highest-density region that contains the true parameters. As the objectives of these
+            names, but with random numbers of its own.
+        threshold: Value above which the posterior counts as broken; None for 1, 1 and 0.9.
+        largest: Largest radius to look at, in `epsilon_unit`.
+        num_observations: Observations that are attacked, from the first.
+        searches: Attacks on each observation, at most.
+        num_samples: Samples behind the criterion.
+    """
+
+    name = "minimal_radius"
+
+    def __init__(
+        self,
+        criterion: Literal["kl_forward", "mean_shift", "coverage"] = "kl_forward",
+        threshold: float | None = None,
+        largest: float = 2.0,
+        num_observations: int = 128,
+        searches: int = 10,
+        num_samples: int = 1000,
+    ) -> None:
+        name = "metrics.minimal_radius"
+        require(criterion in CRITERIA, f"{name}.criterion", criterion, f"one of {[*CRITERIA]}")
+        valid = threshold is None or threshold > 0
+        require(valid, f"{name}.threshold", threshold, "a positive number")
+        require(0 < largest < torch.inf, f"{name}.largest", largest, "a positive number")
+        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
+        require(searches > 0, f"{name}.searches", searches, "positive")
+        require(num_samples > 3, f"{name}.num_samples", num_samples, "at least 4")
+        self.criterion = criterion
+        self.threshold = threshold
+        self.largest = largest
+        self.num_observations = num_observations
+        self.searches = searches
+        self.num_samples = num_samples
+
+    @override
+    def __call__(self, context: Context) -> list[Measurement]:
+        if context.attacked or context.attack is None or context.ball is None:
+            return []
+        criterion, default = CRITERIA[self.criterion]
+        threshold = default if self.threshold is None else self.threshold
+        size, generator = context.batch_size, context.generator("minimal radius")
+        theta, x = (v[: self.num_observations].split(size) for v in (context.theta, context.x))
+        with draws_from(generator):
+            radii = torch.cat(
+                [
+                    minimal_radius(
+                        context.attack,
+                        context.posterior,
+                        b,
+                        t,
+                        context.ball,
+                        criterion(),
+                        threshold,
+                        self.largest,
+                        generator,
+                        self.searches,
+                        num_samples=self.num_samples,
+                    ).radius
+                    for t, b in zip(theta, x, strict=True)
+                ]
+            )
+        rows = [*summary_rows(radii), _row("threshold", None, threshold)]
+        for level in np.geomspace(SMALLEST, 1, NUM_RADII) * self.largest:
+            rows.append(_row("broken", float(level), float((radii <= level).double().mean())))
+        return [Measurement(f"minimal_radius_{self.criterion}", rows, radii)]
+
+
+def _row(statistic: str, level: float | None, value: float) -> dict[str, object]:
+    return {"statistic": statistic, "level": level, "value": value}
