@@ -118,4 +118,4 @@ def draw_broken(axes: Axes, curves: pd.DataFrame, compare: str, colors: dict[str
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel(radius_name(curves))
+    axes.set_xlabel(radius_name(curves).removesuffix(" ()"))  # no norm is known without attacks

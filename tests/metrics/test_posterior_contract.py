@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy import stats
 from torch.distributions import Categorical, Normal
 
+from robust_npe.attacks import L2, PGD, KLForward, KLReverse, NegativeLogLikelihood
 from robust_npe.checks import ConfigError
 from robust_npe.metrics import (
     C2ST,
@@ -20,8 +23,10 @@ from robust_npe.metrics import (
     Divergence,
     InformationGain,
     Leakage,
+    MinimalRadius,
     Predictive,
     ReferencePosterior,
+    Soundness,
     TruePosterior,
 )
 from robust_npe.metrics.base import summary_rows
@@ -123,6 +128,31 @@ def test_comparisons_with_stored_references_and_simulations(name):
     distances, got = measure(Predictive(10, 20), c)
     assert distances["predictive"].shape == (10,)
     assert got["predictive"].rows == summary_rows(distances["predictive"])
+
+
+@pytest.mark.parametrize("objective", [KLForward, KLReverse, NegativeLogLikelihood])
+def test_soundness_of_an_attack(name, objective):
+    c = context_of(name)
+    attack = PGD(objective(), steps=40)
+    found = attack.search(c.posterior, c.x, c.theta, L2(0.8), stream(0))
+    given = {"attack": attack, "ball": L2, "epsilon": 0.8, "found": found, "x_adv": found.x_adv}
+    (got,) = Soundness()(replace(c, **given))
+    values = {row["statistic"]: row["value"] for row in got.rows}
+    missing = {"gradient_error"} if name in ("function", "mixture", "classifier") else set()
+    expected = {"zero_gradients", "random", "kl_at_zero", "gradient_error", "flagged"}
+    assert set(values) | missing >= expected
+    assert values["random"] == values["kl_at_zero"] == 0
+    assert values.get("gradient_error", 0) < 0.1
+
+
+@pytest.mark.parametrize(("criterion", "threshold"), [("kl_forward", 0.03), ("coverage", 0.3)])
+def test_minimal_radius(name, criterion, threshold):
+    c = replace(context_of(name, attacked=False), attack=PGD(KLForward(), steps=10), ball=L2)
+    metric = MinimalRadius(criterion, threshold, searches=4, num_samples=200, num_observations=4)
+    (got,) = metric(c)
+    assert got.per_observation.shape == (4,)
+    assert (got.per_observation >= 0).all()
+    assert got.per_observation.isfinite().any()
 
 
 def exact_scalar(x):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from robust_npe.plotting import COLORS, NothingToDrawError, broken_plot, save_figure
@@ -25,7 +26,7 @@ def curve(values, criterion="kl_forward", threshold=1.0, **keys):
 def runs(*parts):
     """Each part is one run."""
     frames = [table(part).assign(run_id=str(i)) for i, part in enumerate(parts)]
-    return __import__("pandas").concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True)
 
 
 def lines(axes):
