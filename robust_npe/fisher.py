@@ -88,10 +88,16 @@ def fisher_eigenvalue(
     return rayleigh_quotient(score, largest_eigenvector(score))
 
 
+@torch.no_grad()
 def largest_eigenvector(score: Tensor) -> Tensor:
-    """Return the leading unit eigenvector of mean_s s s^T for `score (S, B, Dx)`: `(B, Dx)`; see
-    `leading_eigenvectors`."""
-    return leading_eigenvectors(score, 1)[0]
+    """Return the leading unit eigenvector of mean_s s s^T for `score (S, B, Dx)`: `(B, Dx)`.
+
+    It is a combination of the S scores, found from their S x S Gram matrix, so that the Dx x Dx
+    matrix is never formed.
+    """
+    gram = torch.einsum("sbi,tbi->bst", score, score)
+    weights = torch.linalg.eigh(gram).eigenvectors[..., -1]
+    return _unit(torch.einsum("bs,sbi->bi", weights, score))
 
 
 @torch.no_grad()
@@ -99,11 +105,14 @@ def leading_eigenvectors(score: Tensor, count: int) -> Tensor:
     """Return the leading unit eigenvectors of mean_s s s^T for `score (S, B, Dx)`, largest
     eigenvalue first: `(count, B, Dx)`, or fewer where there are fewer scores or features.
 
-    They are combinations of the S scores, found from their S x S Gram matrix, so that the Dx x Dx
-    matrix is never formed.
+    They come from the Gram matrix of the scores, as in `largest_eigenvector`, or from the Dx x Dx
+    matrix where that is the smaller one.
     """
-    gram = torch.einsum("sbi,tbi->bst", score, score)
     count = min(count, len(score), score.shape[-1])
+    if score.shape[-1] <= len(score):
+        matrix = torch.einsum("sbi,sbj->bij", score, score)
+        return torch.linalg.eigh(matrix).eigenvectors[..., -count:].flip(-1).movedim(-1, 0)
+    gram = torch.einsum("sbi,tbi->bst", score, score)
     weights = torch.linalg.eigh(gram).eigenvectors[..., -count:].flip(-1)
     return torch.stack([_unit(torch.einsum("bs,sbi->bi", w, score)) for w in weights.unbind(-1)])
 

@@ -10,6 +10,7 @@ from robust_npe.fisher import (
     fisher_information,
     fisher_trace,
     largest_eigenvector,
+    leading_eigenvectors,
     power_iteration,
     scores,
 )
@@ -211,3 +212,17 @@ def test_power_iteration_survives_zero_scores():
     score = torch.zeros(3, 2, 4)
     assert power_iteration(score, torch.ones(2, 4), 5).isfinite().all()
     assert largest_eigenvector(score).isfinite().all()
+
+
+@pytest.mark.parametrize(("num_scores", "dim"), [(4, 9), (9, 4), (3, 1)])
+def test_leading_eigenvectors_are_those_of_the_matrix(num_scores, dim):
+    score = torch.randn(num_scores, 5, dim, generator=stream(0), dtype=torch.float64)
+    vectors = leading_eigenvectors(score, 2)
+    matrix = torch.einsum("sbi,sbj->bij", score, score) / num_scores
+    values, expected = torch.linalg.eigh(matrix)
+    assert vectors.shape == (min(2, num_scores, dim), 5, dim)
+    for k, vector in enumerate(vectors):
+        along = (vector * expected[..., -1 - k]).sum(-1).abs()
+        torch.testing.assert_close(along, torch.ones_like(along))
+        product = torch.einsum("bij,bj->bi", matrix, vector)
+        torch.testing.assert_close(product, values[:, -1 - k, None] * vector)

@@ -42,10 +42,10 @@ def test_every_white_box_attack_reaches_the_closed_form_in_l2(attack, objective)
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["forward", "reverse"])
 def test_the_spectral_attack_reaches_it_as_the_number_of_scores_grows(objective):
-    x = pairs(TASK, 24)[1].double()
+    x = pairs(TASK, 6)[1].double()
     m, ball = movement_matrix(TASK), make_ball("l2", 0.1)
     missing = []
-    for num_scores in (256, 8192):
+    for num_scores in (256, 50_000):
         x_adv = Spectral(objective, num_scores)(
             TASK.true_posterior, x, ball=ball, generator=stream(0)
         )
@@ -76,7 +76,7 @@ def test_the_best_of_two_hills_is_found_in_every_row():
     problem = Problem(None, x, None, ball)
     rounds = (Round(6, 10, 0.1), Round(1, 20, 0.1))
     (end,), zero = halve(problem, Value(hills), starts, rounds, 2, stream(0))
-    assert float((hills(end) > 2.9).float().mean()) > 0.9
+    assert float((hills(end) > 2.9).float().mean()) > 0.8
     assert (zero == 0).all()
     (alone,), _ = halve(problem, Value(hills), starts[:1], rounds, 2, stream(0))
     assert float((hills(alone) > 2.9).float().mean()) < 0.5
@@ -102,9 +102,8 @@ def test_equal_points_are_climbed_once():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(standard, "ROUNDS", (Round(6, 10, 0.3), Round(2, 10, 0.2)))
-    monkeypatch.setattr(standard, "RANDOM", 4)
-    monkeypatch.setattr(standard, "JUDGING", 64)
+    monkeypatch.setattr(standard, "ROUNDS", (Round(6, 20, 0.3, 4), Round(2, 20, 0.2, 32)))
+    monkeypatch.setattr(standard, "RANKING", 100)
     monkeypatch.setattr(standard, "gradient_free", lambda o: (RandomSearch(o, queries=20),))
 
 
