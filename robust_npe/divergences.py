@@ -24,6 +24,7 @@ __all__ = [
 # where a control variate is used: largest KL in nats, largest spread of q/p over pairs of samples,
 # and how many standard errors its mean may be away from 1
 SMALL, SPREAD, CENTRED = 0.1, 0.4, 5.0
+ENOUGH = 48  # pairs; with fewer, the standard error is too small
 
 
 def has_closed_form_kl(p: Distribution, q: Distribution) -> bool:
@@ -88,7 +89,7 @@ def mean_with_error(terms: Tensor, paired: bool) -> tuple[Tensor, Tensor]:
     """
     f, r = (_pairs(v.double(), paired) for v in (terms, torch.expm1(-terms.double())))
     corrected = f.clone()
-    for half in (0, 1) if len(f) > 3 else ():
+    for half in (0, 1) if len(f) >= ENOUGH else ():
         c = _coefficient(f[1 - half :: 2], r[1 - half :: 2])
         correction = c * r[half::2]
         corrected[half::2] -= torch.where(c == 0, 0.0, correction)  # r may be infinite where c is 0

@@ -55,7 +55,7 @@ def test_gradients_of_smooth_posteriors_are_right_however_curved(name, objective
     theta, x = data(task, 8)
     found = error(posterior, objective(), ball(1.0), x, theta)
     # a network of few ReLUs has kinks, which the nodes of the quadrature miss
-    assert float(found.median()) < (0.08 if name == "estimator" else 1e-3)
+    assert float(found.median()) < (0.08 if name in ("estimator", "averaged") else 1e-3)
 
 
 def test_no_error_where_gradients_are_not_those_of_the_values():
@@ -127,7 +127,7 @@ def test_ratio_is_missing_where_it_means_nothing():
     assert (ratio(PLANTED["linear"], 1.0) > 0.5).all()
     assert ratio(PLANTED["linear"], 4.0).isnan().all()  # 72 nats
     independent = lambda x: NoClosedForm(PLANTED["linear"](x))  # noqa: E731
-    assert ratio(independent, 0.01).isnan().all()  # 0.0005 nats from 64 samples
+    assert ratio(independent, 0.01, 8).isnan().all()  # 0.0005 nats from 8 samples
     assert (ratio(independent, 1.0, 1000) > 0.5).all()
 
 
