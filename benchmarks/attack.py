@@ -26,7 +26,7 @@ from torch import Tensor
 
 from robust_npe.attacks import PGD, Attack, KLForward, KLReverse, PaperPGD, StandardEvaluation
 from robust_npe.attacks.halving import Problem, values
-from robust_npe.commands.attack import stored_estimators
+from robust_npe.commands.runs import stored_estimators
 from robust_npe.commands.experiment import Experiment
 from robust_npe.random import stream
 from robust_npe.store import Store, finished, read_yaml_config
