@@ -15,6 +15,7 @@ Markdown.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,8 +27,10 @@ from torch import Tensor
 
 from robust_npe.attacks import PGD, Attack, KLForward, KLReverse, PaperPGD, StandardEvaluation
 from robust_npe.attacks.halving import Problem, values
-from robust_npe.commands.runs import stored_estimators
+from robust_npe.checks import ConfigError
 from robust_npe.commands.experiment import Experiment
+from robust_npe.commands.runs import stored_estimators
+from robust_npe.components import Component
 from robust_npe.random import stream
 from robust_npe.store import Store, finished, read_yaml_config
 
@@ -38,20 +41,27 @@ METHODS: dict[str, type[Attack]] = {"paper_pgd": PaperPGD, "pgd": PGD, "auto": S
 JUDGING = 1024
 
 
-def experiments(output: Path) -> Iterator[tuple[str, Experiment]]:
-    """The finished runs of the cells, sorted, with their ids."""
-    found = []
+def experiments(output: Path, only: Sequence[str]) -> list[tuple[str, Experiment]]:
+    """The finished runs of the cells with their ids, sorted; those chosen, or all."""
+    store, found = Store(output / "store"), []
     for run in finished(output / "runs"):
+        if only and run.path.name not in only:
+            continue
         config = read_yaml_config(run.path / "config.yaml")
-        members = stored_estimators(Store(output / "store"), run.path)
-        source = Store(output / "store")
-        experiment = Experiment(config, source, source, members)
+        try:
+            experiment = Experiment(config, store, store, stored_estimators(store, run.path))
+        except ConfigError as error:
+            print(f"left out {run.path.name}: {error}", file=sys.stderr)
+            continue
         if experiment.task.name in TASKS and experiment.defense.name in DEFENSES:
             found.append((run.path.name, experiment))
     order = {name: i for i, name in enumerate((*TASKS, *DEFENSES))}
-    return iter(
-        sorted(found, key=lambda pair: (order[pair[1].task.name], order[pair[1].defense.name]))
-    )
+    return sorted(found, key=lambda pair: tuple(order[part.name] for part in parts(pair[1])))
+
+
+def parts(experiment: Experiment) -> tuple[Component, Component]:
+    """What names a cell."""
+    return experiment.task, experiment.defense
 
 
 def timed(attack: Attack, problem: Problem, repeats: int) -> tuple[Tensor, float]:
@@ -127,9 +137,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table: list[Any] = []
-    for run, experiment in experiments(arguments.runs):
-        if arguments.only and run not in arguments.only:
-            continue
+    for run, experiment in experiments(arguments.runs, arguments.only):
         for epsilon in arguments.epsilons:
             given = (run, arguments.observations, epsilon, arguments.repeats)
             table += rows(experiment, *given, arguments.directions)

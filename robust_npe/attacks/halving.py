@@ -30,13 +30,14 @@ ROWWISE = (KLForward, KLReverse, NegativeLogLikelihood)
 
 
 class Round(NamedTuple):
-    """How many points climb, and how: see `PGD`. Fewer points can afford more samples in each step,
-    of objectives that are estimated from samples."""
+    """How many points climb, and how, see `PGD`; and how many samples rank those to choose from.
+    Fewer points can afford more samples, of objectives that are estimated from samples."""
 
     points: int
     steps: int
     step_size: float
     num_samples: int = 2
+    ranking: int = 20
 
 
 class Problem(NamedTuple):
@@ -72,7 +73,6 @@ def halve(
     objective: Objective,
     points: Sequence[Tensor],
     rounds: Sequence[Round],
-    num_samples: int,
     generator: Generator,
 ) -> tuple[list[Tensor], Tensor]:
     """Climb from the best of some points in every round, and rank again.
@@ -86,7 +86,6 @@ def halve(
         objective: What to climb.
         points: Where to start, each `(B, Dx)`.
         rounds: One after the other.
-        num_samples: Samples that rank points.
         generator: Source of randomness.
 
     Returns:
@@ -94,7 +93,7 @@ def halve(
         `(B,)`.
     """
     blind, steps = 0.0 * problem.x[:, 0], 0
-    for kept, num_steps, step_size, step_samples in rounds:
+    for kept, num_steps, step_size, step_samples, num_samples in rounds:
         ranking = values(problem, objective, points, num_samples, generator)
         points = _best(problem, points, ranking, kept)
         stepped = objective

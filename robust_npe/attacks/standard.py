@@ -23,7 +23,7 @@ __all__ = ["StandardEvaluation"]
 
 # auto-1: a change of any of these is a change of the name
 EIGENVECTORS, NUM_SCORES, DATA, RANDOM = 2, 32, 8, 24  # starts
-ROUNDS = (Round(14, 30, 0.3, 2), Round(4, 50, 0.2, 4), Round(1, 60, 0.1, 16))
+ROUNDS = (Round(14, 30, 0.3, 2, 20), Round(4, 50, 0.2, 4, 64), Round(2, 60, 0.1, 8, 160))
 RANKING, JUDGING = 20, 256  # Monte-Carlo samples
 RAW_SCORES = 256  # of the spectral point that stays a candidate
 CHECKED = 16  # observations that are attacked without gradients, too
@@ -41,7 +41,7 @@ class StandardEvaluation(Attack):
     1. Starts, all on the ball's surface: plus and minus two leading directions of the Fisher
        information I_x, directions to 8 other observations, 24 random ones.
     2. KL(q(.|x) || q(.|x~)) is climbed in three rounds: 30 steps with 2 samples each from the best
-       14 starts, 50 with 4 from the best 4, 60 with 16 from the best. For another objective the
+       14 starts, 50 with 4 from the best 4, 60 with 8 from the best 2. For another objective the
        same is done with that, the results of the first search among its starts; for the
        likelihood instead of it.
     3. Candidates are the results of both searches and the leading direction of I_x itself, from
@@ -88,7 +88,7 @@ class StandardEvaluation(Attack):
         candidates = spectral_starts(posterior, x, ball, 1, RAW_SCORES, generator)
         zero = torch.zeros_like(x[:, 0])
         for objective in self._searches():
-            given = (objective, [*starts, *candidates], ROUNDS, RANKING)
+            given = (objective, [*starts, *candidates], ROUNDS)
             found, zero = halve(problem, *given, generator)
             candidates += found
         return self._best(problem, candidates, generator), zero

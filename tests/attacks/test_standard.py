@@ -75,10 +75,10 @@ def test_the_best_of_two_hills_is_found_in_every_row():
     starts = [ball.surface(x, g) for g in map(stream, range(40))]
     problem = Problem(None, x, None, ball)
     rounds = (Round(6, 10, 0.1), Round(1, 20, 0.1))
-    (end,), zero = halve(problem, Value(hills), starts, rounds, 2, stream(0))
+    (end,), zero = halve(problem, Value(hills), starts, rounds, stream(0))
     assert float((hills(end) > 2.9).float().mean()) > 0.8
     assert (zero == 0).all()
-    (alone,), _ = halve(problem, Value(hills), starts[:1], rounds, 2, stream(0))
+    (alone,), _ = halve(problem, Value(hills), starts[:1], rounds, stream(0))
     assert float((hills(alone) > 2.9).float().mean()) < 0.5
 
 
@@ -91,7 +91,6 @@ def test_equal_points_are_climbed_once():
         flat,
         [first, first, second],
         (Round(2, 1, 1e-6),),
-        2,
         stream(0),
     )
     torch.testing.assert_close(torch.stack(ends), torch.stack((first, second)), atol=1e-5, rtol=0)
@@ -102,8 +101,7 @@ def test_equal_points_are_climbed_once():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(standard, "ROUNDS", (Round(6, 20, 0.3, 4), Round(2, 20, 0.2, 32)))
-    monkeypatch.setattr(standard, "RANKING", 100)
+    monkeypatch.setattr(standard, "ROUNDS", (Round(6, 20, 0.3, 4, 100), Round(2, 20, 0.2, 32, 100)))
     monkeypatch.setattr(standard, "gradient_free", lambda o: (RandomSearch(o, queries=20),))
 
 
