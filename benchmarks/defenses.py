@@ -27,12 +27,31 @@ from robust_npe.store import collect
 
 TASKS = ("gaussian_linear", "lotka_volterra", "sir")
 INNER = "defense.warm_start=true defense.steps=5"
-STRENGTHS: dict[str, tuple[str, ...]] = {
+COMMON: dict[str, tuple[str, ...]] = {
     "none": ("",),
     "fim": tuple(f"beta={b}" for b in (0.001, 0.01, 0.1)),
     "noise": tuple(f"defense.epsilon={e}" for e in (0.5, 2.0)),
-    "adversarial_training": tuple(f"{INNER} defense.epsilon={e}" for e in (0.3, 1.0)),
+    "spectral": tuple(f"defense.gain={g}" for g in (1.0, 1.4)),
+    "ensemble": ("",),
+    "adversarial_training": tuple(f"{INNER} defense.epsilon={e}" for e in (1.0, 0.3)),
     "trades": tuple(f"{INNER} beta={b}" for b in (0.1, 1.0)),
+}
+NOISY_BASE = "defense@defense.base=noise defense.base.epsilon=2.0 evaluation.num_attacked=64"
+SMOOTHING = tuple(f"{NOISY_BASE} defense.sigma={s}" for s in (0.25, 0.5))
+# what moves a defense from weak to strong depends on the scale of x and theta
+STRENGTHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "gaussian_linear": {
+        "dro": ("defense.epsilon=0.1", "defense.epsilon=0.3"),
+        "jacobian": ("beta=0.1", "beta=1.0"),
+    },
+    "lotka_volterra": {
+        "dro": ("defense.epsilon=0.3", "defense.epsilon=1.0"),
+        "jacobian": ("beta=0.1", "beta=1.0"),
+    },
+    "sir": {
+        "dro": ("defense.epsilon=0.1", "defense.epsilon=0.3"),
+        "jacobian": ("beta=0.01", "beta=0.1"),
+    },
 }
 COSTS = (0.1, 0.3, 1.0)
 EPSILON = 0.5
@@ -45,14 +64,19 @@ def commands(seeds: list[int], output: Path) -> list[list[str]]:
         f"epsilon={EPSILON}",
         "attack=auto",
         "metric=[nll,coverage,divergence]",
-        "evaluation.num_attacked=256",
+        "evaluation.num_attacked=256",  # 64 for smoothing, each x of which is 64 network passes
         "plots=false",
         f"output_dir={output}",
     ]
-    settings = [(d, s) for d, strengths in STRENGTHS.items() for s in strengths]
+
+    def settings(task: str) -> list[str]:
+        own = {**COMMON, **STRENGTHS[task], "smoothing": SMOOTHING}
+        return [f"defense={defense} {s}" for defense, strengths in own.items() for s in strengths]
+
     return [
-        ["train", f"task={task}", f"seed={seed}", f"defense={defense}", *strength.split(), *shared]
-        for seed, task, (defense, strength) in itertools.product(seeds, TASKS, settings)
+        ["train", f"task={task}", f"seed={seed}", *shared, *strength.split()]
+        for seed, task in itertools.product(seeds, TASKS)
+        for strength in settings(task)
     ]
 
 

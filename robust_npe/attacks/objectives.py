@@ -16,7 +16,7 @@ from typing_extensions import override
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
 from robust_npe.components import Component
-from robust_npe.divergences import has_closed_form_kl, kl
+from robust_npe.divergences import has_closed_form_kl, kl, kl_with_error, mean_with_error
 from robust_npe.posterior import (
     Posterior,
     as_events,
@@ -72,8 +72,11 @@ def with_samples(climb: Climb, num_samples: int) -> Climb:
     return climb.score if climb.fixed is None else climb.fixed(num_samples)
 
 
+Value = Callable[[Tensor, int, Generator], Tensor]
+
+
 def sampled(
-    value: Callable[[Tensor, int, Generator], Tensor], steps: int, scores: int, generator: Generator
+    value: Value, steps: int, scores: int, generator: Generator, compared: Value | None = None
 ) -> Sampled:
     """Return the climb of a value of x~ that draws its samples anew in every call.
 
@@ -82,13 +85,22 @@ def sampled(
         steps: Samples of each step.
         scores: Samples of scores.
         generator: Source of randomness.
+        compared: A more accurate value for comparisons without graph (`Sampled.fixed`).
     """
     scoring, stepping = child(generator), child(generator)
 
     def fixed(num_samples: int) -> Climb:
-        return lambda x_adv: value(x_adv, num_samples, replay(scoring))
+        def evaluated(x_adv: Tensor) -> Tensor:
+            chosen = value if compared is None or x_adv.requires_grad else compared
+            return chosen(x_adv, num_samples, replay(scoring))
 
-    return Sampled(fixed(scores), lambda x_adv: value(x_adv, steps, stepping), fixed)
+        return evaluated
+
+    return Sampled(
+        lambda x_adv: value(x_adv, scores, replay(scoring)),
+        lambda x_adv: value(x_adv, steps, stepping),
+        fixed,
+    )
 
 
 class Objective(Component, ABC):
@@ -186,16 +198,25 @@ class KLForward(_Divergence):
             samples, log_p = _draw(clean, max(self.pool, size), stepping)
             return cycle(zip(samples.split(size), log_p.split(size), strict=True))
 
-        def value(x_adv: Tensor, samples: Tensor, log_p: Tensor) -> Tensor:
-            return (log_p - log_prob(posterior(x_adv), samples)).mean(0)
+        def terms(x_adv: Tensor, samples: Tensor, log_p: Tensor) -> Tensor:
+            return log_p - log_prob(posterior(x_adv), samples)
 
-        def fixed(num_samples: int) -> Climb:
-            return lambda x_adv: value(x_adv, *drawn(num_samples))
+        def score(x_adv: Tensor) -> Tensor:
+            return terms(x_adv, *drawn(self.num_score_samples)).mean(0)
 
         def step(x_adv: Tensor) -> Tensor:
-            return value(x_adv, *next(groups()))
+            return terms(x_adv, *next(groups())).mean(0)
 
-        return Sampled(fixed(self.num_score_samples), step, fixed)
+        def fixed(num_samples: int) -> Climb:
+            def value(x_adv: Tensor) -> Tensor:
+                ratios = terms(x_adv, *drawn(num_samples))
+                if ratios.requires_grad:  # a control variate is for comparing, not for climbing
+                    return ratios.mean(0)
+                return mean_with_error(ratios, paired=clean.has_rsample)[0]
+
+            return value
+
+        return Sampled(score, step, fixed)
 
 
 class KLReverse(_Divergence):
@@ -215,7 +236,10 @@ class KLReverse(_Divergence):
         def value(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
             return kl(posterior(x_adv), clean, num_samples, noise)
 
-        return sampled(value, self.num_samples, self.num_score_samples, generator)
+        def compared(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
+            return kl_with_error(posterior(x_adv), clean, num_samples, noise)[0]
+
+        return sampled(value, self.num_samples, self.num_score_samples, generator, compared)
 
 
 class NegativeLogLikelihood(Objective):
