@@ -82,10 +82,7 @@ def minimal_radius(
         tolerance: Relative distance to the largest radius that failed, at which a search ends.
         num_samples: Samples behind the final criterion; a quarter of them during the search.
     """
-    require(0 < largest < torch.inf, "largest", largest, "a positive number")
-    require(searches > 0, "searches", searches, "a positive integer")
-    require(tolerance > 0, "tolerance", tolerance, "a positive number")
-    require(num_samples > 3, "num_samples", num_samples, "at least 4")
+    _check(largest, searches, tolerance, num_samples)
     x = x.detach()
     space = _Space(x, ball_of, largest)
 
@@ -112,6 +109,13 @@ def minimal_radius(
         lower = torch.where(lower > upper, 0.0, lower)
     # the nearest of many x~ were lucky with the numbers that they were chosen by
     return Minimal(*reversed(space.nearest_on_ray(nearest, bound(num_samples), reach=2.0)))
+
+
+def _check(largest: float, searches: int, tolerance: float, num_samples: int) -> None:
+    require(0 < largest < torch.inf, "largest", largest, "a positive number")
+    require(searches > 0, "searches", searches, "a positive integer")
+    require(tolerance > 0, "tolerance", tolerance, "a positive number")
+    require(num_samples > 3, "num_samples", num_samples, "at least 4")
 
 
 Broken = Callable[[Tensor], Tensor]

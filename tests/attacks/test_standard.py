@@ -101,7 +101,7 @@ def test_equal_points_are_climbed_once():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(standard, "ROUNDS", (Round(6, 20, 0.3, 4, 100), Round(2, 20, 0.2, 32, 100)))
+    monkeypatch.setattr(standard, "ROUNDS", (Round(6, 20, 0.3, 4, 400), Round(2, 20, 0.2, 32, 400)))
     monkeypatch.setattr(standard, "gradient_free", lambda o: (RandomSearch(o, queries=20),))
 
 
