@@ -59,7 +59,7 @@ KEYS = ["task", "seed", "defense", "beta", "defense_epsilon", "defense_settings"
 
 
 def commands(seeds: list[int], output: Path) -> list[list[str]]:
-    """Return the words of each command, the first seed and the cheap ones first."""
+    """Return the words of each command, the first seed first."""
     shared = [
         f"epsilon={EPSILON}",
         "attack=auto",
@@ -73,11 +73,12 @@ def commands(seeds: list[int], output: Path) -> list[list[str]]:
         own = {**COMMON, **STRENGTHS[task], "smoothing": SMOOTHING}
         return [f"defense={defense} {s}" for defense, strengths in own.items() for s in strengths]
 
-    return [
+    words = [
         ["train", f"task={task}", f"seed={seed}", *shared, *strength.split()]
         for seed, task in itertools.product(seeds, TASKS)
         for strength in settings(task)
     ]
+    return sorted(words, key=lambda command: "defense=smoothing" in command)  # the slowest last
 
 
 def points(output: Path) -> pd.DataFrame:

@@ -144,7 +144,9 @@ def attack(
     threat.warn(x)
     ball = threat.ball(epsilon, None, x)
     found = method.search(posterior, x, theta, ball, stream(seed, "attack"))
-    if found.zero_gradients is not None and (warning := blindness(found.zero_gradients.mean())):
+    moves = torch.as_tensor(ball.radius).expand(len(x)) > 0  # at x itself nothing has a gradient
+    blind = None if found.zero_gradients is None else found.zero_gradients[moves]
+    if blind is not None and len(blind) and (warning := blindness(blind.mean())):
         log.warning(warning)
     return found.x_adv
 

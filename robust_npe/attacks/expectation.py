@@ -39,6 +39,11 @@ class Expectation(Objective):
         self.objective = objective
         self.num_evaluations = num_evaluations
 
+    @property
+    def rowwise(self) -> bool:  # type: ignore[override]
+        """See `Objective`."""
+        return self.objective.rowwise
+
     @override
     def check(self, dim_theta: int) -> None:
         self.objective.check(dim_theta)

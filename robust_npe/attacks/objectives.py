@@ -111,7 +111,12 @@ class Objective(Component, ABC):
     fresh numbers.
 
     Constructor arguments are kept as attributes of the same name.
+
+    Attributes:
+        rowwise: Whether the value of one observation is independent of the others in the batch.
     """
+
+    rowwise: bool = True
 
     def check(self, dim_theta: int) -> None:
         """Raise a `ConfigError` where the objective does not fit parameters of this dimension."""

@@ -105,7 +105,8 @@ class StandardEvaluation(Attack):
 
     def _check(self, problem: Problem, x_adv: Tensor, generator: Generator) -> Tensor:
         """Return x~, or better ones where attacks without gradients find them."""
-        few = torch.arange(min(CHECKED, len(x_adv)), device=x_adv.device)
+        count = min(CHECKED, len(x_adv)) if self.objective.rowwise else len(x_adv)
+        few = torch.arange(count, device=x_adv.device)
         checked, attacks = problem.rows(few), gradient_free(self.objective)
         found = self._run(attacks[:2], checked, generator)
         better = torch.ones_like(few, dtype=torch.bool)

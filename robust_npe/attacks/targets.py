@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,6 +32,7 @@ class TargetPosterior(Objective):
     """
 
     name = "target_posterior"
+    rowwise = False
 
     def __init__(self, shift: int = 1, num_samples: int = 2) -> None:
         require(shift != 0, "objective.shift", shift, "an integer other than 0")
@@ -58,7 +60,8 @@ class TargetTheta(Objective):
     name = "target_theta"
 
     def __init__(self, theta: Sequence[float]) -> None:
-        require(len(theta) > 0, "objective.theta", theta, "one number for each parameter")
+        finite = len(theta) > 0 and all(math.isfinite(value) for value in theta)
+        require(finite, "objective.theta", [*theta], "one finite number for each parameter")
         self.theta = theta
 
     @override
@@ -71,7 +74,11 @@ class TargetTheta(Objective):
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
     ) -> Climb:
         wanted = torch.as_tensor(self.theta).to(x).expand(len(x), -1)
-        return _negated(NegativeLogLikelihood()(posterior, x, wanted, generator))
+        climb = NegativeLogLikelihood()(posterior, x, wanted, generator)
+        with torch.no_grad():
+            possible = bool((climb(x) < torch.inf).any())
+        require(possible, "objective.theta", [*self.theta], "where q has mass: it has none there")
+        return _negated(climb)
 
 
 def _negated(climb: Climb) -> Climb:

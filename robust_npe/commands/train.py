@@ -16,7 +16,7 @@ from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
 from robust_npe.files import write_atomically
 from robust_npe.metrics.minimal_radius import CRITERIA
-from robust_npe.metrics.soundness import flags
+from robust_npe.metrics.soundness import OF_PGD, flags
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
 
 __all__ = ["Result", "main", "run", "summary"]
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 COLUMNS = {
     "KL(q||q~)": ("kl_forward", "median"),
     "KL(q~||q)": ("kl_reverse", "median"),
+    "certified": ("certified_kl_forward", "median"),
     "TV(q,q~)": ("total_variation", "median"),
     "NLL": ("nll", "median"),
     "KL(p||p~)": ("legitimate_movement", "median"),
@@ -43,6 +44,7 @@ CLEAN = {
 }
 """What the line above the table says of clean observations."""
 
+ROUNDING = 1e-12
 KNOWN = 0.05  # relative standard deviation of a median that needs no remark
 
 
@@ -91,7 +93,7 @@ def run(experiment: Experiment) -> Result:
 
 def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, list[str]]:
     trained = experiment.trained()
-    found = flags(evaluate(experiment, trained, run_id, folder))
+    found = set(flags(evaluate(experiment, trained, run_id, folder))) - {OF_PGD}
     if found:
         log.warning("%d flag(s) say not to trust the attack's result: see the end", len(found))
     text = OmegaConf.to_yaml(OmegaConf.create(experiment.config))
@@ -153,7 +155,7 @@ def summary(table: pd.DataFrame) -> str:
         legend += ", no overlap: the share above 30 nats"
     lines = [f"{head}: {', '.join(numbers)}" if numbers else head, legend, body]
     lines += _how_well_known(table)
-    lines += [f"WARNING: {sentence}" for sentence in flags(table)]
+    lines += [f"WARNING: {sentence}" for sentence in flags(table).values()]
     return "\n".join(lines)
 
 
@@ -188,7 +190,7 @@ def _by_radius(table: pd.DataFrame) -> str:
     }
     measured = pd.DataFrame(rows).T.dropna(axis=1, how="all")
     measured.index.name = "epsilon"
-    return "" if measured.empty else measured.to_string(na_rep="-")
+    return "" if measured.empty else measured.fillna("-").to_string()
 
 
 def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
@@ -198,6 +200,8 @@ def _cell(table: pd.DataFrame, metric: str, statistic: str) -> str | None:
         return None
     value = _value(table, metric, statistic)
     resolution = 2 * _value(table, metric, f"{statistic}_se")
+    if abs(value) < ROUNDING:
+        value = 0.0
     return f"<{max(resolution, -value):.2g}" if value < resolution else f"{value:.3g}"
 
 

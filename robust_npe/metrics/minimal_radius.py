@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.random import draws_from
 
 __all__ = ["MinimalRadius"]
+
+log = logging.getLogger(__name__)
 
 CRITERIA: dict[str, tuple[type[Objective], float]] = {
     "kl_forward": (KLForward, 1.0),
@@ -58,8 +61,10 @@ class MinimalRadius(Metric):
     ) -> None:
         name = "metrics.minimal_radius"
         require(criterion in CRITERIA, f"{name}.criterion", criterion, f"one of {[*CRITERIA]}")
-        valid = threshold is None or threshold > 0
-        require(valid, f"{name}.threshold", threshold, "a positive number")
+        most = 1.0 if criterion == "coverage" else torch.inf
+        valid = threshold is None or 0 < threshold < most
+        expected = "a level below 1" if criterion == "coverage" else "a positive number"
+        require(valid, f"{name}.threshold", threshold, expected)
         require(0 < largest < torch.inf, f"{name}.largest", largest, "a positive number")
         require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
         require(searches > 0, f"{name}.searches", searches, "positive")
@@ -75,6 +80,13 @@ class MinimalRadius(Metric):
     def __call__(self, context: Context) -> list[Measurement]:
         if context.attacked or context.attack is None or context.ball is None:
             return []
+        climbed = getattr(getattr(context.attack, "objective", None), "name", "nothing")
+        if climbed != self.criterion:
+            log.warning(
+                "minimal_radius: the attack climbs %s, not %s: radii may be far too large",
+                climbed,
+                self.criterion,
+            )
         criterion, default = CRITERIA[self.criterion]
         threshold = default if self.threshold is None else self.threshold
         size, generator = context.batch_size, context.generator("minimal radius")

@@ -28,6 +28,8 @@ __all__ = ["FLAGS", "Flag", "Soundness", "flags"]
 
 
 TINY = 1e-9
+OF_PGD = "stronger"  # a flag of PGD, not of the result
+WEAK = "the attack is weak, or the posterior moves no further (it saturates)"
 
 
 class Flag(NamedTuple):
@@ -61,7 +63,7 @@ FLAGS = {
         0.05,
         lambda worst: (
             f"attacks without gradients find more on {100 * worst:.3g} % of the observations: "
-            "gradients cannot be trusted; report the better of both (attack=worst_case)"
+            "its gradients lie, or it stopped on low hills; use attack=auto or worst_case"
         ),
     ),
     "quadratic_ratio": Flag(
@@ -69,7 +71,7 @@ FLAGS = {
         5.0,
         lambda worst: (
             f"the attack finds {worst:.2g} times what the posterior's slope at x "
-            f"promises: {'the attack is weak' if worst < 1 else 'the posterior is flat only at x'}"
+            f"promises: {WEAK if worst < 1 else 'the posterior is flat only at x'}"
         ),
     ),
     "random": Flag(
@@ -141,13 +143,16 @@ class Soundness(Metric):
     def __call__(self, context: Context) -> list[Measurement]:
         if not context.attacked or not context.epsilon or context.ball is None:
             return []
-        count = self.num_observations
+        objective = getattr(context.attack, "objective", None)
+        rowwise = getattr(objective, "rowwise", True)
+        count = self.num_observations if rowwise else len(context.x)
         first = replace(
             context, theta=context.theta[:count], x=context.x[:count], x_adv=context.x_adv[:count]
         )
         with draws_from(context.generator("soundness posterior")):
             values = {k: v for k, v in self._measured(first) if not math.isnan(v)}
-        values["flagged"] = float(sum(FLAGS[name].fires(v) for name, v in values.items()))
+        fired = [name for name, v in values.items() if FLAGS[name].fires(v) and name != OF_PGD]
+        values["flagged"] = float(len(fired))
         rows = [{"statistic": name, "level": None, "value": v} for name, v in values.items()]
         return [Measurement("soundness", rows)]
 
@@ -210,8 +215,8 @@ def _share(values: Tensor) -> float:
     return float(values.double().mean())
 
 
-def flags(table: pd.DataFrame) -> list[str]:
-    """Return a sentence for each flag that fires in tidy results, with radii and values.
+def flags(table: pd.DataFrame) -> dict[str, str]:
+    """Return a sentence for each flag that fires in tidy results, with radii and values, by name.
 
     Args:
         table: With rows of the metric `soundness`; what attacks tell of zero gradients counts
@@ -222,13 +227,12 @@ def flags(table: pd.DataFrame) -> list[str]:
     told = attacked[attacked.statistic == "zero_gradient_fraction"]
     renamed = told.assign(statistic="zero_gradients")
     rows = pd.concat([own, renamed]).drop_duplicates(["epsilon", "statistic", "value"])
-    sentences = []
+    sentences = {}
     for name, flag in FLAGS.items():
         values = rows[rows.statistic == name]
         values = values[[flag.fires(float(v)) for v in values.value]]
         if len(values):
             radii = ", ".join(f"{e:g}" for e in sorted(values.epsilon.unique()))
-            sentences.append(
-                f"soundness at epsilon {radii}: {flag.meaning(flag.worst(values.value))}"
-            )
+            meaning = flag.meaning(flag.worst(values.value))
+            sentences[name] = f"soundness at epsilon {radii}: {meaning}"
     return sentences

@@ -26,7 +26,7 @@ MEANING = {
     "kl_forward": r"Broken: $D_{{KL}}(q(\theta|x)\,\|\,q(\theta|\tilde x))$ above {:g} (nats).",
     "mean_shift": "Broken: the posterior mean moved by more than {:g} posterior standard "
     "deviations.",
-    "coverage": "Broken: the true parameters lie outside of the {:.0%} highest-density region.",
+    "coverage": "Broken: the true parameters lie outside of the {:.4g} highest-density region.",
 }
 BOUND = "Found by attacks: a stronger one can only raise a curve."
 ATTACK = ["attack", "norm", "objective", "attack_settings", "domain"]

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal
 
-from robust_npe.attacks import NES, PGD, TargetPosterior, TargetTheta, make_ball
+from robust_npe.attacks import NES, PGD, TargetPosterior, TargetTheta, make_ball, standard
+from robust_npe.attacks.halving import Round
 from robust_npe.checks import ConfigError
-from robust_npe.estimators import MAF
+from robust_npe.estimators import MAF, DiagonalGaussian
 from robust_npe.random import stream
 from tests.attacks.test_objectives import hidden, posterior
 from tests.helpers import gaussian_kl, make_estimator, observations
@@ -90,3 +91,23 @@ def test_parameters_must_be_as_many_as_there_are(x):
         TargetTheta([])
     with pytest.raises(ConfigError, match=r"theta\.shape"):
         TargetTheta([1.0])(posterior, x, None, stream(0))(x)
+
+
+def test_the_standard_evaluation_keeps_the_targets_of_the_whole_batch(monkeypatch):
+    monkeypatch.setattr(standard, "ROUNDS", (Round(2, 3, 0.3),))
+    monkeypatch.setattr(standard, "DATA", 2)
+    monkeypatch.setattr(standard, "RANDOM", 2)
+    x = observations(20)
+    posterior = make_estimator(DiagonalGaussian)
+    objective = TargetPosterior(shift=16)  # a multiple of the number of checked observations
+    given = {"ball": make_ball("l2", 1.0), "generator": stream(0)}
+    x_adv = standard.StandardEvaluation(objective)(posterior, x, **given)
+    value = objective(posterior, x, None, stream(1))
+    assert (value(x_adv) > value(x)).double().mean() > 0.9
+
+
+def test_parameters_without_mass_are_no_target():
+    posterior = make_estimator(DiagonalGaussian, "box")
+    x = observations(4)
+    with pytest.raises(ConfigError, match="where q has mass"):
+        TargetTheta([99.0, 99.0])(posterior, x, None, stream(0))

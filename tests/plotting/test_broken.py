@@ -72,7 +72,7 @@ def test_one_criterion_and_one_threshold():
     both = curve([0.0, 0.5, 1.0]) + curve([0.1, 0.2, 0.3], "coverage", 0.9)
     figure = broken_plot(runs(both), criterion="coverage")
     assert next(iter(lines(figure.axes[0]).values())).get_ydata() == pytest.approx([0.1, 0.2, 0.3])
-    assert "outside of the 90% highest" in figure.get_supxlabel().replace("\n", " ")
+    assert "outside of the 0.9 highest" in figure.get_supxlabel().replace("\n", " ")
     with pytest.raises(ValueError, match="thresholds 1, 2"):
         broken_plot(runs(curve([0.0, 0.1, 0.2]), curve([0.0, 0.1, 0.2], threshold=2.0)))
 
