@@ -142,7 +142,7 @@ def kl_at_zero(posterior: Posterior, x: Tensor, num_samples: int, generator: Gen
     or the posterior is random."""
     first, second = posterior_at(posterior, x), posterior_at(posterior, x)
     value, error = kl_with_error(first, second, num_samples, generator)
-    return ~(value.abs() <= 3 * error.nan_to_num() + 1e-3)
+    return value.abs() > 3 * error.nan_to_num() + 1e-3  # a NaN is no answer, not a wrong one
 
 
 @torch.no_grad()
@@ -180,7 +180,8 @@ def quadratic_ratio(
     score = score if ball.scale is None else score * ball.scale.to(x)
     # the direction and the curvature along it from different samples: few overestimate lambda_max
     along, across = score.nan_to_num(0, 0, 0).chunk(2)
-    largest = rayleigh_quotient(across, largest_eigenvector(along))
+    size = along.abs().amax((0, 2), keepdim=True)  # squares of huge scores overflow
+    largest = rayleigh_quotient(across, largest_eigenvector(along / size.clamp(min=1e-30)))
     expected = 0.5 * largest * ball.norm(x_adv - x).square()
     # told by the denominator, which does not depend on luck, or by a KL far above its own noise
     certain = (error < NOISY * expected) | (error < CERTAIN * kl)

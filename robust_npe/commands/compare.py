@@ -14,6 +14,7 @@ from robust_npe.commands.runs import run_folder
 from robust_npe.comparison import paired
 from robust_npe.config import CompareConfig, checked
 from robust_npe.files import write_atomically
+from robust_npe.plotting.names import defense_name
 from robust_npe.store import OBSERVATION_COLUMNS, Artefact, read_table
 
 __all__ = ["main"]
@@ -76,19 +77,25 @@ def _require_same_observations(runs: Sequence[Artefact]) -> None:
 
 
 def _text(table: pd.DataFrame, quantity: str, tables: Sequence[pd.DataFrame]) -> str:
-    """Return the short table: ratio of medians, and how often the first is larger."""
+    """Return the short table: median of the differences with its interval, ratio of the medians
+    where both are positive, number of pairs with an answer of both, how often the first is larger.
+    """
     lines = [f"medians of {quantity}, the first run (a) against each other (b)"]
     lines += [_who(rows) for rows in tables]
+    positive = table[["median_a", "median_b"]].min(axis=1) > 0
     short = pd.DataFrame(
         {
             "b": table.b,
             "epsilon": table.epsilon.map("{:g}".format),
             "a": table.median_a.map("{:.3g}".format),
             "b ": table.median_b.map("{:.3g}".format),
-            "a/b": table.ratio.map("{:.3g}".format),
+            "a - b": table.difference.map("{:.3g}".format),
             "95 %": [
-                f"{r.ratio_low:.3g} to {r.ratio_high:.3g}" for r in table.itertuples(index=False)
+                f"{r.difference_low:.3g} to {r.difference_high:.3g}"
+                for r in table.itertuples(index=False)
             ],
+            "a/b": table.ratio.map("{:.3g}".format).where(positive, "-"),
+            "pairs": table.num_observations,
             "a > b": table.share_above.map("{:.0%}".format),
             "sign test": table.sign_test.map("{:.2g}".format),
         }
@@ -100,7 +107,9 @@ def _who(rows: pd.DataFrame) -> str:
     """Return a run's id, defense and attack."""
     attacked = rows[rows.attack != "none"]
     first = attacked.iloc[0] if len(attacked) else rows.iloc[0]
-    beta = f" beta={first.beta:g}" if pd.notna(first.beta) else ""
-    attack = f"{first.attack} {first.attack_settings}".strip()
-    who = f"{first.task}, {first.estimator}, defense {first.defense}{beta}, {attack}"
+    others = first.defense_settings if isinstance(first.defense_settings, str) else ""
+    defense = defense_name(first.defense, first.beta, first.defense_epsilon, others)
+    words = (first.attack, first.objective, first.attack_settings, f"domain={first.domain}")
+    attack = " ".join(str(word) for word in words if isinstance(word, str) and word)
+    who = f"{first.task}, {first.estimator}, seed {first.seed}, defense {defense}, {attack}"
     return f"  {first.run_id}  {who}"

@@ -23,7 +23,7 @@ from robust_npe.posterior import (
     log_prob,
     sample_and_log_prob,
 )
-from robust_npe.random import draws_from
+from robust_npe.random import draws_from, stream
 
 __all__ = ["InformationGain", "Leakage"]
 
@@ -32,7 +32,13 @@ def _log_prior(context: Context, theta: Tensor) -> Tensor:
     """Return log p(theta) of vectors `(*, D)`; minus infinity outside of the prior's support."""
     prior = context.task.prior  # tasks live on the CPU
     flat = theta.cpu().reshape(-1, *prior.event_shape)
-    return log_prob(prior, flat).reshape(theta.shape[:-1]).to(theta)
+    missing = flat.isnan().reshape(len(flat), -1).any(-1)  # distributions raise errors for them
+    if missing.any():
+        with draws_from(stream(0, "stand-in")):
+            stand_in = prior.sample()
+        flat = torch.where(missing.view(-1, *(1 for _ in prior.event_shape)), stand_in, flat)
+    found = torch.where(missing, torch.nan, log_prob(prior, flat))
+    return found.reshape(theta.shape[:-1]).to(theta)
 
 
 class InformationGain(Metric):

@@ -33,7 +33,9 @@ TRUTH = "true posterior"
 CERTIFIED = "certified"
 POINTS = "Points: medians over observations; bars: 15 to 85 %. Radii are not to scale."
 BELOW = "On the axis (hollow): not told from zero, below the resolution of the estimate."
-BOUND = "Dotted: certified medians, which no perturbation exceeds."
+BOUND = (
+    "Dotted: certified medians, which no perturbation exceeds (smoothing: of its ideal average)."
+)
 BROKEN = "At the upper end (hollow): not finite."
 
 

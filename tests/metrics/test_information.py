@@ -63,3 +63,19 @@ def test_leaking_mass_and_infinite_divergence_from_a_bounded_prior():
 def test_settings_are_checked(metric):
     with pytest.raises(ValueError, match="num_samples"):
         metric(0)
+
+
+def test_samples_that_are_no_numbers_have_no_density():
+    class Missing(Normal):
+        def sample(self, sample_shape=()):
+            return torch.full_like(super().sample(sample_shape), torch.nan)
+
+    def posterior(x):
+        normal = Missing(x[:, :2], torch.ones(len(x), 2), validate_args=False)
+        return Independent(normal, 1, validate_args=False)
+
+    task = linear_task()
+    theta, x = pairs(task, 4)
+    gain, kl, *_ = InformationGain(8)(Context(task, posterior, theta, x, x, False, 0))
+    assert gain.per_observation.isfinite().all()
+    assert kl.per_observation.isnan().all()
