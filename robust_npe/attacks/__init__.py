@@ -13,7 +13,7 @@ from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikel
 from robust_npe.attacks.pgd import FGSM, PGD, PaperPGD
 from robust_npe.attacks.shifts import CoverageBreaking, MaximumMeanDiscrepancy, MeanShift
 from robust_npe.attacks.standard import StandardEvaluation
-from robust_npe.attacks.starts import Spectral
+from robust_npe.attacks.starts import SpectralAttack
 from robust_npe.attacks.targets import TargetPosterior, TargetTheta
 from robust_npe.attacks.threat import ThreatModel, data_domain, std_unit
 from robust_npe.attacks.transfer import Transfer
@@ -43,7 +43,7 @@ __all__ = [
     "PaperPGD",
     "RandomSearch",
     "Restarts",
-    "Spectral",
+    "SpectralAttack",
     "StandardEvaluation",
     "TargetPosterior",
     "TargetTheta",

@@ -12,7 +12,7 @@ from robust_npe.checks import require
 from robust_npe.fisher import leading_eigenvectors, scores
 from robust_npe.posterior import Posterior
 
-__all__ = ["Spectral", "data_starts", "random_starts", "spectral_starts"]
+__all__ = ["SpectralAttack", "data_starts", "random_starts", "spectral_starts"]
 
 REFINEMENTS = 3  # iterations of the power method within the ball
 
@@ -86,7 +86,7 @@ def _nonzero(delta: Tensor, ball: Ball, generator: Generator) -> Tensor:
     return torch.where(missing, ball.surface(delta, generator), delta)
 
 
-class Spectral(Attack):
+class SpectralAttack(Attack):
     """The direction along which the posterior moves most to second order, in its better sign.
 
     It needs no steps, and where divergences are so small that their gradients are noise it is hard

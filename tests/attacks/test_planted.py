@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robust_npe.attacks import PGD, KLForward, KLReverse, Spectral, StandardEvaluation, make_ball
+from robust_npe.attacks import (
+    PGD,
+    KLForward,
+    KLReverse,
+    SpectralAttack,
+    StandardEvaluation,
+    make_ball,
+)
 from robust_npe.divergences import kl
 from robust_npe.random import draws_from, stream
 from tests.planted import DETERMINISTIC, noisy, observations, planted_kl
@@ -50,8 +57,8 @@ def test_plain_pgd_does_not():
 
 
 def test_the_spectral_attack_sees_second_order_only():
-    assert float(share_found(Spectral(KLForward()), "linear").min()) >= 0.99
-    assert float(share_found(Spectral(KLForward()), "narrow").max()) <= 0.1
+    assert float(share_found(SpectralAttack(KLForward()), "linear").min()) >= 0.99
+    assert float(share_found(SpectralAttack(KLForward()), "narrow").max()) <= 0.1
 
 
 def test_noise_of_the_posterior_does_not_hide_the_direction():

@@ -12,7 +12,7 @@ from robust_npe.attacks import (
     NegativeLogLikelihood,
     PaperPGD,
     RandomSearch,
-    Spectral,
+    SpectralAttack,
     StandardEvaluation,
     make_ball,
     standard,
@@ -46,7 +46,7 @@ def test_the_spectral_attack_reaches_it_as_the_number_of_scores_grows(objective)
     m, ball = movement_matrix(TASK), make_ball("l2", 0.1)
     missing = []
     for num_scores in (256, 50_000):
-        x_adv = Spectral(objective, num_scores)(
+        x_adv = SpectralAttack(objective, num_scores)(
             TASK.true_posterior, x, ball=ball, generator=stream(0)
         )
         missing.append(1 - half_square(x_adv - x) / (0.5 * 0.1**2 * m.max()))
@@ -60,7 +60,10 @@ def test_finds_the_best_corner_in_the_other_norms(norm):
     m = movement_matrix(TASK)
     optimum = 0.5 * 0.3**2 * float(m.max() if norm == "l1" else m.sum())
     # in L1, several corners are nearly as good, closer than the error of the scores
-    for attack, floor in ((Spectral(KLForward()), 0.85), (StandardEvaluation(KLForward()), 0.99)):
+    for attack, floor in (
+        (SpectralAttack(KLForward()), 0.85),
+        (StandardEvaluation(KLForward()), 0.99),
+    ):
         x_adv = attack(TASK.true_posterior, x, ball=make_ball(norm, 0.3), generator=stream(0))
         assert float((half_square(x_adv - x) / optimum).min()) >= floor
 
