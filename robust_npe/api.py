@@ -14,7 +14,7 @@ from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel, blindness
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import bind
 from robust_npe.config import choice
-from robust_npe.defenses import Defense, NoDefense, PostHoc, deployed
+from robust_npe.defenses import Defense, NoDefense, member_seed
 from robust_npe.divergences import kl as _kl
 from robust_npe.estimators import MAF, Embedding, Estimator, Head
 from robust_npe.posterior import Posterior, posterior_at
@@ -97,8 +97,7 @@ def train(
         embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
     _require_factory("embedding", embedding)
     defense.check(task)
-    count = defense.num_members if isinstance(defense, PostHoc) else 1
-    seeds = [seed + 10**6 * member for member in range(count)]
+    seeds = [member_seed(seed, member) for member in range(defense.num_members)]
     members = []
     for member in seeds:  # before the work, since it checks the settings
         with draws_from(stream(member, "initialise")):
@@ -108,7 +107,7 @@ def train(
     validation = _pairs(task, max(100, int(num_simulations) // 20), held_out)
     for member, estimator in zip(seeds, members, strict=True):
         _train(estimator, defense, pairs, validation, settings, stream(member, "train"))
-    return deployed(defense, [estimator.eval() for estimator in members], task)
+    return defense.deploy([estimator.eval() for estimator in members], task)
 
 
 def attack(

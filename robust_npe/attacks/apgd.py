@@ -9,9 +9,15 @@ from torch import Generator, Tensor
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Found, comparable, frozen
-from robust_npe.attacks.objectives import Climb, Objective, with_samples
+from robust_npe.attacks.objectives import (
+    Climb,
+    Objective,
+    usable,
+    value_and_slope,
+    with_samples,
+)
 from robust_npe.checks import require
-from robust_npe.posterior import Posterior, gradient
+from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
 __all__ = ["APGD", "checkpoints"]
@@ -74,18 +80,18 @@ class APGD(Attack):
             return self._climb(climb, x, x_adv, ball)
 
     def _climb(self, climb: Climb, x: Tensor, x_adv: Tensor, ball: Ball) -> Found:
-        value, slope = _value_and_slope(climb, x_adv)
+        value, slope = _compared(climb, x_adv)
         state = _State(x_adv, value, slope, x.new_full((len(x), 1), FIRST_STEP))
         stops = checkpoints(self.steps)
-        previous, usable = x_adv, torch.zeros_like(value)
+        previous, gradients = x_adv, torch.zeros_like(value)
         for step in range(self.steps):
-            usable += _usable(slope)
+            gradients += usable(slope)
             target = ball.feasible(x, x_adv + state.length * ball.steepest_step(slope))
             weight = MOMENTUM if step else 1.0  # there is no previous move at first
             move = weight * (target - x_adv) + (1 - weight) * (x_adv - previous)
             previous, x_adv = x_adv, ball.feasible(x, x_adv + move)
             before = value
-            value, slope = _value_and_slope(climb, x_adv)
+            value, slope = _compared(climb, x_adv)
             state.note(x_adv, value, slope, value > before)
             if step + 1 in stops:
                 halved = state.check()
@@ -93,7 +99,7 @@ class APGD(Attack):
                 previous = torch.where(halved, state.best, previous)
                 slope = torch.where(halved, state.slope, slope)
                 value = torch.where(halved.squeeze(-1), state.value, value)
-        return Found(state.best, 1 - usable / self.steps)
+        return Found(state.best, 1 - gradients / self.steps)
 
 
 @dataclass
@@ -147,15 +153,6 @@ def checkpoints(steps: int) -> list[int]:
     return sorted({-(-p * steps // 100) for p in percent[1:-1]})
 
 
-def _value_and_slope(climb: Climb, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the objective at x~ and its gradient there, without graph."""
-    x_adv = x_adv.detach().requires_grad_(True)
-    with torch.enable_grad():
-        value = climb(x_adv)
-        slope = gradient(value, x_adv)
-    return comparable(value.detach()), slope
-
-
-def _usable(slope: Tensor) -> Tensor:
-    largest = slope.abs().amax(-1)
-    return (largest > 0) & (largest < torch.inf)
+def _compared(climb: Climb, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+    value, slope = value_and_slope(climb, x_adv)
+    return comparable(value), slope

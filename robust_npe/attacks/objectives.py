@@ -20,6 +20,7 @@ from robust_npe.divergences import has_closed_form_kl, kl, kl_with_error, mean_w
 from robust_npe.posterior import (
     Posterior,
     as_events,
+    gradient,
     log_prob,
     posterior_at,
     sample_and_log_prob,
@@ -34,6 +35,8 @@ __all__ = [
     "Objective",
     "Sampled",
     "sampled",
+    "usable",
+    "value_and_slope",
     "with_samples",
 ]
 
@@ -62,6 +65,21 @@ class Sampled:
     def __call__(self, x_adv: Tensor) -> Tensor:
         """Score x~."""
         return self.score(x_adv)
+
+
+def value_and_slope(climb: Climb, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the value of a climb at x~ `(B, Dx)` and its gradient there, without graph."""
+    x_adv = x_adv.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = climb(x_adv)
+        slope = gradient(value, x_adv)
+    return value.detach(), slope
+
+
+def usable(slope: Tensor) -> Tensor:
+    """Tell where a gradient `(B, Dx)` is neither zero nor infinite or missing, bool `(B,)`."""
+    largest = slope.abs().amax(-1)
+    return (largest > 0) & (largest < torch.inf)
 
 
 def with_samples(climb: Climb, num_samples: int) -> Climb:

@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Found, best_of, comparable, frozen
-from robust_npe.attacks.objectives import Climb, Objective, Sampled
+from robust_npe.attacks.objectives import Climb, Objective, Sampled, usable, value_and_slope
 from robust_npe.checks import require
-from robust_npe.posterior import Posterior, gradient
+from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
 __all__ = ["FGSM", "PGD", "PaperPGD", "with_step_samples"]
@@ -93,21 +93,17 @@ class PGD(Attack):
         without a usable gradient."""
         climb = climb.step if isinstance(climb, Sampled) else climb
         best, best_value = x_adv, x.new_full(x.shape[:-1], -torch.inf)
-        usable = torch.zeros_like(best_value)
+        gradients = torch.zeros_like(best_value)
         for step in range(self.steps):
-            x_adv = x_adv.detach().requires_grad_(True)
-            with torch.enable_grad():
-                value = climb(x_adv)
-                slope = gradient(value, x_adv)
-            x_adv, value = x_adv.detach(), comparable(value.detach())
+            value, slope = value_and_slope(climb, x_adv)
+            value = comparable(value)
             better = value > best_value
             best = torch.where(better.unsqueeze(-1), x_adv, best)
             best_value = torch.where(better, value, best_value)
-            largest = slope.abs().amax(-1)
-            usable += (largest > 0) & (largest < torch.inf)
+            gradients += usable(slope)
             move = self._length(step) * ball.steepest_step(slope)
             x_adv = ball.feasible(x, x_adv + move)
-        return best, x_adv, 1 - usable / self.steps
+        return best, x_adv, 1 - gradients / self.steps
 
     def _length(self, step: int) -> float:
         if self.schedule == "constant" or self.steps == 1:

@@ -24,7 +24,7 @@ __all__ = ["StandardEvaluation"]
 # auto-1: a change of any of these is a change of the name
 EIGENVECTORS, NUM_SCORES, DATA, RANDOM = 2, 32, 8, 24  # starts
 ROUNDS = (Round(14, 30, 0.3, 2, 20), Round(4, 50, 0.2, 4, 64), Round(2, 60, 0.1, 8, 160))
-RANKING, JUDGING = 20, 256  # Monte-Carlo samples
+JUDGING = 256  # Monte-Carlo samples
 RAW_SCORES = 256  # of the spectral point that stays a candidate
 CHECKED = 16  # observations that are attacked without gradients, too
 MARGIN = 0.05  # by which that has to be better, relative to what gradients found

@@ -19,7 +19,7 @@ from robust_npe.commands.runs import earlier_config, run_folder, stored_estimato
 from robust_npe.commands.trained import Trained
 from robust_npe.components import bind, build, complete, describe
 from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
-from robust_npe.defenses import Defense, PostHoc, deployed
+from robust_npe.defenses import Defense, PostHoc, member_seed
 from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.posterior import Posterior
@@ -252,10 +252,8 @@ class Experiment:
 
     def trained(self) -> Trained:
         """Return what was trained, from the store; what is not there is trained."""
-        defense = self.defense
-        count = defense.num_members if isinstance(defense, PostHoc) else 1
         members, artefacts = [], []
-        for member in range(count):
+        for member in range(self.defense.num_members):
             artefact = self._given[member] if self._given else self._stored(member)
             verb = "trained" if artefact.created else "found trained"
             log.info("%s estimator in %s", verb, artefact.path)
@@ -263,19 +261,19 @@ class Experiment:
             load_weights(estimator, artefact.path / "weights.safetensors")
             members.append(estimator.to(self.device).eval())
             artefacts.append(artefact)
-        return Trained(deployed(defense, members, self.task), members[0].name, artefacts)
+        return Trained(self.defense.deploy(members, self.task), members[0].name, artefacts)
 
     def _stored(self, member: int) -> Artefact:
         description = self._estimator_description(member)
         return self.store.get("estimators", description, partial(self._train, member))
 
     def _member_seeds(self, member: int) -> Seeds:
-        """Members share simulations; further ones have seeds that no sweep over seeds uses."""
-        first, step = self.seeds, 10**6 * member
+        """Members share simulations."""
+        first = self.seeds
         return replace(
             first,
-            initialisation=first.initialisation + step,
-            training=first.training + step,
+            initialisation=member_seed(first.initialisation, member),
+            training=member_seed(first.training, member),
         )
 
     def _pairs(self, split: str, num_simulations: int) -> tuple[Tensor, Tensor]:

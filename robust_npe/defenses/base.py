@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -12,9 +12,10 @@ from typing_extensions import override
 
 from robust_npe.components import Component
 from robust_npe.estimators import Estimator
+from robust_npe.posterior import Posterior
 from robust_npe.tasks.base import Task
 
-__all__ = ["Batch", "Defense", "NoDefense"]
+__all__ = ["Batch", "Defense", "NoDefense", "member_seed"]
 
 T = TypeVar("T")
 
@@ -44,6 +45,17 @@ class Defense(Component, ABC):
     version: ClassVar[int] = 1
     beta: float | None = None
     epsilon: float | None = None
+    num_members: int = 1
+
+    def deploy(self, members: Sequence[Estimator], task: Task) -> Posterior:
+        """Return the posterior that is used after training: the network itself, except for post-hoc
+        defenses.
+
+        Args:
+            members: `num_members` networks, trained with different seeds, see `member_seed`.
+            task: What they were trained for.
+        """
+        return members[0]
 
     def check(self, task: Task) -> None:
         """Raise a `ConfigError` where the task lacks what is needed; called before any work."""
@@ -92,6 +104,12 @@ class Defense(Component, ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, after a `setup` with the same data."""
         return
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Return the seed of a member's weights and training: that of the first one, or one that no
+    sweep over seeds uses."""
+    return seed + 10**6 * member
 
 
 def ready(value: T | None) -> T:

@@ -14,7 +14,7 @@ from robust_npe.estimators import Estimator
 from robust_npe.posterior import Posterior
 from robust_npe.tasks.base import Task
 
-__all__ = ["PostHoc", "deployed"]
+__all__ = ["PostHoc"]
 
 
 class PostHoc(Defense):
@@ -37,15 +37,15 @@ class PostHoc(Defense):
         self.epsilon = base.epsilon
 
     @property
-    def num_members(self) -> int:
+    def num_members(self) -> int:  # type: ignore[override]
         """Number of trained networks that are needed."""
-        return self.copies * (self.base.num_members if isinstance(self.base, PostHoc) else 1)
+        return self.copies * self.base.num_members
 
+    @override
     def deploy(self, members: Sequence[Estimator], task: Task) -> Posterior:
-        """Return the posterior made from `num_members` networks, trained with different seeds."""
-        size = self.num_members // self.copies
+        size = self.base.num_members
         parts = [members[i : i + size] for i in range(0, len(members), size)]
-        return self.combine([deployed(self.base, part, task) for part in parts], task)
+        return self.combine([self.base.deploy(part, task) for part in parts], task)
 
     @abstractmethod
     def combine(self, posteriors: Sequence[Posterior], task: Task) -> Posterior:
@@ -82,8 +82,3 @@ class PostHoc(Defense):
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.base.load_state_dict(state)
-
-
-def deployed(defense: Defense, members: Sequence[Estimator], task: Task) -> Posterior:
-    """Return the posterior that is used after training: the network itself, except post hoc."""
-    return defense.deploy(members, task) if isinstance(defense, PostHoc) else members[0]

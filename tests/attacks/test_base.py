@@ -49,7 +49,6 @@ FEW = {"steps": 10, "queries": 40}
 def small_standard_evaluation(monkeypatch):
     """`auto` with a smaller budget; tests/attacks/test_standard.py has the real one."""
     monkeypatch.setattr(standard, "ROUNDS", (halving.Round(3, 3, 0.3), halving.Round(1, 3, 0.2)))
-    monkeypatch.setattr(standard, "RANKING", 2)
     monkeypatch.setattr(standard, "JUDGING", 20)
     monkeypatch.setattr(standard, "gradient_free", lambda objective: (NES(objective, queries=40),))
 

@@ -16,7 +16,6 @@ from robust_npe.defenses import (
     NoiseAugmentation,
     SmoothedPosterior,
     Smoothing,
-    deployed,
     smoothing,
 )
 from robust_npe.defenses.smoothing import coupled_normal
@@ -100,10 +99,10 @@ def test_draws_of_the_noise_are_standard_normal_and_balanced(num, dim):
 
 @pytest.mark.parametrize("task", [TASK, SIR()])
 def test_sigma_is_in_the_unit_of_epsilon(task):
-    posterior = deployed(Smoothing(NoDefense(), 0.5), [make_estimator(gaussian)], task)
+    posterior = Smoothing(NoDefense(), 0.5).deploy([make_estimator(gaussian)], task)
     x = rn.simulate(task, 4000)[1]
     assert posterior.sigma == pytest.approx(0.5 * std_unit(x), rel=0.05)
-    absolute = deployed(Smoothing(NoDefense(), 0.5, unit="absolute"), [lambda x: x], task)
+    absolute = Smoothing(NoDefense(), 0.5, unit="absolute").deploy([lambda x: x], task)
     assert absolute.sigma == 0.5
 
 
@@ -133,7 +132,7 @@ def test_post_hoc_defenses_of_post_hoc_defenses():
     nested = Smoothing(Ensemble(NoDefense(), 2), 0.3, 4, "absolute")
     members = [make_estimator(gaussian, gain=g) for g in (1.0, 1.5)]
     assert nested.num_members == 2
-    q = deployed(nested, members, TASK)
+    q = nested.deploy(members, TASK)
     x, theta = observations(4), prior_draws(4)
     assert isinstance(q.posterior, EnsemblePosterior)
     noise = SmoothedPosterior(None, 0.3, 2, 4).noise  # made for the task's two features
