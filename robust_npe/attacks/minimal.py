@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack
-from robust_npe.attacks.objectives import Objective, with_samples
+from robust_npe.attacks.objectives import Climb, Objective, with_samples
 from robust_npe.checks import require
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
@@ -58,15 +59,11 @@ def minimal_radius(
     largest at which the attack failed and the nearest x~ that breaks. Each x~ that breaks is drawn
     towards x as far as it still does, and at the end once more, or pushed away, with fresh random
     numbers. So the radius is that of an x~ at hand: an upper bound, which a stronger attack can
-    only lower. (Starting each search at the best x~ of another radius did worse than random starts,
-    and taking turns was no better: 64 observations, SIR and the linear Gaussian.)
+    only lower.
 
     References:
-        Brendel, Rauber & Bethge (2018), "Decision-based adversarial attacks: reliable attacks
-        against black-box machine learning models", https://arxiv.org/abs/1712.04248 (the median
-        radius as a measure).
-        Rony et al. (2019), "Decoupling direction and norm for efficient gradient-based L2
-        adversarial attacks and defenses", https://arxiv.org/abs/1811.09600 (radius per row).
+        Brendel et al. (2018), https://arxiv.org/abs/1712.04248 (the median radius as a measure)
+        Rony et al. (2019), https://arxiv.org/abs/1811.09600 (a radius for each row)
 
     Args:
         attack: What searches in a ball. Its objective should rise with the criterion.
@@ -85,30 +82,44 @@ def minimal_radius(
     _check(largest, searches, tolerance, num_samples)
     x = x.detach()
     space = _Space(x, ball_of, largest)
-
-    def bound(samples: int) -> Broken:
-        climb = with_samples(criterion(posterior, x, theta, child(generator)), samples)
-        return lambda x_adv: climb(x_adv) > threshold
-
-    broken = bound(num_samples // 4)
-    nearest, lower = x, x.new_zeros(len(x))
-    upper = torch.where(broken(x), 0.0, torch.inf).to(lower)
+    climb = criterion(posterior, x, theta, child(generator))
+    broken = _above(threshold, climb, num_samples // 4)
+    lower = x.new_zeros(len(x))
+    known = _Bracket(x, lower, torch.where(broken(x), 0.0, torch.inf).to(lower))
+    # random starts: the best x~ of another radius, alone or in turns, did no better as a start
     for _ in range(searches):
-        unsettled = (lower < largest) & (lower * (1 + tolerance) < upper)
+        unsettled = (known.lower < largest) & (known.lower * (1 + tolerance) < known.upper)
         if not unsettled.any():
             break
-        radius = _next_radius(lower, upper, largest)
+        radius = _next_radius(known.lower, known.upper, largest)
         x_adv = attack(posterior, x, theta, ball=ball_of(radius), generator=child(generator))
-        broke = broken(x_adv)
-        lower = torch.where(unsettled & ~broke, radius, lower)
-        nearer, norm = space.nearest_on_ray(x_adv, broken, reach=1.0)
-        better = norm < upper
-        upper = torch.where(better, norm, upper)
-        nearest = torch.where(better.unsqueeze(-1), nearer, nearest)
-        # an attack that failed in a ball with such an x~ in it has shown nothing
-        lower = torch.where(lower > upper, 0.0, lower)
+        failed = unsettled & ~broken(x_adv)
+        known = known.narrowed(failed, radius, *space.nearest_on_ray(x_adv, broken, reach=1.0))
     # the nearest of many x~ were lucky with the numbers that they were chosen by
-    return Minimal(*reversed(space.nearest_on_ray(nearest, bound(num_samples), reach=2.0)))
+    broken = _above(threshold, criterion(posterior, x, theta, child(generator)), num_samples)
+    return Minimal(*reversed(space.nearest_on_ray(known.nearest, broken, reach=2.0)))
+
+
+def _above(threshold: float, climb: Climb, num_samples: int) -> Broken:
+    value = with_samples(climb, num_samples)
+    return lambda x_adv: value(x_adv) > threshold
+
+
+class _Bracket(NamedTuple):
+    """The nearest x~ that breaks, `(B, Dx)`, the largest radius that failed, and its own."""
+
+    nearest: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def narrowed(self, failed: Tensor, radius: Tensor, x_adv: Tensor, norm: Tensor) -> _Bracket:
+        """Take in where an attack failed at a radius, and x~ that break, at their radii."""
+        better = norm < self.upper
+        upper = torch.where(better, norm, self.upper)
+        nearest = torch.where(better.unsqueeze(-1), x_adv, self.nearest)
+        lower = torch.where(failed, radius, self.lower)
+        # an attack that failed in a ball with such an x~ in it has shown nothing
+        return _Bracket(nearest, torch.where(lower > upper, 0.0, lower), upper)
 
 
 def _check(largest: float, searches: int, tolerance: float, num_samples: int) -> None:
