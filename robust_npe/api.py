@@ -59,8 +59,6 @@ def _pairs(
         log.warning("%d of %d simulations are non-finite: left out", dropped, num_simulations)
     if task.knows("stored_pairs") and len(x) + dropped < num_simulations:
         log.warning("task %s has %d pairs (%s): all are taken", task.name, len(x) + dropped, split)
-    if not len(x):
-        raise ConfigError(f"task {task.name}: none of {num_simulations} simulations can be used.")
     return theta, x
 
 
@@ -114,6 +112,8 @@ def train(
     pairs = simulate(task, num_simulations, seed)
     held_out = stream(seed, "simulate", "validation")
     validation = _pairs(task, max(100, int(num_simulations) // 20), "validation", seed, held_out)
+    if not (len(pairs[0]) and len(validation[0])):
+        raise ConfigError(f"task {task.name}: none of its simulations can be used.")
     for member, estimator in zip(seeds, members, strict=True):
         _train(estimator, defense, pairs, validation, settings, stream(member, "train"))
     return defense.deploy([estimator.eval() for estimator in members], task)

@@ -148,13 +148,16 @@ def epsilons(value: Any, automatic: Sequence[float] = ()) -> list[float]:
     values = list(automatic) if value is None and automatic else plain(value)
     values = list(values) if isinstance(values, list | tuple) else [values]
     require(len(values) > 0, "epsilon", values, "a number or a list of numbers")
+    expected = "a number (or a list of numbers) that is not negative"
+    if value is None:
+        expected += ", or null with epsilon_unit=auto"
     for v in values:
         number = isinstance(v, int | float) and not isinstance(v, bool)
         require(
             number and 0 <= v <= sys.float_info.max,
             "epsilon",
             v,
-            "a number (or a list of numbers) that is not negative",
+            expected,
         )
     require(len(set(values)) == len(values), "epsilon", values, "free of repetitions")
     return [float(v) for v in values]

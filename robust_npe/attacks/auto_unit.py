@@ -86,7 +86,7 @@ def auto_unit(norm: str, x: Tensor, replicates: Tensor | None = None) -> AutoUni
     difference = difference[difference.isfinite().all(1)].double()
     _require_enough(len(difference), "pairs of simulations at the same theta")
     scale = _scatter(difference)
-    length = _size(difference / scale, norm).median()
+    length = _size(difference / scale, norm).quantile(0.5)
     _require_spread(float(length), "two simulations at the same theta are equal")
     return AutoUnit("replicates", scale.float(), float(length))
 
@@ -97,7 +97,7 @@ def _neighbours(norm: str, x: Tensor) -> AutoUnit:
     scale = x.std(0).clamp(min=TINY)
     z = x / scale
     distance = torch.cdist(z, z, p=ORDERS[norm]).fill_diagonal_(torch.inf)
-    length = float(distance.amin(1).median())
+    length = float(distance.amin(1).quantile(0.5))
     _require_spread(length, "most observations have an equal one")
     return AutoUnit("neighbours", scale.float(), length)
 
