@@ -137,7 +137,8 @@ def attack(
         theta: The parameters that generated x, `(B, D)`, for objectives that need them.
         epsilon: Radius, or one for each observation, in `epsilon_unit`.
         norm: `l1`, `l2` or `linf`.
-        epsilon_unit: `std`, `absolute` or `feature`, see `robust_npe.attacks.ThreatModel`.
+        epsilon_unit: `std`, `absolute`, `feature` or `auto` (the distance of nearest neighbours in
+            x), see `robust_npe.attacks.ThreatModel`.
         method: The attack; None for PGD on KL(q(.|x) || q(.|x~)).
         seed: Seed of the attack.
 
