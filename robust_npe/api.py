@@ -20,7 +20,7 @@ from robust_npe.estimators import MAF, Embedding, Estimator, Head
 from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks import Task
-from robust_npe.tasks.pairs import draw_pairs
+from robust_npe.tasks.pairs import pairs_of
 from robust_npe.training import TrainingSettings
 from robust_npe.training import train as _train
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 def simulate(task: Task, num_simulations: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Draw parameters from the prior and simulate an observation for each.
+
+    Of a task that stores pairs they are those for training.
 
     Args:
         task: Prior and simulator.
@@ -43,16 +45,20 @@ def simulate(task: Task, num_simulations: int, seed: int = 0) -> tuple[Tensor, T
     Raises:
         ConfigError: The task's simulator returns something else than it should.
     """
-    return _pairs(task, num_simulations, stream(seed, "simulate"))
+    return _pairs(task, num_simulations, "train", seed, stream(seed, "simulate"))
 
 
-def _pairs(task: Task, num_simulations: int, generator: Generator) -> tuple[Tensor, Tensor]:
+def _pairs(
+    task: Task, num_simulations: int, split: str, seed: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
     _require_object("task", task, Task)
     num_simulations = convert(num_simulations, int, "num_simulations")
     require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
-    theta, x, dropped = draw_pairs(task, num_simulations, generator)
+    theta, x, dropped = pairs_of(task, split, seed, slice(0, num_simulations), generator)
     if dropped:
         log.warning("%d of %d simulations are non-finite: left out", dropped, num_simulations)
+    if task.knows("stored_pairs") and len(x) + dropped < num_simulations:
+        log.warning("task %s has %d pairs (%s): all are taken", task.name, len(x) + dropped, split)
     return theta, x
 
 
@@ -94,7 +100,8 @@ def train(
     _require_object("settings", settings, TrainingSettings)
     _require_factory("head", head)
     if embedding is None:
-        embedding = bind(choice("embedding", task.embedding), "embedding", Embedding, ["dim_x"])
+        node = {**choice("embedding", task.embedding), **task.embedding_settings}
+        embedding = bind(node, "embedding", Embedding, ["dim_x"])
     _require_factory("embedding", embedding)
     defense.check(task)
     seeds = [member_seed(seed, member) for member in range(defense.num_members)]
@@ -104,7 +111,9 @@ def train(
             members.append(Estimator.for_task(task, head, embedding, standardize))
     pairs = simulate(task, num_simulations, seed)
     held_out = stream(seed, "simulate", "validation")
-    validation = _pairs(task, max(100, int(num_simulations) // 20), held_out)
+    validation = _pairs(task, max(100, int(num_simulations) // 20), "validation", seed, held_out)
+    if not (len(pairs[0]) and len(validation[0])):
+        raise ConfigError(f"task {task.name}: none of its simulations can be used.")
     for member, estimator in zip(seeds, members, strict=True):
         _train(estimator, defense, pairs, validation, settings, stream(member, "train"))
     return defense.deploy([estimator.eval() for estimator in members], task)
@@ -128,7 +137,8 @@ def attack(
         theta: The parameters that generated x, `(B, D)`, for objectives that need them.
         epsilon: Radius, or one for each observation, in `epsilon_unit`.
         norm: `l1`, `l2` or `linf`.
-        epsilon_unit: `std`, `absolute` or `feature`, see `robust_npe.attacks.ThreatModel`.
+        epsilon_unit: `std`, `absolute`, `feature` or `auto` (the distance of nearest neighbours in
+            x), see `robust_npe.attacks.ThreatModel`.
         method: The attack; None for PGD on KL(q(.|x) || q(.|x~)).
         seed: Seed of the attack.
 

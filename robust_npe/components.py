@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -44,6 +44,15 @@ class Component:
     name: str
     version: ClassVar[int] = 1
     constants: ClassVar[Sequence[str]] = ()
+
+    @classmethod
+    def sources(cls, arguments: Mapping[str, Any]) -> Iterable[str]:
+        """Return modules of the user's own, beside those of the classes, that numbers depend on.
+
+        Args:
+            arguments: Those of the constructor, converted.
+        """
+        return ()
 
 
 K = TypeVar("K", bound=Component)
@@ -114,7 +123,8 @@ def describe(node: Mapping[str, Any], name: str, kind: type[Component], *given: 
     }
     if cls.constants:
         described["constants"] = {key: _constant(getattr(cls, key)) for key in cls.constants}
-    if sources := {c.__module__: d for c in cls.__mro__ if (d := digest_of(c.__module__))}:
+    modules = [c.__module__ for c in cls.__mro__] + sorted(cls.sources(arguments))
+    if sources := {module: d for module in modules if (d := digest_of(module))}:
         described |= {"class": f"{cls.__module__}.{cls.__name__}", "sources": sources}
     return described
 

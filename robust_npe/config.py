@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -142,18 +142,22 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
-def epsilons(value: Any) -> list[float]:
-    """Return the radii as a list; `epsilon` is a number or a list of numbers."""
-    values = plain(value)
+def epsilons(value: Any, automatic: Sequence[float] = ()) -> list[float]:
+    """Return the radii as a list; `epsilon` is a number or a list of numbers, or null for those
+    that are `automatic`."""
+    values = list(automatic) if value is None and automatic else plain(value)
     values = list(values) if isinstance(values, list | tuple) else [values]
     require(len(values) > 0, "epsilon", values, "a number or a list of numbers")
+    expected = "a number (or a list of numbers) that is not negative"
+    if value is None:
+        expected += ", or null with epsilon_unit=auto"
     for v in values:
         number = isinstance(v, int | float) and not isinstance(v, bool)
         require(
             number and 0 <= v <= sys.float_info.max,
             "epsilon",
             v,
-            "a number (or a list of numbers) that is not negative",
+            expected,
         )
     require(len(set(values)) == len(values), "epsilon", values, "free of repetitions")
     return [float(v) for v in values]

@@ -17,10 +17,11 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from robust_npe.checks import ConfigError
+from robust_npe.checks import ConfigError, require
 
-__all__ = ["VARIABLE", "allow", "digest_of", "import_consented"]
+__all__ = ["VARIABLE", "allow", "digest_of", "import_consented", "modules_behind", "resolve"]
 
 VARIABLE = "ROBUST_NPE_MODULES"
 GROUP = "robust_npe.plugins"
@@ -61,6 +62,43 @@ def import_consented(module: str, name: str, target: str) -> None:
         f"{name}={target!r} is not valid: it is not in robust_npe. If it is code of your own that "
         f"you trust, hand it over: --module {root}.py (or {VARIABLE}={root}.py)."
     )
+
+
+def resolve(reference: object, name: str) -> Any:
+    """Return what `module:name` stands for in a module of the user's own.
+
+    Args:
+        reference: As the user writes it, e.g. `sim:simulate`.
+        name: The setting that holds it, for messages.
+
+    Raises:
+        ConfigError: It is no such reference, there is no consent for the module, or nothing of this
+            name in it.
+    """
+    module, _, attribute = str(reference).partition(":")
+    expected = "module:name, e.g. sim:simulate for `simulate` in the file of --module sim.py"
+    written = attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    require(written and not _inside(module, OWN), name, reference, expected)
+    import_consented(module, name, str(reference))
+    found = getattr(importlib.import_module(module), attribute, None)
+    require(found is not None, name, reference, f"the name of something in the module {module}")
+    return found
+
+
+def modules_behind(module: str) -> set[str]:
+    """Return the modules of the user's own that a module of these is made of: itself, and those
+    whose modules, functions or classes it holds, at any depth."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in sys.modules or digest_of(name) is None:
+            continue
+        found.add(name)
+        for value in vars(sys.modules[name]).values():
+            is_module = isinstance(value, ModuleType)
+            waiting.append(str(getattr(value, "__name__" if is_module else "__module__", "")))
+    return found
 
 
 def digest_of(module: str) -> str | None:

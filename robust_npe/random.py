@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Generator
 
-__all__ = ["child", "draws_from", "replay", "stream"]
+__all__ = ["child", "draws_from", "every_draw_from", "replay", "stream"]
 
 
 def stream(seed: int, *purpose: str | int) -> Generator:
@@ -50,3 +52,19 @@ def draws_from(generator: Generator) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def every_draw_from(generator: Generator) -> Iterator[None]:
+    """As `draws_from`, for the global generators of numpy and of Python's `random`, too: code of
+    other people draws from any of them."""
+    with draws_from(generator):
+        seed = int(torch.randint(2**32, ()))
+        numpy_state, python_state = np.random.get_state(), random.getstate()
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)

@@ -23,6 +23,7 @@ from robust_npe.tasks import VAE, GaussianLinear
 from robust_npe.tasks.decoder import make_decoder, save_decoder
 from robust_npe.tasks.vae import DEFAULT_DECODER
 from robust_npe.training import TrainingSettings
+from tests.own import own_settings
 
 
 def composed(*overrides, command="train"):
@@ -53,10 +54,13 @@ ALSO = {
     [f"{group}={choice}" for group in GROUPS for choice in choices(group)]
     + [f"metric=[{choice}]" for choice in choices("metric")],
 )
-def test_every_choice_composes_and_builds(override, tmp_path):
+def test_every_choice_composes_and_builds(override, tmp_path, tmp_path_factory, monkeypatch):
     if override == "attack=transfer":
         pytest.skip("needs an earlier run: tests/commands/test_transfer.py")
     also = [ALSO[override]] if override in ALSO else []
+    task = override.removeprefix("task=")
+    given = own_settings(task, tmp_path_factory.mktemp("own"), monkeypatch)
+    also += [f"task.{key}={value}" for key, value in given.items()]
     Experiment(composed(override, *also, f"output_dir={tmp_path}"))
     assert not list(tmp_path.iterdir())  # building does no work
 

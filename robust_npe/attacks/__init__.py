@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robust_npe.attacks.apgd import APGD
+from robust_npe.attacks.auto_unit import AutoUnit, auto_unit
 from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
 from robust_npe.attacks.black_box import NES, RandomSearch
@@ -26,6 +27,7 @@ __all__ = [
     "NES",
     "PGD",
     "Attack",
+    "AutoUnit",
     "Ball",
     "CoverageBreaking",
     "Domain",
@@ -50,6 +52,7 @@ __all__ = [
     "ThreatModel",
     "Transfer",
     "WorstCase",
+    "auto_unit",
     "best_of",
     "blindness",
     "data_domain",

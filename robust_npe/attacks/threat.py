@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robust_npe.attacks.auto_unit import FRACTIONS, MULTIPLES, AutoUnit, auto_unit
 from robust_npe.attacks.balls import Ball, Domain, make_ball
 from robust_npe.checks import ConfigError, require
 from robust_npe.tasks.base import Task
@@ -18,7 +19,7 @@ __all__ = ["DOMAINS", "UNITS", "ThreatModel", "data_domain", "dominant_feature",
 
 log = logging.getLogger(__name__)
 
-UNITS = ("std", "absolute", "noise", "feature")
+UNITS = ("std", "absolute", "noise", "feature", "auto")
 DOMAINS = ("data", "task", "none")
 MANY_STDS = 1e4  # of a feature in one unit of epsilon, above which people are told
 DOMINANT = 0.9  # share from which on one feature alone sets the size of a ball
@@ -73,7 +74,8 @@ class ThreatModel:
         epsilon_unit: What epsilon=1 means. `std`: the mean standard deviation over features
             (published); `absolute`: one unit of x; `noise`: the expected L2 norm of the
             observation noise; `feature`: each feature in units of its own standard deviation over
-            the observations (a constant one stays as it is).
+            the observations (a constant one stays as it is); `auto`: the distance of two
+            simulations, see `robust_npe.attacks.auto_unit`.
         domain: Where x~ must stay. `data`: between the smallest and the largest value in the test
             set (published); `task`: where x is physically possible; `none`.
     """
@@ -130,13 +132,26 @@ class ThreatModel:
                 size,
             )
 
-    def ball(self, epsilon: float | Sequence[float] | Tensor, task: Task | None, x: Tensor) -> Ball:
+    def radii(self, task: Task) -> tuple[float, ...]:
+        """Return the radii of `epsilon=null`, which takes `epsilon_unit=auto`; else none."""
+        if self.epsilon_unit != "auto":
+            return ()
+        return FRACTIONS if task.knows("simulate") else MULTIPLES
+
+    def ball(
+        self,
+        epsilon: float | Sequence[float] | Tensor,
+        task: Task | None,
+        x: Tensor,
+        auto: AutoUnit | None = None,
+    ) -> Ball:
         """Return the allowed perturbations.
 
         Args:
             epsilon: Radius, or one for each observation that will be attacked, `(B,)`.
             task: What knows its noise and what is possible; None where neither is asked for.
             x: The test set, `(N, Dx)`, from which units and range are taken.
+            auto: What `epsilon_unit=auto` is; None for the distance between neighbours in x.
         """
         expected = "a number that is not negative, or one for each observation"
         try:
@@ -150,6 +165,9 @@ class ThreatModel:
         if self.epsilon_unit == "feature":
             self.check(task, len(x))
             return make_ball(self.norm, epsilon, x.std(0).clamp(min=TINY), domain)
+        if self.epsilon_unit == "auto":
+            auto = auto or auto_unit(self.norm, x)
+            return make_ball(self.norm, epsilon * auto.length, auto.scale, domain)
         return make_ball(self.norm, epsilon * self.unit(task, x), None, domain)
 
     def unit(self, task: Task | None, x: Tensor) -> float:

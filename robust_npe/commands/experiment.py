@@ -9,12 +9,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from robust_npe.attacks import Attack, Ball, ThreatModel, settings
+from robust_npe.attacks import Attack, AutoUnit, Ball, ThreatModel, auto_unit, settings
 from robust_npe.checks import ConfigError, require
+from robust_npe.commands.device import checked_device
+from robust_npe.commands.replicates import replicates
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
 from robust_npe.commands.trained import Trained
 from robust_npe.components import bind, build, complete, describe
@@ -30,31 +31,13 @@ from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings, train
 
-__all__ = ["Experiment", "Trained", "checked_device"]
+__all__ = ["Experiment", "Trained"]
 
 log = logging.getLogger(__name__)
 
 HEAD = ("dim_theta", "dim_context")  # arguments that the task and the embedding net determine
 EMBEDDING = ("dim_x",)
 GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
-
-
-def checked_device(name: str) -> torch.device:
-    """Return the device of this name.
-
-    Raises:
-        ConfigError: There is no such device on this machine.
-    """
-    try:
-        device = torch.device(name)
-        require(device.type != "meta", "device", name, "one that holds numbers, e.g. cpu")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device={name!r} is not available on this machine ({str(error).splitlines()[0]}). "
-            "Use device=cpu."
-        ) from error
-    return device
 
 
 def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
@@ -92,7 +75,6 @@ class Experiment:
         self.store = store or Store(Path(self.config["output_dir"]) / "store")
         self.source = source
         self.seeds = Seeds(**self.config["seeds"])
-        self.epsilons = epsilons(self.config["epsilon"])
         self.threat = ThreatModel(*(self.config[key] for key in ("norm", "epsilon_unit", "domain")))
         self.training = TrainingSettings(**self.config["training"])
         self.evaluation = Evaluation(**self.config["evaluation"])
@@ -105,6 +87,7 @@ class Experiment:
         self.config["metrics"] = {k: node for k, node in metrics.items() if k not in sized}
         self._sources: dict[str, str] = {}
         self._build()
+        self.epsilons = epsilons(self.config["epsilon"], self.threat.radii(self.task))
         self._given = members
         for member, estimator in enumerate(members):
             self._check_given(member, estimator)
@@ -131,7 +114,8 @@ class Experiment:
         config = self.config
         self.task = build(config["task"], "task", Task)
         self.threat.check(self.task, self.evaluation.num_test)
-        config["embedding"] = config["embedding"] or choice("embedding", self.task.embedding)
+        suits = choice("embedding", self.task.embedding) | dict(self.task.embedding_settings)
+        config["embedding"] = config["embedding"] or suits
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
         self.defense = build(config["defense"], "defense", Defense)
@@ -240,7 +224,18 @@ class Experiment:
     def ball(self, epsilon: float | Tensor) -> Ball:
         """Return the allowed perturbations, of one radius or of one for each observation `(B,)`;
         units and domain come from the test set."""
-        return self.threat.ball(epsilon, self.task, self.test_set[1])
+        return self.threat.ball(epsilon, self.task, self.test_set[1], self.auto)
+
+    @cached_property
+    def auto(self) -> AutoUnit | None:
+        """What `epsilon_unit=auto` is; None for other units."""
+        if self.threat.epsilon_unit != "auto":
+            return None
+        theta, x = self.test_set
+        what = self.task, self.task_description, theta, self.seeds.data
+        unit = auto_unit(self.threat.norm, x, replicates(self.store, *what))
+        log.info("%s", unit.text(self.epsilons, self.task.x_names))
+        return unit
 
     def simulate(self, split: str, num_simulations: int) -> SimulationSet:
         """Return a simulation set from the store, made if needed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from robust_npe.estimators.base import Estimator, Pushforward
-from robust_npe.estimators.cnn import CNN1d, CNN2d, PyloricCNN
+from robust_npe.estimators.cnn import CNN1d, CNN2d, PyloricCNN, SeriesCNN
+from robust_npe.estimators.deep_set import DeepSet
 from robust_npe.estimators.embeddings import MLP, Identity
 from robust_npe.estimators.flows import MAF, NSF
 from robust_npe.estimators.fmpe import FMPE
@@ -20,6 +21,7 @@ __all__ = [
     "NSF",
     "CNN1d",
     "CNN2d",
+    "DeepSet",
     "DiagonalGaussian",
     "Embedding",
     "Estimator",
@@ -32,5 +34,6 @@ __all__ = [
     "NflowsNSF",
     "Pushforward",
     "PyloricCNN",
+    "SeriesCNN",
     "Standardize",
 ]

@@ -169,6 +169,7 @@ class Estimator(nn.Module):
         """Set the standardisation of x `(N, Dx)`, and z-scoring of unconstrained theta `(N, D)`,
         from data; say which of them hardly vary, before or after it."""
         still = self.standardize.fit(x)
+        self.embedding.share_statistics(self.standardize)
         squeezed = is_squeezed(self.standardize, x) & ~still
         of_no_scale = "hardly varies in the training data: it is not scaled to unit variance"
         hidden = "nearly constant once standardised (outliers?): try standardize=robust or log"

@@ -13,7 +13,7 @@ from robust_npe.checks import require
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.interfaces import Embedding
 
-__all__ = ["CNN1d", "CNN2d", "PyloricCNN"]
+__all__ = ["CNN1d", "CNN2d", "PyloricCNN", "SeriesCNN"]
 
 
 class CNN1d(Embedding):
@@ -58,12 +58,44 @@ class CNN1d(Embedding):
         return self.net(x.reshape(-1, *self.shape)).view(*x.shape[:-1], self.dim_out)
 
 
+class SeriesCNN(CNN1d):
+    """`CNN1d` for a series of vectors that lie in x one after the other, time by time.
+
+    Args:
+        dim_x: Number of features of x.
+        shape: Length and number of channels of the series; None for one channel.
+        channels: As in `CNN1d`, and so are the other arguments.
+        kernel: See `CNN1d`.
+        pool: See `CNN1d`.
+        dim_out: See `CNN1d`.
+    """
+
+    def __init__(
+        self,
+        dim_x: int,
+        shape: Sequence[int] | None = None,
+        channels: Sequence[int] = (6, 9, 12),
+        kernel: int = 5,
+        pool: int = 3,
+        dim_out: int = 100,
+    ) -> None:
+        length, *others = shape if shape is not None else (dim_x, 1)
+        fits = len(others) == 1 and length * others[0] == dim_x and length > 0
+        require(fits, "embedding.shape", shape, f"(length, channels) with a product of {dim_x}")
+        super().__init__(dim_x, (*others, length), channels, kernel, pool, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x (*, Dx)` to `(*, dim_out)`."""
+        return super().forward(x.unflatten(-1, self.shape[::-1]).mT.flatten(-2))
+
+
 class CNN2d(Embedding):
     """Two-dimensional convolutions over an image, otherwise as `CNN1d`.
 
     Args:
         dim_x: Number of features of x.
-        shape: Height and width of the image, row by row in x; None for a square.
+        shape: Height and width of the image, row by row in x; or number of channels, height and
+            width, channel after channel. None for a square.
         channels: Channels of the convolutions.
         kernel: Side of the kernels, odd.
         pool: Side of the pooling windows; 1 for no pooling.
@@ -82,19 +114,21 @@ class CNN2d(Embedding):
         super().__init__()
         _check(channels, kernel, pool, dim_out)
         self.shape = tuple(shape) if shape is not None else 2 * (math.isqrt(dim_x),)
-        fits = len(self.shape) == 2 and math.prod(self.shape) == dim_x and min(self.shape) > 0
-        require(fits, "embedding.shape", shape, f"(height, width) with a product of {dim_x}")
+        fits = len(self.shape) in (2, 3) and math.prod(self.shape) == dim_x and min(self.shape) > 0
+        expected = f"(height, width) or (channels, height, width) with a product of {dim_x}"
+        require(fits, "embedding.shape", shape, expected)
         self.dim_out = dim_out
-        height, width = (_pooled(side, len(channels), pool) for side in self.shape)
+        height, width = (_pooled(side, len(channels), pool) for side in self.shape[-2:])
+        self.image = (*(1, *self.shape)[-3:],)
         self.net = nn.Sequential(
-            *_convolutions(2, (1, *channels), kernel, pool),
+            *_convolutions(2, (self.image[0], *channels), kernel, pool),
             nn.Flatten(),
             nn.Linear(channels[-1] * height * width, dim_out),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x (*, Dx)` to `(*, dim_out)`."""
-        return self.net(x.reshape(-1, 1, *self.shape)).view(*x.shape[:-1], self.dim_out)
+        return self.net(x.reshape(-1, *self.image)).view(*x.shape[:-1], self.dim_out)
 
 
 class PyloricCNN(Embedding):

@@ -37,6 +37,13 @@ class Embedding(nn.Module, Component, ABC):
 
     dim_out: int
 
+    def share_statistics(self, standardize: nn.Module) -> None:
+        """Make the standardisation of x equal for features that the net treats alike.
+
+        Args:
+            standardize: Its buffers have one number for each feature, `(Dx,)`.
+        """
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Map standardised `x (*, Dx)` to `(*, C)`."""

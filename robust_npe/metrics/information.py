@@ -66,6 +66,8 @@ class InformationGain(Metric):
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
+        if not context.task.prior_density:
+            return []
         generator = context.generator("information gain")
 
         def gain(theta: Tensor, _: Tensor, x_adv: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ class Predictive(Metric):
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
+        if not context.task.knows("simulate"):
+            return []
         count = self.num_observations
         x, x_adv = context.x[:count], context.x_adv[:count]
         simulated = self._simulate(context, x_adv)

@@ -44,6 +44,7 @@ UNITS = {
     "absolute": "units of x",
     "noise": "expected norms of the noise",
     "feature": "standard deviations of each feature",
+    "auto": "distances of two simulations",
 }
 
 NORMS = {"l1": "L1", "l2": "L2", "linf": "L∞"}

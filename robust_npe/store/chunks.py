@@ -11,7 +11,7 @@ import numpy as np
 
 from robust_npe.random import stream
 from robust_npe.tasks.base import Task
-from robust_npe.tasks.pairs import draw_pairs
+from robust_npe.tasks.pairs import pairs_of
 
 __all__ = ["ATTEMPTS", "CHUNK", "SimulationPlan"]
 
@@ -55,13 +55,18 @@ class SimulationPlan:
             "split": self.split,
             "num_simulations": self.num_simulations,
             "seed": self.seed,
-            "chunk": ATTEMPTS if self.filters else CHUNK,
+            "chunk": self.size,
         }
+
+    @property
+    def size(self) -> int:
+        """Simulations per chunk."""
+        return ATTEMPTS if self.filters else self.task.chunk_size or CHUNK
 
     @property
     def num_chunks(self) -> int | None:
         """Number of chunks, None if it depends on how many simulations are accepted."""
-        return None if self.filters else -(-self.num_simulations // CHUNK)
+        return None if self.filters else -(-self.num_simulations // self.size)
 
     def simulate(self, number: int) -> dict[str, np.ndarray]:
         """Simulate one chunk; its content depends on the description and `number` alone.
@@ -73,9 +78,12 @@ class SimulationPlan:
         Raises:
             ConfigError: The task's simulator returns something else than it should.
         """
-        size = ATTEMPTS if self.filters else min(CHUNK, self.num_simulations - number * CHUNK)
+        start = number * self.size
+        stop = start + self.size if self.filters else min(start + self.size, self.num_simulations)
         generator = stream(self.seed, "simulate", self.split, number)
-        theta, x, dropped = draw_pairs(self.task, size, generator)
+        given = self.task, self.split, self.seed, slice(start, stop), generator
+        theta, x, dropped = pairs_of(*given)
+        size = len(theta) + dropped if self.task.knows("stored_pairs") else stop - start
         return {
             "theta": theta.numpy(),
             "x": x.numpy(),

@@ -43,8 +43,8 @@ KEYS: dict[str, tuple[str, str]] = {
     ),
     "domain": ("string", "data, task or none; empty for clean observations"),
     "epsilon": ("float", "radius of the attack in epsilon_unit; 0 for clean observations"),
-    "epsilon_unit": ("string", "std, absolute, noise or feature"),
-    "epsilon_abs": ("float", "radius in units of x; empty for epsilon_unit=feature"),
+    "epsilon_unit": ("string", "std, absolute, noise, feature or auto"),
+    "epsilon_abs": ("float", "radius in units of x; empty for epsilon_unit=feature, auto"),
     "metric": ("string", "what was measured"),
 }
 

@@ -88,7 +88,8 @@ def simulations(
         lambda folder: _simulate(folder, plan, stored_chunks(store, plan)),
         resumable=True,
     )
-    verb = "simulated" if artefact.created else "found"
+    made = "copied" if task.knows("stored_pairs") else "simulated"
+    verb = made if artefact.created else "found"
     log.info("%s %d pairs (%s) in %s", verb, num_simulations, split, artefact.path)
     return load_simulations(artefact.path)
 
@@ -158,6 +159,14 @@ def _report(plan: SimulationPlan, counts: Counts) -> None:
     if counts.dropped:
         log.warning(
             "%d of %d simulations are non-finite: left out", counts.dropped, counts.simulated
+        )
+    if not plan.filters and counts.simulated < plan.num_simulations:
+        log.warning(
+            "%d pairs (%s) were asked for, task %s has %d of them: all are taken",
+            plan.num_simulations,
+            plan.split,
+            plan.task.name,
+            counts.simulated,
         )
     if plan.filters:
         share = 100 * counts.accepted / counts.simulated

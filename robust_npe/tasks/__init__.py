@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from robust_npe.tasks.base import Reference, Task
+from robust_npe.tasks.data import DataTask, FilesTask
+from robust_npe.tasks.function import FunctionTask, NamedFunctionTask
 from robust_npe.tasks.gaussian_linear import GaussianLinear
 from robust_npe.tasks.hodgkin_huxley import HodgkinHuxley
 from robust_npe.tasks.lotka_volterra import LotkaVolterra
@@ -16,9 +18,13 @@ __all__ = [
     "SBIBM",
     "SIR",
     "VAE",
+    "DataTask",
+    "FilesTask",
+    "FunctionTask",
     "GaussianLinear",
     "HodgkinHuxley",
     "LotkaVolterra",
+    "NamedFunctionTask",
     "Reference",
     "SpatialSIR",
     "Task",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Generator, Tensor
@@ -51,12 +53,19 @@ class Task(Component, ABC):
         num_references: How many observations with reference posterior samples there are,
             numbered from 1.
         embedding: Name of the embedding that suits x, used where none is asked for.
+        embedding_settings: Its settings that the shape of x determines.
+        prior_density: Whether `prior.log_prob` is known.
+        chunk_size: Simulations that are stored together; None for the store's own choice. What was
+            interrupted goes on after the last complete chunk, so slow simulators have small ones.
     """
 
     prior: Distribution
     dim_x: int
     num_references: int = 0
     embedding: str = "identity"
+    embedding_settings: Mapping[str, Any] = MappingProxyType({})
+    prior_density: bool = True
+    chunk_size: int | None = None
 
     @property
     def dim_theta(self) -> int:
@@ -135,6 +144,19 @@ class Task(Component, ABC):
         """
         x = self.simulate(theta, generator)
         return x, torch.ones(len(x), dtype=torch.bool)
+
+    def stored_pairs(self, split: str, seed: int, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return pairs that exist already, of a task that `knows` this instead of simulating.
+
+        Args:
+            split: `train`, `validation` or `test`; they have no pair in common.
+            seed: Seed of the splits.
+            rows: Which pairs of the split; those beyond its end are not there.
+
+        Returns:
+            Parameters `(n, D)` and observations `(n, Dx)`, float32.
+        """
+        raise NotImplementedError(f"task {self.name} stores no pairs: it simulates them")
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return log p(x|theta) for `theta (*, D)` and `x (*, Dx)`, broadcast, shape `(*,)`."""

@@ -12,7 +12,29 @@ from torch import Generator, Tensor
 from robust_npe.checks import ConfigError
 from robust_npe.tasks.base import Task
 
-__all__ = ["draw_pairs"]
+__all__ = ["draw_pairs", "pairs_of"]
+
+
+def pairs_of(
+    task: Task, split: str, seed: int, rows: slice, generator: Generator
+) -> tuple[Tensor, Tensor, int]:
+    """Return pairs of a split: rows of it where the task stores them, else new simulations.
+
+    Args:
+        task: Prior and simulator, or stored pairs.
+        split: `train`, `validation` or `test`.
+        seed: Seed of the splits of what is stored.
+        rows: Which pairs; new ones are as many.
+        generator: Randomness of new ones.
+
+    Returns:
+        As `draw_pairs`.
+    """
+    if not task.knows("stored_pairs"):
+        return draw_pairs(task, rows.stop - rows.start, generator)
+    theta, x = task.stored_pairs(split, seed, rows)
+    finite = x.isfinite().all(1) & theta.isfinite().all(1)
+    return theta[finite], x[finite], int((~finite).sum())
 
 
 def draw_pairs(task: Task, num: int, generator: Generator) -> tuple[Tensor, Tensor, int]:
@@ -25,11 +47,14 @@ def draw_pairs(task: Task, num: int, generator: Generator) -> tuple[Tensor, Tens
 
     Returns:
         The usable pairs, float32, finite and accepted, `theta (n, D)` and `x (n, Dx)`; and how many
-        simulations were non-finite. Those that are missing still were rejected.
+        simulations were non-finite. Those that are missing still were rejected. Of a task that
+        cannot simulate they are the first of its pairs for training.
 
     Raises:
         ConfigError: The task's simulator fails, or returns something else than it should.
     """
+    if task.knows("stored_pairs"):
+        return pairs_of(task, "train", 0, slice(0, num), generator)
     theta, x, accepted = _simulated(task, num, generator)
     x = _checked(task, "x", x, (num, task.dim_x)).float()
     theta = _checked(task, "theta", theta, (num, task.dim_theta)).float()

@@ -1,0 +1,34 @@
+"""Arguments of the tasks that are a user's own; no tests here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robust_npe import consent
+
+SIMULATOR = Path(__file__).with_name("own_simulator.py")
+
+
+def own_settings(task, folder, monkeypatch):
+    """What `task=<name>` needs beside its YAML file; nothing for our own tasks.
+
+    Args:
+        task: Name of the task.
+        folder: Where its files go.
+        monkeypatch: Takes the consent back.
+    """
+    if task == "function":
+        monkeypatch.setenv(consent.VARIABLE, str(SIMULATOR))
+        names = ("simulator", "prior", "log_likelihood", "noise_std", "theta_names")
+        given = dict(zip(names, ("simulate", *names[1:]), strict=True))
+        return {key: f"own_simulator:{name}" for key, name in given.items()}
+    if task == "files":
+        theta, x = folder / "theta.npy", folder / "x.npy"
+        generator = np.random.default_rng(0)
+        parameters = generator.uniform(-1, 1, (300, 2))
+        np.save(theta, parameters)
+        np.save(x, parameters @ np.ones((2, 3)) + generator.normal(size=(300, 3)))
+        return {"theta": str(theta), "x": str(x), "low": [-1, -1], "high": [1, 1]}
+    return {}

@@ -1,0 +1,68 @@
+"""The pages about one's own simulator and data: their files are written, their commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from robust_npe.training import train
+from tests.test_contributing import BLOCK, ROOT
+
+SMALL = ("scale=smoke", "num_simulations=300", "training.max_epochs=1", "plots=false")
+TASKS = {
+    "own-simulator.md": ["sim:simulate", "pendulum:simulate"],
+    "own-data.md": ["x.npy", "sets.npz"],
+}
+
+
+def run(folder, *words):
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ROBUST_NPE_MODULES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("page", TASKS)
+def test_commands_and_files_of_a_page_work(page, tmp_path):
+    text = (ROOT / "docs" / page).read_text()
+    for name, content in BLOCK.findall(text):
+        (tmp_path / name).write_text(content)
+        if name.startswith("make"):
+            assert run(tmp_path, name).returncode == 0
+    commands = re.findall(r"^robust-npe (.*)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    said = ""
+    for command in commands:
+        done = run(tmp_path, "-m", "robust_npe.cli", *shlex.split(command), *SMALL)
+        assert done.returncode == 0, done.stderr
+        said += done.stderr
+    tables = [pd.read_csv(path) for path in tmp_path.glob("outputs/runs/*/results.csv")]
+    assert sorted(table.task[0] for table in tables) == sorted(TASKS[page])
+    assert all((table.metric == "kl_forward").any() for table in tables)
+    rules = {"own-simulator.md": "two simulations at the same theta", "own-data.md": "neighbours"}
+    assert re.search(f"epsilon_unit=auto is the median distance of .*{rules[page]}", said)
+
+
+@pytest.mark.parametrize("page", TASKS)
+def test_python_of_a_page_runs(page, monkeypatch, capsys):
+    def train_shortly(*args):
+        *given, settings, generator = args
+        return train(*given, replace(settings, max_epochs=2, min_epochs=1), generator)
+
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.M | re.S)
+    small = blocks[-1].replace("10_000", "400")
+    assert small != blocks[-1]
+    monkeypatch.setattr("robust_npe.api._train", train_shortly)
+    exec(compile(small, page, "exec"), {})
+    assert float(re.search(r"[\d.]+", capsys.readouterr().out)[0]) > 0
