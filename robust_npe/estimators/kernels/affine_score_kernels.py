@@ -15,9 +15,9 @@ FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their 
 
 
 @njit(cache=True, fastmath=FLAGS)
-def invert(start, stop, z, x, slope, outputs, limit):  # type: ignore[no-untyped-def]
-    """Compute x with f(x) = z and its slope, for coordinates from start to stop (section 2)."""
-    for d in range(start, stop):
+def invert(group, z, x, slope, outputs, limit):  # type: ignore[no-untyped-def]
+    """Compute x with f(x) = z and its slope, for the coordinates of a group (section 2)."""
+    for d in range(*group):
         shift, raw = outputs[2 * d], outputs[2 * d + 1]
         for n in range(z.shape[1]):
             slope[d, n] = raw[n] * limit / (limit + abs(raw[n]))

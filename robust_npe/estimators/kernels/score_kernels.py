@@ -47,7 +47,8 @@ def _forward(z, c, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
         h: Activations of all layers, those of the last one being the parameters of the univariate
             transforms, `(N / n, T, M, n)`.
         s: Gradient of log q with respect to all layers before their nonlinearity, same shape.
-        sizes: Of the bins, `(N / n, T, 2, K, D, n)`.
+        sizes: Of the bins, `(N / n, T, D, 2 K, n)`.
+        curves: See `spline_score_kernels`, `(N / n, T, D, 3, 3, n)`; empty if affine, as sizes.
     """
     _, rows, _, starts = layout
     D, N = z.shape
@@ -61,7 +62,8 @@ def _forward(z, c, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     h = np.empty((tiles, T, M, width), z.dtype)
     s = np.empty_like(h)
     bins = 0 if spline is None else ((M - rows[-2]) // D + 1) // 3
-    sizes = np.empty((tiles, T, 2, bins, D, width), z.dtype)
+    sizes = np.empty((tiles, T, D, 2 * bins, width), z.dtype)
+    curves = np.empty((tiles, T, D, 3, 3, width if bins else 0), z.dtype)
     for k in range(tiles):
         begin, end = min(k * width, N), min((k + 1) * width, N)
         out = np.zeros((D, width), z.dtype)
@@ -72,39 +74,39 @@ def _forward(z, c, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
             h[k, t, :H, end - begin :] = 0
             h[k, t, :H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
             u[k, t] = pull
-            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t]
+            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t], curves[k, t]
             _invert(out, saved, Wt, bt, layout, limit, spline)
             below = _scores(saved, s[k, t], Wt, layout, limit, spline)
             score[t * H : (t + 1) * H, begin:end] = s[k, t, :H, : end - begin]
             out[:], pull[:] = x[k, t, ::-1], below[::-1]
-    return score, x, slope, u, h, s, sizes
+    return score, x, slope, u, h, s, sizes, curves
 
 
 @njit(cache=True, fastmath=FLAGS)
 def _invert(z, saved, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute x with f(x) = z, its slope and the activations, group by group (section 2)."""
     ends, rows, _, _ = layout
-    x, slope, _, h, sizes = saved
+    x, slope, _, h, sizes, curves = saved
     outputs = h[rows[-2] :]
     for g in range(ends.shape[1] - 1):
         advance(g, x, h, None, W, b, layout)
-        start, stop = ends[0, g], ends[0, g + 1]
+        group = ends[0, g], ends[0, g + 1]
         if spline is None:
-            affine.invert(start, stop, z, x, slope, outputs, limit)
+            affine.invert(group, z, x, slope, outputs, limit)
         else:
-            splines.invert(start, stop, z, x, slope, outputs, sizes, limit, spline)
+            splines.invert(group, z, x, slope, outputs, sizes, curves, limit, spline)
 
 
 @njit(cache=True, fastmath=FLAGS)
 def _scores(saved, s, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute s, and return the gradient of log q with respect to x (section 3)."""
     ends, rows, _, _ = layout
-    x, slope, u, h, sizes = saved
+    x, slope, u, h, sizes, curves = saved
     outputs, last = h[rows[-2] :], s[rows[-2] :]
     if spline is None:
         below = affine.score(last, x, slope, u, outputs, limit)
     else:
-        below = splines.score(last, x, u, outputs, sizes, limit, spline)
+        below = splines.score(last, x, u, outputs, sizes, curves, limit, spline)
     for g in range(ends.shape[1] - 2, -1, -1):
         add_to_inputs(g, below, s, W, layout)
         retreat(g, s, h, W, layout)
@@ -112,7 +114,7 @@ def _scores(saved, s, W, layout, limit, spline):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _backward(v, x, slope, u, h, s, sizes, W, layout, limit, spline):  # type: ignore[no-untyped-def]
+def _backward(v, x, slope, u, h, s, sizes, curves, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Return the gradients of F = <v, s> (section 4); arguments as for and from `_forward`.
 
     Returns:
@@ -136,7 +138,7 @@ def _backward(v, x, slope, u, h, s, sizes, W, layout, limit, spline):  # type: i
             a_dot[:H, : end - begin] = v[t * H : (t + 1) * H, begin:end]
             for g in range(layout[0].shape[1] - 1):
                 advance(g, x_dot, a_dot, h[k, t], Wt, None, layout)
-            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t]
+            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t], curves[k, t]
             z_dot = _pull_back(x_dot, x_bar, a_dot, a_bar, saved, Wt, layout, limit, spline)
             c_bar[t * H : (t + 1) * H, begin:end] = a_bar[:H, : end - begin]
             add_outer_products(W_bar[t * size : (t + 1) * size], a_bar, x[k, t], h[k, t], layout)
@@ -151,7 +153,7 @@ def _backward(v, x, slope, u, h, s, sizes, W, layout, limit, spline):  # type: i
 def _pull_back(x_dot, x_bar, a_dot, a_bar, saved, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Turn x_bar into z_bar, compute a_bar, and return z_dot (section 4)."""
     ends, rows, _, _ = layout
-    x, slope, u, h, sizes = saved
+    x, slope, u, h, sizes, curves = saved
     z_dot = np.empty_like(x)
     dots, bars, outputs = a_dot[rows[-2] :], a_bar[rows[-2] :], h[rows[-2] :]
     for g in range(ends.shape[1] - 2, -1, -1):
@@ -160,7 +162,7 @@ def _pull_back(x_dot, x_bar, a_dot, a_bar, saved, W, layout, limit, spline):  # 
         if spline is None:
             affine.pull_back(group, moving, x, slope, u, outputs, limit)
         else:
-            splines.pull_back(group, moving, x, slope, u, outputs, sizes, limit, spline)
+            splines.pull_back(group, moving, x, slope, u, outputs, sizes, curves, limit, spline)
         retreat(g, a_bar, h, W, layout)
     return z_dot
 

@@ -13,16 +13,7 @@ from numba import njit
 
 from robust_npe.compiling import log_compilation
 
-__all__ = [
-    "backward",
-    "backward_kernel",
-    "curve",
-    "curve_gradient",
-    "find_bin",
-    "forward",
-    "inverse",
-    "inverse_kernel",
-]
+__all__ = ["backward", "curve_gradient", "forward", "inverse"]
 
 FLAGS = {"contract", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
@@ -35,9 +26,9 @@ def _forward(x, phi, sizes, bound, slope_limit):  # type: ignore[no-untyped-def]
         for n in range(x.shape[1]):
             if abs(x[d, n]) < bound:
                 u = x[d, n] / (2 * bound) + 0.5
-                k, left, width, low, height, _, _ = find_bin(u, sizes, 0, d, n)
+                k, left, width, low, height, _, _ = _find_bin(u, sizes, 0, d, n)
                 s, xi = height / width, (u - left) / width
-                d0, _, e, q = curve(k, s, phi, d, n, slope_limit)
+                d0, _, e, q = _curve(k, s, phi, d, n, slope_limit)
                 denominator = s + q * xi * (1 - xi)
                 rise = xi * (d0 + xi * e) / denominator
                 y[d, n] = bound * (2 * (low + height * rise) - 1)
@@ -46,16 +37,16 @@ def _forward(x, phi, sizes, bound, slope_limit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def inverse_kernel(y, phi, sizes, bound, slope_limit):  # type: ignore[no-untyped-def]
+def _inverse(y, phi, sizes, bound, slope_limit):  # type: ignore[no-untyped-def]
     """Return x and the log slope there; see `_forward`."""
     x, log_slope = y.copy(), np.zeros_like(y)
     for d in range(y.shape[0]):
         for n in range(y.shape[1]):
             if abs(y[d, n]) < bound:
                 v = y[d, n] / (2 * bound) + 0.5
-                k, left, width, low, height, _, _ = find_bin(v, sizes, 1, d, n)
+                k, left, width, low, height, _, _ = _find_bin(v, sizes, 1, d, n)
                 s, rise = height / width, v - low
-                d0, _, e, q = curve(k, s, phi, d, n, slope_limit)
+                d0, _, e, q = _curve(k, s, phi, d, n, slope_limit)
                 a, b = height * e + rise * q, height * d0 - rise * q
                 c = -s * rise
                 xi = 2 * c / (-b - math.sqrt(max(b * b - 4 * a * c, 0.0)))
@@ -65,7 +56,7 @@ def inverse_kernel(y, phi, sizes, bound, slope_limit):  # type: ignore[no-untype
 
 
 @njit(cache=True, fastmath=FLAGS)
-def backward_kernel(  # type: ignore[no-untyped-def]
+def _backward(  # type: ignore[no-untyped-def]
     x, y_bar, log_slope_bar, phi, sizes, bound, slope_limit, size_limit
 ):
     """Return the gradients with respect to x and phi."""
@@ -81,9 +72,9 @@ def backward_kernel(  # type: ignore[no-untyped-def]
         for n in range(x.shape[1]):
             if abs(x[d, n]) < bound:
                 u = x[d, n] / (2 * bound) + 0.5
-                k, left, width, low, height, widths, heights = find_bin(u, sizes, 0, d, n)
+                k, left, width, low, height, widths, heights = _find_bin(u, sizes, 0, d, n)
                 s, xi = height / width, (u - left) / width
-                d0, d1, e, q = curve(k, s, phi, d, n, slope_limit)
+                d0, d1, e, q = _curve(k, s, phi, d, n, slope_limit)
                 v_bar = 2 * bound * y_bar[d, n]
                 u_bar, width_bar, height_bar, d0_bar, d1_bar = curve_gradient(
                     xi, s, d0, e, q, width, height, v_bar, log_slope_bar[d, n]
@@ -129,7 +120,7 @@ def curve_gradient(xi, s, d0, e, q, width, height, v_bar, log_bar):  # type: ign
 
 
 @njit(cache=True, fastmath=FLAGS)
-def find_bin(u, sizes, axis, d, n):  # type: ignore[no-untyped-def]
+def _find_bin(u, sizes, axis, d, n):  # type: ignore[no-untyped-def]
     """Return the bin of u, an x (axis 0) or y (1): its left and width, low and height, totals."""
     bins = sizes.shape[1]
     widths = heights = left = low = 0.0
@@ -147,7 +138,7 @@ def find_bin(u, sizes, axis, d, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def curve(k, s, phi, d, n, slope_limit):  # type: ignore[no-untyped-def]
+def _curve(k, s, phi, d, n, slope_limit):  # type: ignore[no-untyped-def]
     """Return the slopes at both ends of bin k, and how they differ from its mean slope `s`."""
     d0, d1 = _slope(phi, k, d, n, slope_limit), _slope(phi, k + 1, d, n, slope_limit)
     return d0, d1, s - d0, d0 + d1 - 2 * s
@@ -190,5 +181,5 @@ def _to_slope(phi_bar, knot, d, n, phi, limit, log_bar):  # type: ignore[no-unty
 
 
 forward = log_compilation(_forward, "splines")
-inverse = log_compilation(inverse_kernel, "inverse splines")
-backward = log_compilation(backward_kernel, "the gradient of splines")
+inverse = log_compilation(_inverse, "inverse splines")
+backward = log_compilation(_backward, "the gradient of splines")
