@@ -13,11 +13,11 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
-from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
+from robust_npe.estimators.conditioner import NUM_DIRECT, BoundConditioner, Conditioner
 from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.kernels import fits_kernels
-from robust_npe.estimators.univariate import Affine, RationalQuadraticSpline, Univariate
+from robust_npe.estimators.univariate import Affine, AffineSpline, Univariate
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
@@ -38,7 +38,8 @@ class AutoregressiveFlow(Head):
     Args:
         dim_theta: Number of parameters D.
         dim_context: Number of features C of the context.
-        univariate: What is applied to each coordinate.
+        univariate: What is applied to each coordinate; its first two parameters are a shift and a
+            log slope.
         transforms: Number of transforms.
         hidden: Widths of the hidden layers of each conditioner, at least one.
         passes: Sequential steps of the inverse, None for D. The coordinates are divided into so
@@ -63,6 +64,7 @@ class AutoregressiveFlow(Head):
         self.univariate = univariate
         # one product serves the first layers of all transforms
         self.context = nn.Linear(dim_context, transforms * hidden[0])
+        self.direct = nn.Linear(dim_context, transforms * NUM_DIRECT * dim_theta, bias=False)
         groups = _groups(dim_theta, passes)
         self.conditioners = nn.ModuleList(
             Conditioner(groups, univariate.num_parameters, hidden) for _ in range(transforms)
@@ -74,16 +76,17 @@ class AutoregressiveFlow(Head):
         first = [c.first.weight for c in self.conditioners if isinstance(c.first, nn.Linear)]
         for parameter in (self.context.weight, self.context.bias, *first):
             nn.init.uniform_(parameter, -bound, bound)
+        nn.init.zeros_(self.direct.weight)
 
     def forward(self, context: Tensor) -> AutoregressiveDistribution:
         """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""
         columns = context.reshape(-1, context.shape[-1]).T
         terms = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
+        direct = self.direct.weight @ columns
+        parts = (part.chunk(len(self.conditioners)) for part in (terms, direct))
         bound = [
-            cast(Conditioner, conditioner).bind(term)
-            for conditioner, term in zip(
-                self.conditioners, terms.chunk(len(self.conditioners)), strict=True
-            )
+            cast(Conditioner, conditioner).bind(term, direct_term)
+            for conditioner, term, direct_term in zip(self.conditioners, *parts, strict=True)
         ]
         event_shape = Size([self.dim_theta])
         return AutoregressiveDistribution(bound, self.univariate, context.shape[:-1], event_shape)
@@ -91,7 +94,7 @@ class AutoregressiveFlow(Head):
     @property
     def is_compiled(self) -> bool:
         """Tell whether `sampled_score` works here."""
-        has_kernels = isinstance(self.univariate, Affine | RationalQuadraticSpline)
+        has_kernels = isinstance(self.univariate, Affine | AffineSpline)
         return has_kernels and fits_kernels(self.context.weight)
 
     def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -111,7 +114,8 @@ class AutoregressiveFlow(Head):
 
         z, weight = weighted_noise(len(context), self.dim_theta, generator, context.dtype)
         conditioners = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
-        score = sampled_score(self.context, conditioners, self.univariate, context, z)
+        layers = self.context, self.direct
+        score = sampled_score(*layers, conditioners, self.univariate, context, z)
         return score, weight
 
 

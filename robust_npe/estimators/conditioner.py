@@ -17,7 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Blocks", "BoundConditioner", "Conditioner"]
+from robust_npe.estimators.activation import smooth_relu
+
+__all__ = ["NUM_DIRECT", "Blocks", "BoundConditioner", "Conditioner", "with_direct"]
+
+NUM_DIRECT = 2  # parameters of each coordinate that see the inputs directly: shift, log slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +67,17 @@ class Blocks:
 
 
 class Conditioner(nn.Module):
-    """Masked ReLU network that computes the parameters of one autoregressive transform.
+    """Masked network that computes the parameters of one autoregressive transform.
 
     A hidden unit of degree g sees the context and the coordinates of the groups before g, and is
-    seen by group g and later ones. Units are sorted by degree. The context's part of the first
-    layer is computed elsewhere.
+    seen by group g and later ones. Units are sorted by degree. The first parameters of each
+    coordinate (shift and log slope) also see context and coordinates directly, so that what is
+    linear need not be learned by hidden units. The context's part of the first layer, and of the
+    direct connections, is computed elsewhere.
 
     References:
         Germain et al. (2015), "MADE: masked autoencoder for distribution estimation",
-        https://arxiv.org/abs/1502.03509
+        https://arxiv.org/abs/1502.03509, direct connections included.
 
     Args:
         groups: Number of coordinates in each group, D in total.
@@ -80,6 +86,7 @@ class Conditioner(nn.Module):
     """
 
     mask_0: Tensor
+    direct_mask: Tensor
 
     def __init__(self, groups: Sequence[int], num_parameters: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -92,10 +99,14 @@ class Conditioner(nn.Module):
         self.blocks = Blocks.of([coordinates, *levels], len(groups))
         self.first = nn.Linear(len(inputs), hidden[0], bias=False) if len(inputs) else None
         self.layers = nn.ModuleList(nn.Linear(len(a), len(b)) for a, b in pairwise(levels))
+        self.direct = nn.Parameter(torch.zeros(NUM_DIRECT * len(coordinates), len(inputs)))
+        direct_mask = coordinates.repeat_interleave(NUM_DIRECT).unsqueeze(1) > inputs
+        dtype = torch.get_default_dtype()
+        self.register_buffer("direct_mask", direct_mask.to(dtype), persistent=False)
         masks = [levels[0].unsqueeze(1) > inputs]
         masks += [b.unsqueeze(1) >= a for a, b in pairwise(levels)]
         for i, mask in enumerate(masks):  # constants, so not part of the state
-            self.register_buffer(f"mask_{i}", mask.to(torch.get_default_dtype()), persistent=False)
+            self.register_buffer(f"mask_{i}", mask.to(dtype), persistent=False)
 
     def weights(self) -> list[Tensor]:
         """Return the weights of all layers without masks, the first layer's `(H, inputs)`."""
@@ -106,22 +117,27 @@ class Conditioner(nn.Module):
         """Return the biases of all layers but the first."""
         return [cast(nn.Linear, layer).bias for layer in self.layers]
 
-    def bind(self, context_term: Tensor) -> BoundConditioner:
+    def bind(self, context_term: Tensor, direct_term: Tensor) -> BoundConditioner:
         """Return the network for given observations, with masks applied.
 
         Args:
             context_term: The context's part of the first layer, with bias, `(H, B)`.
+            direct_term: The context's part of shifts and log slopes, `(2 D, B)`.
         """
         weights = [w * getattr(self, f"mask_{i}") for i, w in enumerate(self.weights())]
         biases = [bias.unsqueeze(1) for bias in self.biases()]
-        return BoundConditioner(context_term, weights, biases, self.blocks, self.num_parameters)
+        direct = self.direct * self.direct_mask
+        terms = context_term, direct_term
+        return BoundConditioner(*terms, direct, weights, biases, self.blocks, self.num_parameters)
 
 
 class BoundConditioner(NamedTuple):
     """A conditioner at B observations; see `Conditioner`.
 
     Attributes:
-        context_term: `(H, B)`.
+        context_term: The context's part of the first layer, `(H, B)`.
+        direct_term: The context's part of shifts and log slopes, `(2 D, B)`.
+        direct: Their masked weights on the coordinates that anything depends on.
         weights: Masked weights of all layers, those of the first on the coordinates that anything
             depends on.
         biases: Biases of all layers but the first, as columns.
@@ -130,6 +146,8 @@ class BoundConditioner(NamedTuple):
     """
 
     context_term: Tensor
+    direct_term: Tensor
+    direct: Tensor
     weights: Sequence[Tensor]
     biases: Sequence[Tensor]
     blocks: Blocks
@@ -137,19 +155,28 @@ class BoundConditioner(NamedTuple):
 
     def parameters(self, theta: Tensor) -> Tensor:
         """Return the univariate parameters `(P, D, N)` of all coordinates of `theta (D, N)`."""
-        h = self._first_layer(theta)
+        h = self._affine(self.weights[0], self.context_term, theta)
         for weight, bias in zip(self.weights[1:], self.biases, strict=True):
-            h = torch.addmm(bias, weight, h.relu())
-        return self.unpack(h)
+            h = torch.addmm(bias, weight, smooth_relu(h))
+        phi = self.unpack(h)
+        direct = self._affine(self.direct, self.direct_term, theta)
+        return with_direct(phi, direct)
 
-    def _first_layer(self, theta: Tensor) -> Tensor:
-        batch, columns = self.context_term.shape[1], theta.shape[1]
-        first = self.weights[0]
+    def _affine(self, weight: Tensor, term: Tensor, theta: Tensor) -> Tensor:
+        """Return `weight @ theta` for the coordinates that it has, plus the term of each column."""
+        batch, columns = term.shape[1], theta.shape[1]
+        known = theta[: weight.shape[1]]
         if columns == batch:
-            return torch.addmm(self.context_term, first, theta[: first.shape[1]])
-        by_sample = (first @ theta[: first.shape[1]]).unflatten(1, (-1, batch))
-        return (by_sample + self.context_term.unsqueeze(1)).flatten(1)
+            return torch.addmm(term, weight, known)
+        by_sample = (weight @ known).unflatten(1, (-1, batch))
+        return (by_sample + term.unsqueeze(1)).flatten(1)
 
     def unpack(self, outputs: Tensor) -> Tensor:
         """Move the P parameters of each coordinate, `(n * P, N)`, to the front: `(P, n, N)`."""
         return outputs.unflatten(0, (-1, self.num_parameters)).transpose(0, 1)
+
+
+def with_direct(phi: Tensor, direct: Tensor) -> Tensor:
+    """Add what shifts and log slopes see directly, `(2 n, N)`, to parameters `(P, n, N)`."""
+    first = phi[:NUM_DIRECT] + direct.unflatten(0, (-1, NUM_DIRECT)).transpose(0, 1)
+    return torch.cat((first, phi[NUM_DIRECT:])) if len(phi) > NUM_DIRECT else first

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.estimators.kernels.spline import CompiledSpline
-from robust_npe.estimators.univariate import Affine
+from robust_npe.estimators.univariate import Affine, AffineSpline
 
 __all__ = ["MAF", "NSF"]
 
@@ -42,7 +42,7 @@ class MAF(AutoregressiveFlow):
 
 
 class NSF(AutoregressiveFlow):
-    """Neural spline flow: autoregressive rational-quadratic splines.
+    """Neural spline flow: autoregressive rational-quadratic splines, each after an affine function.
 
     References:
         Durkan et al. (2019), "Neural spline flows", https://arxiv.org/abs/1906.04032
@@ -52,8 +52,8 @@ class NSF(AutoregressiveFlow):
         dim_context: Number of features of the context.
         transforms: Number of autoregressive transforms.
         bins: Number of spline bins.
-        bound: The splines act on [-bound, bound], in z-scored units; outside they are the
-            identity.
+        bound: The splines act on [-bound, bound] of what the affine functions give; outside they
+            are the identity.
         hidden: Widths of the hidden layers of each transform.
         passes: As in `MAF`.
     """
@@ -65,10 +65,10 @@ class NSF(AutoregressiveFlow):
         dim_theta: int,
         dim_context: int,
         transforms: int = 3,
-        bins: int = 12,
-        bound: float = 10.0,
+        bins: int = 8,
+        bound: float = 5.0,
         hidden: Sequence[int] = (100, 100),
         passes: int | None = None,
     ) -> None:
-        spline = CompiledSpline(bins, bound)
+        spline = AffineSpline(CompiledSpline(bins, bound))
         super().__init__(dim_theta, dim_context, spline, transforms, hidden, passes)

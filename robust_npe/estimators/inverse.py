@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from robust_npe.estimators.conditioner import BoundConditioner
+from robust_npe.estimators.activation import slope_of, smooth_relu
+from robust_npe.estimators.conditioner import NUM_DIRECT, BoundConditioner
 from robust_npe.estimators.univariate import Univariate
 
 __all__ = ["invert", "solve"]
@@ -23,17 +24,20 @@ __all__ = ["invert", "solve"]
 
 def invert(net: BoundConditioner, univariate: Univariate, z: Tensor) -> Tensor:
     """Return theta with f(theta) = z for `z (D, N)`, differentiable once."""
-    return _Inverse.apply(net, univariate, z, net.context_term, *net.weights, *net.biases)
+    tensors = net.context_term, net.direct_term, net.direct, *net.weights, *net.biases
+    return _Inverse.apply(net, univariate, z, *tensors)
 
 
 @torch.no_grad()
 def solve(
     net: BoundConditioner, univariate: Univariate, z: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Return theta with f(theta) = z, log df_i/dtheta_i, both `(D, N)`, and all activations."""
+    """Return theta with f(theta) = z, log df_i/dtheta_i, both `(D, N)`, and all activations, of
+    the last layer with direct connections."""
     columns = z.shape[1]
-    first = net.context_term.repeat(1, columns // net.context_term.shape[1])
-    layers = [first, *(bias.repeat(1, columns) for bias in net.biases)]
+    copies = columns // net.context_term.shape[1]
+    direct = net.direct_term.repeat(1, copies)
+    layers = [net.context_term.repeat(1, copies), *(b.repeat(1, columns) for b in net.biases)]
     theta, log_slope = torch.empty_like(z), torch.empty_like(z)
     for coordinates, *rows in net.blocks.slices:
         known = theta[: coordinates.start]
@@ -41,11 +45,13 @@ def solve(
             block = layers[i][new]
             block.addmm_(net.weights[i][new, : known.shape[0]], known)
             if i + 1 < len(rows):
-                block.relu_()
+                block.copy_(smooth_relu(block))
                 known = layers[i][: new.stop]
-        theta[coordinates], log_slope[coordinates] = univariate.inverse(
-            z[coordinates], net.unpack(layers[-1][rows[-1]])
-        )
+        phi = net.unpack(layers[-1][rows[-1]])
+        own, known = _directed(coordinates), theta[: coordinates.start]
+        seen = direct[own].addmm_(net.direct[own, : known.shape[0]], known)
+        phi[:NUM_DIRECT] += seen.unflatten(0, (-1, NUM_DIRECT)).transpose(0, 1)
+        theta[coordinates], log_slope[coordinates] = univariate.inverse(z[coordinates], phi)
     return theta, log_slope, layers
 
 
@@ -65,9 +71,10 @@ class _Inverse(torch.autograd.Function):
         blocks, num_parameters, univariate = ctx.settings
         depth = len(blocks.ends) - 1
         theta, *saved = ctx.saved_tensors
-        layers, context_term, tensors = saved[:depth], saved[depth], saved[depth + 1 :]
+        layers, first, tensors = saved[:depth], saved[depth : depth + 3], saved[depth + 3 :]
+        weights, biases = tensors[:depth], tensors[depth:]
         net = BoundConditioner(
-            context_term, tensors[:depth], tensors[depth:], blocks, num_parameters
+            first[0], first[1], first[2], weights, biases, blocks, num_parameters
         )
         grad_z, gradients = _pull_back(net, univariate, theta, layers, grad_theta)
         return None, None, grad_z, *_gradients(net, theta, layers, gradients)
@@ -89,7 +96,7 @@ def _pull_back(
     pull = -slope_phi
     grad_theta, grad_z = grad_theta.clone(), torch.empty_like(theta)
     gradients = [torch.zeros_like(layer) for layer in layers]
-    active = [(layer > 0).to(theta.dtype) for layer in layers[:-1]]
+    slopes = [slope_of(layer) for layer in layers[:-1]]
     for coordinates, *rows in reversed(net.blocks.slices):
         new_z = grad_z[coordinates]
         torch.div(grad_theta[coordinates], slope[coordinates], out=new_z)
@@ -99,19 +106,32 @@ def _pull_back(
             new, seen = rows[i], rows[i - 1]
             below = gradients[i - 1][: seen.stop]
             below.addmm_(net.weights[i][new, : seen.stop].T, gradients[i][new])
-            gradients[i - 1][seen].mul_(active[i - 1][seen])
-        weight = net.weights[0][rows[0], : coordinates.start]
-        grad_theta[: coordinates.start].addmm_(weight.T, gradients[0][rows[0]])
+            gradients[i - 1][seen].mul_(slopes[i - 1][seen])
+        known, own = grad_theta[: coordinates.start], _directed(coordinates)
+        known.addmm_(net.weights[0][rows[0], : coordinates.start].T, gradients[0][rows[0]])
+        known.addmm_(net.direct[own, : coordinates.start].T, _direct_rows(outputs))
     return grad_z, gradients
 
 
 def _gradients(
     net: BoundConditioner, theta: Tensor, layers: list[Tensor], gradients: list[Tensor]
 ) -> list[Tensor]:
-    """Return the gradients with respect to context term, weights and biases."""
-    inputs = [theta[: net.weights[0].shape[1]], *layers[:-1]]
+    """Return the gradients with respect to both terms, direct weights, weights and biases."""
+    batch, known = net.context_term.shape[1], theta[: net.weights[0].shape[1]]
+    direct, inputs = _direct_rows(net.unpack(gradients[-1])), [known, *layers[:-1]]
     return [
-        gradients[0].unflatten(1, (-1, net.context_term.shape[1])).sum(1),
+        *(part.unflatten(1, (-1, batch)).sum(1) for part in (gradients[0], direct)),
+        direct @ known.T,
         *(gradient @ below.T for gradient, below in zip(gradients, inputs, strict=True)),
         *(gradient.sum(1, keepdim=True) for gradient in gradients[1:]),
     ]
+
+
+def _directed(coordinates: slice) -> slice:
+    """Return the rows of direct connections of some coordinates."""
+    return slice(NUM_DIRECT * coordinates.start, NUM_DIRECT * coordinates.stop)
+
+
+def _direct_rows(outputs: Tensor) -> Tensor:
+    """Return shifts and log slopes among parameters `(P, n, N)`: `(2 n, N)`."""
+    return outputs[:NUM_DIRECT].transpose(0, 1).flatten(0, 1)

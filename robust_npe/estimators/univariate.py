@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from robust_npe.checks import require
 
-__all__ = ["Affine", "RationalQuadraticSpline", "Univariate"]
+__all__ = ["Affine", "AffineSpline", "RationalQuadraticSpline", "Univariate"]
 
 MIN_SLOPE = 1e-3  # slopes and relative bin sizes stay between this and its inverse
 LOG_SLOPE_LIMIT = -math.log(MIN_SLOPE)
@@ -66,6 +66,42 @@ class Affine(Univariate):
         shrink = 1 / (1 + phi[1].abs() / LOG_SLOPE_LIMIT)
         slope = (phi[1] * shrink).exp()
         return slope, torch.stack((torch.ones_like(x), x * slope * shrink.square()))
+
+
+class AffineSpline(Univariate):
+    """A spline after an affine function, whose two parameters come first.
+
+    The affine function brings the bulk of a distribution, however narrow and wherever it is, to
+    where the bins of the spline are.
+
+    Args:
+        spline: What is applied after it.
+    """
+
+    def __init__(self, spline: RationalQuadraticSpline) -> None:
+        self.affine = Affine()
+        self.spline = spline
+        self.num_parameters = self.affine.num_parameters + spline.num_parameters
+
+    @override
+    def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        y, affine_slope = self.affine.forward(x, phi[:2])
+        z, spline_slope = self.spline.forward(y, phi[2:])
+        return z, affine_slope + spline_slope
+
+    @override
+    def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        y, spline_slope = self.spline.inverse(y, phi[2:])
+        x, affine_slope = self.affine.inverse(y, phi[:2])
+        return x, affine_slope + spline_slope
+
+    @override
+    @torch.no_grad()
+    def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        y, _ = self.affine.forward(x, phi[:2])
+        outer, slope_spline = self.spline.derivatives(y, phi[2:])
+        inner, slope_affine = self.affine.derivatives(x, phi[:2])
+        return outer * inner, torch.cat((outer * slope_affine, slope_spline))
 
 
 class RationalQuadraticSpline(Univariate):

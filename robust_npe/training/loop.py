@@ -86,7 +86,8 @@ def run_epoch(
         state.keep_weights()
     idle = history.epochs_since_best
     if settings.decay_patience and idle and idle % settings.decay_patience == 0:
-        state.learning_rate /= 2
+        state.learning_rate *= settings.decay_factor
+        state.return_to_best()
 
 
 def _step(state: TrainingState, batch: Batch, clip_norm: float) -> float:

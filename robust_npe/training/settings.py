@@ -12,7 +12,7 @@ __all__ = ["TrainingSettings"]
 
 @dataclass
 class TrainingSettings:
-    """How to train; the defaults are the published settings where those exist.
+    """How to train; `scale=paper` has the published settings.
 
     Attributes:
         batch_size: Pairs per step.
@@ -21,22 +21,24 @@ class TrainingSettings:
         min_epochs: Training does not stop before.
         patience: Epochs without improvement on the validation set before stopping.
         clip_norm: Norm at which the gradient is clipped.
-        decay_patience: Epochs without improvement before the learning rate is halved; None for a
-            constant learning rate (published).
+        decay_patience: Epochs without improvement before training goes back to the best weights
+            with a smaller learning rate; None for a constant learning rate (published).
+        decay_factor: What the learning rate is multiplied by then, below 1.
         weight_average: Decay per step of a moving average of the weights, which is what is
             validated and kept: it has less gradient noise than the weights themselves, and saves
             waiting for a smaller learning rate. None keeps the weights (published).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
-    batch_size: int = 512
-    learning_rate: float = 1e-3
+    batch_size: int = 256
+    learning_rate: float = 3e-3
     max_epochs: int = 300
     min_epochs: int = 5
-    patience: int = 10
+    patience: int = 15
     clip_norm: float = 75.0
     decay_patience: int | None = 5
+    decay_factor: float = 0.3
     weight_average: float | None = 0.99
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class TrainingSettings:
             require(value > 0, f"training.{name}", value, "a positive number")
         decay = self.decay_patience
         require(decay is None or decay > 0, "training.decay_patience", decay, "positive or null")
+        factor = self.decay_factor
+        require(0 < factor < 1, "training.decay_factor", factor, "between 0 and 1")
         average = self.weight_average
         in_range = average is None or 0 < average < 1
         require(in_range, "training.weight_average", average, "between 0 and 1, or null")

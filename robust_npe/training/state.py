@@ -110,6 +110,11 @@ class TrainingState:
         weights = self.average.estimator.state_dict()
         self.best_weights = {name: value.clone() for name, value in weights.items()}
 
+    def return_to_best(self) -> None:
+        """Go on from the best weights, with the optimizer's moments as they are."""
+        self.estimator.load_state_dict(self.best_weights)
+        self.average.estimator.load_state_dict(self.best_weights)
+
     def state_dict(self) -> dict[str, Any]:
         """Return all of it: nested dictionaries of tensors, which are not copied (as in torch),
         numbers, booleans, and lists of numbers."""

@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 import torch
 import zuko
@@ -33,12 +31,24 @@ def make_flow(kind, dim, context, transforms, passes, hidden=(16, 13)):
         return NSF(dim, context, transforms, BINS, 4.0, hidden, passes)
 
 
+class SmoothReLU(nn.Module):
+    def forward(self, a):
+        return torch.where(a.abs() < 1, (a + 1).square() / 4, a.relu())
+
+
+def affine_spline(shift, log_slope, *parameters):
+    affine = zuko.transforms.MonotonicAffineTransform(shift, log_slope)
+    spline = zuko.transforms.MonotonicRQSTransform(*parameters, bound=4.0)
+    return zuko.transforms.ComposedTransform(affine, spline)
+
+
 def zuko_twin(flow, kind, context, passes, hidden=(16, 13)):
     """zuko's flow with the same weights."""
     settings = {} if passes is None else {"passes": passes}
+    settings["activation"] = SmoothReLU
     if kind == "nsf":
-        settings["univariate"] = partial(zuko.transforms.MonotonicRQSTransform, bound=4.0)
-        settings["shapes"] = [(BINS,), (BINS,), (BINS - 1,)]
+        settings["univariate"] = affine_spline
+        settings["shapes"] = [(), (), (BINS,), (BINS,), (BINS - 1,)]
     if flow.dim_theta == 1:
         settings.pop("passes", None)
     twin = zuko.flows.MAF(
@@ -62,7 +72,7 @@ def zuko_twin(flow, kind, context, passes, hidden=(16, 13)):
 
 def copy_conditioner(mine, context_weight, context_bias, theirs, dim, reverse):
     """Ours are sorted by degree and in ascending order of coordinates."""
-    layers = [layer for layer in theirs if not isinstance(layer, nn.ReLU)]
+    layers = [layer for layer in theirs if not isinstance(layer, SmoothReLU)]
     groups = len(mine.blocks.slices)
     place = [torch.arange(layer.out_features) for layer in layers]
     for i, layer in enumerate(layers[:-1]):

@@ -1,6 +1,7 @@
 """What is particular to affine transforms in the scores of a flow; `docs/kernels.md`, sections 2 to 4.
 
-Outputs of the conditioner are a shift and a raw log slope for each coordinate, one after the other.
+Outputs of the conditioner are, for each coordinate, a shift, a raw log slope, and what belongs to
+the spline that follows, if any.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their 
 @njit(cache=True, fastmath=FLAGS)
 def invert(group, z, x, slope, outputs, limit):  # type: ignore[no-untyped-def]
     """Compute x with f(x) = z and its slope, for the coordinates of a group (section 2)."""
+    P = len(outputs) // len(x)
     for d in range(*group):
-        shift, raw = outputs[2 * d], outputs[2 * d + 1]
+        shift, raw = outputs[d * P], outputs[d * P + 1]
         for n in range(z.shape[1]):
             slope[d, n] = raw[n] * limit / (limit + abs(raw[n]))
         for n in range(z.shape[1]):  # on its own: a call keeps loops from being vectorised
@@ -31,9 +33,9 @@ def invert(group, z, x, slope, outputs, limit):  # type: ignore[no-untyped-def]
 def score(s, x, slope, u, outputs, limit):  # type: ignore[no-untyped-def]
     """Return the gradient of log q with respect to x at fixed outputs, and compute that with
     respect to these, s (section 3)."""
-    below = u * slope
+    below, P = u * slope, len(outputs) // len(x)
     for d in range(len(x)):
-        shift, raw = 2 * d, 2 * d + 1
+        shift, raw = d * P, d * P + 1
         for n in range(x.shape[1]):
             root = limit / (limit + abs(outputs[raw, n]))
             first = root * root  # derivative of alpha
@@ -46,8 +48,9 @@ def score(s, x, slope, u, outputs, limit):  # type: ignore[no-untyped-def]
 def pull_back(group, moving, x, slope, u, outputs, limit):  # type: ignore[no-untyped-def]
     """Turn x_bar into z_bar, and compute z_dot and the gradients of F by outputs (section 4)."""
     x_dot, x_bar, z_dot, dots, bars = moving
+    P = len(outputs) // len(x)
     for d in range(*group):
-        shift, raw = 2 * d, 2 * d + 1
+        shift, raw = d * P, d * P + 1
         for n in range(x.shape[1]):
             root = limit / (limit + abs(outputs[raw, n]))
             signed = -root if outputs[raw, n] > 0 else root

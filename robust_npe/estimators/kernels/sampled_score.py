@@ -20,18 +20,14 @@ from torch.autograd.function import once_differentiable
 
 from robust_npe.estimators.conditioner import Conditioner
 from robust_npe.estimators.kernels import score_kernels
-from robust_npe.estimators.univariate import (
-    LOG_SLOPE_LIMIT,
-    Affine,
-    RationalQuadraticSpline,
-    Univariate,
-)
+from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT, AffineSpline, Univariate
 
 __all__ = ["sampled_score"]
 
 
 def sampled_score(
     context_layer: nn.Linear,
+    direct_layer: nn.Linear,
     conditioners: Sequence[Conditioner],
     univariate: Univariate,
     context: Tensor,
@@ -41,6 +37,7 @@ def sampled_score(
 
     Args:
         context_layer: The context's part of the first layers of all conditioners.
+        direct_layer: The context's part of all shifts and log slopes.
         conditioners: The T conditioners of a flow, in the order from theta to z.
         univariate: What is applied to each coordinate; see `AutoregressiveFlow.is_compiled`.
         context: Shape `(N, C)`.
@@ -51,9 +48,12 @@ def sampled_score(
     """
     weights = [w for net in conditioners for w in net.weights()]
     biases = [b for net in conditioners for b in net.biases()]
-    inputs = z, context, context_layer.weight, context_layer.bias, *weights, *biases
-    is_spline = isinstance(univariate, RationalQuadraticSpline)
-    spline = (float(univariate.bound), univariate.size_limit) if is_spline else None
+    layers = context_layer.weight, context_layer.bias, direct_layer.weight
+    direct = torch.stack([net.direct for net in conditioners])
+    inputs = z, context, *layers, direct, *weights, *biases
+    spline = None
+    if isinstance(univariate, AffineSpline):
+        spline = float(univariate.spline.bound), univariate.spline.size_limit
     settings = conditioners[0].blocks.layout, LOG_SLOPE_LIMIT, spline
     return _SampledScore.apply(settings, len(weights), *inputs)
 
@@ -66,19 +66,24 @@ class _SampledScore(torch.autograd.Function):
         num_weights: int,
         z: Tensor,
         context: Tensor,
-        weight: Tensor,
+        first: Tensor,
         bias: Tensor,
+        last: Tensor,
+        direct: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         ctx.settings, ctx.shapes = settings, [p.shape for p in parameters]
         ctx.sizes = [p.numel() for p in parameters]
         flat = torch.cat([p.flatten() for p in parameters])
         W, b = flat.tensor_split([sum(ctx.sizes[:num_weights])])
-        c = torch.addmm(bias.unsqueeze(1), weight, context.T)
-        arrays = (tensor.numpy() for tensor in (z, c, W, b))
+        weight = torch.cat((first, last))
+        c = weight @ context.T
+        c[: len(bias)] += bias.unsqueeze(1)
+        arrays = (tensor.numpy() for tensor in (z, c, direct, W, b))
         with _blas().limit(limits=torch.get_num_threads()):
             score, saved = map(torch.from_numpy, score_kernels.forward(*arrays, *settings))
-        ctx.save_for_backward(context, weight, score, saved, W)
+        ctx.save_for_backward(context, weight, score, saved, direct, W)
+        ctx.split = [len(first), len(last)]
         return score.T @ weight
 
     @staticmethod
@@ -88,12 +93,13 @@ class _SampledScore(torch.autograd.Function):
         arrays = (tensor.numpy() for tensor in (weight @ cotangent.T, *saved))
         with _blas().limit(limits=torch.get_num_threads()):
             results = score_kernels.backward(*arrays, *ctx.settings)
-        c_bar, flat = map(torch.from_numpy, results)
+        c_bar, direct_bar, flat = map(torch.from_numpy, results)
         context_bar = c_bar.T @ weight if ctx.needs_input_grad[3] else None
-        weight_bar = torch.addmm(score @ cotangent, c_bar, context)
+        first, last = torch.addmm(score @ cotangent, c_bar, context).split(ctx.split)
+        layers_bar = first, c_bar[: len(first)].sum(1), last, direct_bar
         parts = zip(flat.split(ctx.sizes), ctx.shapes, strict=True)
         parameters_bar = (part.view(shape) for part, shape in parts)
-        return None, None, None, context_bar, weight_bar, c_bar.sum(1), *parameters_bar
+        return None, None, None, context_bar, *layers_bar, *parameters_bar
 
 
 @cache

@@ -1,7 +1,7 @@
 """What is particular to splines in the scores of a flow; `docs/kernels.md`, section 7.
 
-Outputs of the conditioner are the raw widths, heights and inner slopes of each coordinate, one
-after the other. What is needed of them once the bin of each column is found is kept in `rest`.
+Outputs of the conditioner are, for each coordinate, two of the affine function before the spline,
+then raw widths, heights and inner slopes. What is needed of them once the bin of each column is found is kept in `rest`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST, SECOND, BIN = range(3)  # of slopes: at both ends of the bin; its number,
 @njit(cache=True, fastmath=FLAGS)
 def saved_rows(outputs, dim):  # type: ignore[no-untyped-def]
     """Return how many rows `_rates_and_curves` splits, for so many outputs of a conditioner."""
-    bins = (outputs // dim + 1) // 3
+    bins = (outputs // dim - 1) // 3
     return (2 * bins + 9) * dim
 
 
@@ -124,7 +124,7 @@ def pull_back(group, moving, x, slope, u, outputs, s, rest, limit, spline):  # t
 @njit(cache=True, fastmath=FLAGS)
 def _parameters(outputs, d, bins):  # type: ignore[no-untyped-def]
     """Return the rows of coordinate d."""
-    return outputs[d * (3 * bins - 1) : (d + 1) * (3 * bins - 1)]
+    return outputs[d * (3 * bins + 1) + 2 : (d + 1) * (3 * bins + 1)]
 
 
 @njit(cache=True, fastmath=FLAGS)

@@ -1,0 +1,42 @@
+"""The activation of conditioners: a ReLU without kink."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["slope_of", "smooth_relu"]
+
+
+def smooth_relu(a: Tensor) -> Tensor:
+    """Return the mean of relu(a + u) over u in [-1, 1]: relu(a) for |a| > 1, else (a + 1)^2 / 4.
+
+    Its slope has no jumps. So a density that is made of it has a score whose gradient at
+    reparameterised samples is that of the expected score: jumps at the kinks of a ReLU, which move
+    with the weights, would be missing in it.
+    """
+    return _SmoothReLU.apply(a)
+
+
+def slope_of(h: Tensor) -> Tensor:
+    """Return the slope of `smooth_relu` where its value is h: min(1, sqrt(h))."""
+    return h.sqrt().clamp(max=1.0)
+
+
+class _SmoothReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        slope = _slope(a)
+        ctx.save_for_backward(a, slope)
+        return (a - slope).mul_(slope).add_(slope)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        a, slope = ctx.saved_tensors
+        return gradient * (_slope(a) if torch.is_grad_enabled() else slope)
+
+
+def _slope(a: Tensor) -> Tensor:
+    return torch.add(a, 1.0).mul(0.5).clamp(0.0, 1.0)
