@@ -1,6 +1,6 @@
-"""What is particular to affine transforms in the scores of a flow; `docs/kernels.md`, sections 2 to 4.
+"""The affine transforms' part in the scores of a flow; `docs/kernels.md`, sections 2 to 4.
 
-Outputs of the conditioner are a shift and a raw log slope for each coordinate, one after the other.
+Outputs of the conditioner are shift and raw log slope of each coordinate, one after the other.
 """
 
 from __future__ import annotations

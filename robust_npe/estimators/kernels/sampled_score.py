@@ -22,7 +22,6 @@ from robust_npe.estimators.conditioner import Conditioner
 from robust_npe.estimators.kernels import score_kernels
 from robust_npe.estimators.univariate import (
     LOG_SLOPE_LIMIT,
-    Affine,
     RationalQuadraticSpline,
     Univariate,
 )

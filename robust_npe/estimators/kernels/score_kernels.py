@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from robust_npe.compiling import log_compilation
+from robust_npe.compiling import log_compilation, watch_sources
 from robust_npe.estimators.kernels import affine_score_kernels as affine
 from robust_npe.estimators.kernels import network_kernels, spline_kernels
 from robust_npe.estimators.kernels import spline_score_kernels as splines
@@ -179,5 +179,7 @@ def _pull_back(x_dot, x_bar, a_dot, a_bar, parts, W, layout, limit, spline):  # 
     return z_dot
 
 
+for _kernel in (_forward, _backward):
+    watch_sources(_kernel, network_kernels, affine, splines, spline_kernels)
 forward = log_compilation(_forward, "the scores of samples")
 backward = log_compilation(_backward, "the gradient of the scores of samples")

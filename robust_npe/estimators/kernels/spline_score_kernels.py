@@ -1,4 +1,4 @@
-"""What is particular to splines in the scores of a flow; `docs/kernels.md`, section 7.
+"""The splines' part in the scores of a flow; `docs/kernels.md`, section 7.
 
 Outputs of the conditioner are the raw widths, heights and inner slopes of each coordinate, one
 after the other. What is needed of them once the bin of each column is found is kept in `rest`.
