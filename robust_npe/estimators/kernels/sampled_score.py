@@ -51,8 +51,9 @@ def sampled_score(
     weights = [w for net in conditioners for w in net.weights()]
     biases = [b for net in conditioners for b in net.biases()]
     inputs = z, context, context_layer.weight, context_layer.bias, *weights, *biases
-    is_spline = isinstance(univariate, RationalQuadraticSpline)
-    spline = (float(univariate.bound), univariate.size_limit) if is_spline else None
+    spline = None
+    if isinstance(univariate, RationalQuadraticSpline):
+        spline = float(univariate.bound), univariate.size_limit
     settings = conditioners[0].blocks.layout, LOG_SLOPE_LIMIT, spline
     return _SampledScore.apply(settings, len(weights), *inputs)
 
