@@ -1,14 +1,17 @@
-"""A message when a numba kernel has to be compiled first."""
+"""A message when a numba kernel has to be compiled first, and when that is."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
-__all__ = ["log_compilation"]
+__all__ = ["log_compilation", "watch_sources"]
 
 _logger = logging.getLogger(__name__)
 
@@ -57,3 +60,14 @@ def log_compilation(function: Callable[..., Any], what: str, *kernels: Any) -> C
         return function(*arguments)
 
     return call
+
+
+def watch_sources(kernel: Any, *modules: ModuleType) -> None:
+    """Let numba's cache of a kernel notice changes of other files, whose functions it calls.
+
+    By itself it looks at the file of the kernel only, and would go on with what these were.
+    """
+    file = getattr(kernel._cache, "_cache_file", None)  # none where numba may not cache
+    if file is not None:
+        sources = [hashlib.sha256(inspect.getsource(m).encode()).hexdigest() for m in modules]
+        file._source_stamp = (file._source_stamp, *sources)

@@ -1,8 +1,11 @@
 """Messages about kernels that have to be compiled."""
 
 import logging
+import subprocess
+import sys
 import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -67,3 +70,23 @@ def test_an_error_leaves_no_message_behind(caplog):
         log_compilation(Broken(cached=True), "the kernel")(3)
     time.sleep(0.03)
     assert not caplog.text
+
+
+def test_changes_in_other_files_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(compiling.__file__).parents[1]))
+    part = "from numba import njit\n\n@njit(cache=True)\ndef value():\n    return {}\n"
+    (tmp_path / "whole.py").write_text(
+        "from numba import njit\nimport part\n"
+        "from robust_npe.compiling import watch_sources\n\n"
+        "@njit(cache=True)\ndef twice():\n    return 2 * part.value()\n\n"
+        "watch_sources(twice, part)\n"
+        "print(twice(), sum(twice.stats.cache_hits.values()))\n"
+    )
+    printed = []
+    for value in (1, 1, 2):
+        (tmp_path / "part.py").write_text(part.format(value))
+        process = subprocess.run(
+            [sys.executable, "whole.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        printed.append(process.stdout.split())
+    assert printed == [["2", "0"], ["2", "1"], ["4", "0"]]

@@ -9,7 +9,7 @@ from torch.distributions.constraints import real_vector
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import FIM, Batch, FIMEigenvalue
 from robust_npe.defenses.penalty import GradientAverage, PenaltyGradient, with_gradient
-from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
+from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity, MixtureDensityNetwork
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.fisher import fisher_eigenvalue, fisher_trace
 from robust_npe.random import draws_from, stream
@@ -156,7 +156,13 @@ def test_published_settings(problem):
 
 @pytest.mark.parametrize(
     ("head", "embedding", "rows", "every"),
-    [(MAF, Identity, 320, 2), (MAF, MLP, 96, 1), (NSF, Identity, 256, 8), (NSF, MLP, 256, 8)],
+    [
+        (MAF, Identity, 320, 2),
+        (NSF, Identity, 320, 2),
+        (MAF, MLP, 96, 1),
+        (NSF, MLP, 96, 1),
+        (MixtureDensityNetwork, Identity, 256, 8),
+    ],
 )
 def test_fast_depends_on_how_scores_are_made(head, embedding, rows, every):
     with draws_from(stream(0, "weights")):

@@ -1,7 +1,7 @@
 """Compiled code for the CPU; `docs/kernels.md` derives what it computes.
 
-numba, which takes long to import, is imported where a kernel is used for the first time. All
-compiled functions of a kernel are in one file, because numba's cache notices changes of that only.
+numba, which takes long to import, is imported where a kernel is used for the first time. A kernel
+whose functions are in more than one file says so to numba's cache, see `watch_sources`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is particular to affine transforms in the scores of a flow; `docs/kernels.md`, sections 2 to 4.
+"""The affine transforms' part in the scores of a flow; `docs/kernels.md`, sections 2 to 4.
 
 Outputs of the conditioner are, for each coordinate, a shift, a raw log slope, and what belongs to
 the spline that follows, if any.

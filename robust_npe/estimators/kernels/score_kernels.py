@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from robust_npe.compiling import log_compilation
+from robust_npe.compiling import log_compilation, watch_sources
 from robust_npe.estimators.kernels import affine_score_kernels as affine
 from robust_npe.estimators.kernels import network_kernels, spline_kernels
 from robust_npe.estimators.kernels import spline_score_kernels as splines
@@ -217,5 +217,7 @@ def _pull_back(moving, parts, V, W, layout, limit, spline):  # type: ignore[no-u
     return z_dot
 
 
+for _kernel in (_forward, _backward):
+    watch_sources(_kernel, network_kernels, affine, splines, spline_kernels)
 forward = log_compilation(_forward, "the scores of samples")
 backward = log_compilation(_backward, "the gradient of the scores of samples")

@@ -1,4 +1,4 @@
-"""What is particular to splines in the scores of a flow; `docs/kernels.md`, section 7.
+"""The splines' part in the scores of a flow; `docs/kernels.md`, section 7.
 
 Outputs of the conditioner are, for each coordinate, two of the affine function before the spline,
 then raw widths, heights and inner slopes. What is needed of them once the bin of each column is found is kept in `rest`.
@@ -74,10 +74,8 @@ def score(s, x, u, outputs, rest, limit, spline):  # type: ignore[no-untyped-def
             gradient = curve_gradient(*_point(x[d, n], curve[:, :, n], bound), v_bar, 1.0)
             below[d, n] = gradient[0] / (2 * bound)
             _store(bars[:, :, n], gradient, v_bar, curve[:, :, n])
-        means = (
-            bars[:SLOPES, LEFT] * curve[:SLOPES, LEFT] + bars[:SLOPES, SIZE] * curve[:SLOPES, SIZE]
-        )
         raw, out = _parameters(outputs, d, bins), _parameters(s, d, bins)
+        means = _product(bars, curve)
         _to_parameters(out, raw, rates[d], curve[SLOPES, BIN], bars, means, limit)
     return below
 
@@ -89,35 +87,27 @@ def pull_back(group, moving, x, slope, u, outputs, s, rest, limit, spline):  # t
     bound, size_limit = spline
     rates, curves = _rates_and_curves(rest, len(x))
     bins, clip = rates.shape[1] // 2, x.dtype.type(size_limit)
-    dots, bars = np.empty((3, 3, x.shape[1]), x.dtype), np.empty((3, 2, x.shape[1]), x.dtype)
-    means = np.empty((2, x.shape[1]), x.dtype)
+    dots = np.empty_like(curves[0])
+    first = np.empty((3, 2, x.shape[1]), x.dtype)  # gradients of log q, as in `score`
+    second = np.empty_like(first)  # gradients of F
     for d in range(*group):
         raw, raw_dot = _parameters(outputs, d, bins), _parameters(outputs_dot, d, bins)
-        curve = curves[d]
+        curve, out = curves[d], _parameters(outputs_bar, d, bins)
         _move_curve(dots, raw, raw_dot, rates[d], curve, limit)
         for n in range(x.shape[1]):
             point = _point(x[d, n], curve[:, :, n], bound)
             tangent = _tangent(x_dot[d, n], point, dots[:, :, n], bound)
             v_bar = 2 * bound * u[d, n]
             rise_dot, gradient, gradient_dot = curve_curvature(point, tangent, v_bar)
+            _store(first[:, :, n], gradient, v_bar, curve[:, :, n])
             z_dot[d, n] = 2 * bound * (dots[HEIGHTS, LEFT, n] + rise_dot)
             x_bar[d, n] = (x_bar[d, n] + gradient_dot[0] / (2 * bound)) / slope[d, n]
-            # gradients that move: of bins and slopes, and, below, of what they are made of
-            _store(bars[:, :, n], gradient, v_bar, curve[:, :, n])
-            for axis in range(2):
-                at = bars[axis, LEFT, n] * dots[axis, LEFT, n]
-                means[axis, n] = at + bars[axis, SIZE, n] * dots[axis, SIZE, n]
-            # x moves by what z does not
-            z_pull = -2 * bound * x_bar[d, n]
-            total = _sum(gradient_dot, curve_gradient(*point, z_pull, 0.0))
-            _store(bars[:, :, n], total, z_pull, curve[:, :, n])
-            bars[SLOPES, FIRST, n] += gradient[3] * dots[SLOPES, FIRST, n]
-            bars[SLOPES, SECOND, n] += gradient[4] * dots[SLOPES, SECOND, n]
-        means += (
-            bars[:SLOPES, LEFT] * curve[:SLOPES, LEFT] + bars[:SLOPES, SIZE] * curve[:SLOPES, SIZE]
-        )
-        out = _parameters(outputs_bar, d, bins)
-        _to_parameters(out, raw, rates[d], curve[SLOPES, BIN], bars, means, limit)
+            v_bar = -2 * bound * x_bar[d, n]  # x moves by what z does not
+            total = _sum(gradient_dot, curve_gradient(*point, v_bar, 0.0))
+            _store(second[:, :, n], total, v_bar, curve[:, :, n])
+        second[SLOPES] += first[SLOPES] * dots[SLOPES, :2] / curve[SLOPES, :2]
+        means = _product(second, curve) + _product(first, dots)
+        _to_parameters(out, raw, rates[d], curve[SLOPES, BIN], second, means, limit)
         _add_turns(out, raw, raw_dot, _parameters(s, d, bins), dots[:SLOPES, SHARE], clip, limit)
 
 
@@ -177,12 +167,8 @@ def _find_slopes(slopes, raw, limit):  # type: ignore[no-untyped-def]
 @njit(cache=True, fastmath=FLAGS)
 def _invert_curve(z, curve, bound):  # type: ignore[no-untyped-def]
     """Return x with f(x) = z, and the slope there (section 5)."""
-    width, height, d0, d1 = (
-        curve[WIDTHS, SIZE],
-        curve[HEIGHTS, SIZE],
-        curve[SLOPES, FIRST],
-        curve[SLOPES, SECOND],
-    )
+    width, height = curve[WIDTHS, SIZE], curve[HEIGHTS, SIZE]
+    d0, d1 = curve[SLOPES, FIRST], curve[SLOPES, SECOND]
     if curve[SLOPES, BIN] < 0:
         return z, 1.0
     s, rise = height / width, z / (2 * bound) + 0.5 - curve[HEIGHTS, LEFT]
@@ -197,12 +183,8 @@ def _invert_curve(z, curve, bound):  # type: ignore[no-untyped-def]
 @njit(cache=True, fastmath=FLAGS)
 def _point(x, curve, bound):  # type: ignore[no-untyped-def]
     """Return xi, s, d0, e, q, width and height at x."""
-    width, height, d0, d1 = (
-        curve[WIDTHS, SIZE],
-        curve[HEIGHTS, SIZE],
-        curve[SLOPES, FIRST],
-        curve[SLOPES, SECOND],
-    )
+    width, height = curve[WIDTHS, SIZE], curve[HEIGHTS, SIZE]
+    d0, d1 = curve[SLOPES, FIRST], curve[SLOPES, SECOND]
     s, xi = height / width, (x / (2 * bound) + 0.5 - curve[WIDTHS, LEFT]) / width
     return xi, s, d0, s - d0, d0 + d1 - 2 * s, width, height
 
@@ -229,8 +211,15 @@ def _store(bars, gradient, v_bar, curve):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
+def _product(bars, curve):  # type: ignore[no-untyped-def]
+    """Return the inner products for widths and for heights, `(2, n)`."""
+    left = bars[:SLOPES, LEFT] * curve[:SLOPES, LEFT]
+    return left + bars[:SLOPES, SIZE] * curve[:SLOPES, SIZE]
+
+
+@njit(cache=True, fastmath=FLAGS)
 def _to_parameters(out, raw, rates, found, bars, means, limit):  # type: ignore[no-untyped-def]
-    """Write the gradients with respect to raw sizes and slopes."""
+    """Write the gradients with respect to raw sizes and slopes (section 5, "Sizes")."""
     bins, zero = len(rates) // 2, out.dtype.type(0)
     for k in range(2 * bins):
         row, rate, mean = out[k], rates[k], means[k // bins]
@@ -243,7 +232,7 @@ def _to_parameters(out, raw, rates, found, bars, means, limit):  # type: ignore[
     for n in range(len(found)):
         for side in range(2):
             row = 2 * bins - 1 + int(found[n]) + side
-            if 2 * bins <= row < len(out) and found[n] >= 0:
+            if 2 * bins <= row < len(out):  # a knot inside
                 shrink = limit / (limit + abs(raw[row, n]))
                 out[row, n] = bars[SLOPES, side, n] * shrink * shrink
 
@@ -268,7 +257,7 @@ def _move_curve(dots, raw, raw_dot, rates, curve, limit):  # type: ignore[no-unt
     for n in range(len(found)):
         for side in range(2):
             row = 2 * bins - 1 + int(found[n]) + side
-            if 2 * bins <= row < len(raw) and found[n] >= 0:
+            if 2 * bins <= row < len(raw):  # a knot inside
                 shrink = limit / (limit + abs(raw[row, n]))
                 dots[SLOPES, side, n] = curve[SLOPES, side, n] * shrink * shrink * raw_dot[row, n]
 
@@ -278,14 +267,9 @@ def _add_turns(out, raw, raw_dot, s, totals_dot, size_limit, slope_limit):  # ty
     """Add what comes from the derivatives of `_to_parameters` with respect to the parameters."""
     bins, two = (len(raw) + 1) // 3, out.dtype.type(2)
     for k in range(len(raw)):
-        row, value, dot, pull, total_dot = (
-            out[k],
-            raw[k],
-            raw_dot[k],
-            s[k],
-            totals_dot[k // bins % 2],
-        )
+        row, value, dot, pull = out[k], raw[k], raw_dot[k], s[k]
         if k < 2 * bins:
+            total_dot = totals_dot[k // bins]
             for n in range(len(row)):
                 shrink = size_limit / (size_limit + abs(value[n]))
                 bend = -two if value[n] > 0 else two

@@ -6,7 +6,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity
+from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity, MixtureDensityNetwork
 from robust_npe.estimators.kernels import score_kernels
 from robust_npe.estimators.kernels.sampled_score import sampled_score
 from robust_npe.estimators.kernels.score_kernels import TILE
@@ -21,7 +21,9 @@ SETTINGS = [  # dim_theta, dim_x, transforms, passes, hidden
     (7, 3, 4, 3, (16, 13)),
     (10, 4, 3, None, (31, 23)),
 ]
-SPLINES = {"bins": 5, "bound": 1.5}  # where a seventh of the samples are outside
+# of the samples, a seventh are outside of these splines
+HEADS = [MAF, partial(NSF, bins=5, bound=1.5)]
+each_head = pytest.mark.parametrize("head", HEADS, ids=["maf", "nsf"])
 
 
 def make(dim, dim_x, transforms, passes, hidden, embedding=Identity, head=MAF, **kwargs):
@@ -55,7 +57,7 @@ def compiled(estimator, x, z):
 @pytest.mark.parametrize("count", [5, TILE + 9])
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("embedding", [Identity, MLP])
-@pytest.mark.parametrize("head", [MAF, partial(NSF, **SPLINES)], ids=["maf", "nsf"])
+@each_head
 def test_scores_and_their_gradient_are_those_of_automatic_differentiation(
     settings, count, embedding, head
 ):
@@ -77,9 +79,13 @@ def test_scores_and_their_gradient_are_those_of_automatic_differentiation(
         torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-9 * largest)
 
 
-def test_float32():
+@each_head
+def test_float32(head):
     settings = SETTINGS[-1]
-    double, x = make(*settings), torch.randn(20, settings[1], generator=stream(1)).double()
+    double, x = (
+        make(*settings, head=head),
+        torch.randn(20, settings[1], generator=stream(1)).double(),
+    )
     z = torch.randn(20, settings[0], generator=stream(2)).double()
     expected = compiled(double, x, z).detach()
     score = compiled(double.float(), x.float(), z.float()).detach()
@@ -97,8 +103,9 @@ def test_a_second_derivative_is_refused():
         sum(g.square().sum() for g in gradient).backward()
 
 
-def test_non_finite_weights_are_not_hidden():
-    estimator = make(*SETTINGS[1])
+@each_head
+def test_non_finite_weights_are_not_hidden(head):
+    estimator = make(*SETTINGS[1], head=head)
     with torch.no_grad():
         estimator.head.conditioners[0].layers[0].bias[0] = torch.nan
     trace = fisher_trace(estimator, torch.zeros(3, 5).double(), 1, stream(0))
@@ -119,8 +126,9 @@ def test_products_take_as_many_threads_as_those_of_torch(monkeypatch):
     assert set(seen) == {torch.get_num_threads()} == {1}
 
 
-def test_an_empty_batch_has_no_scores():
-    estimator = make(*SETTINGS[1])
+@each_head
+def test_an_empty_batch_has_no_scores(head):
+    estimator = make(*SETTINGS[1], head=head)
     assert scores(estimator, torch.zeros(0, 5).double(), 2, stream(0), True).shape == (2, 0, 5)
 
 
@@ -134,10 +142,10 @@ def test_changed_weights_are_noticed():
 
 
 def test_who_is_compiled():
-    maf = make(*SETTINGS[1])
-    assert maf.score_method == "compiled"
-    assert make(*SETTINGS[1], embedding=MLP).score_method == "embedded"
+    for head in (MAF, NSF):
+        assert make(*SETTINGS[1], head=head).score_method == "compiled"
+        assert make(*SETTINGS[1], head=head, embedding=MLP).score_method == "embedded"
     with draws_from(stream(0, "weights")):
-        nsf = Estimator(NSF, Identity, 2, 5, REALS)
-    assert nsf.score_method == "differentiated"
-    assert scores(nsf, torch.zeros(3, 5), 2, stream(0), attached=True).shape == (2, 3, 5)
+        mixture = Estimator(MixtureDensityNetwork, Identity, 2, 5, REALS)
+    assert mixture.score_method == "differentiated"
+    assert scores(mixture, torch.zeros(3, 5), 2, stream(0), attached=True).shape == (2, 3, 5)
