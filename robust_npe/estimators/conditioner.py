@@ -137,18 +137,13 @@ class BoundConditioner(NamedTuple):
 
     def parameters(self, theta: Tensor) -> Tensor:
         """Return the univariate parameters `(P, D, N)` of all coordinates of `theta (D, N)`."""
-        h = self._first_layer(theta)
+        first, copies = self.weights[0], theta.shape[1] // self.context_term.shape[1]
+        terms = self.context_term if copies == 1 else self.context_term.repeat(1, copies)
+        h = torch.addmm(terms, first, theta[: first.shape[1]])
         for weight, bias in zip(self.weights[1:], self.biases, strict=True):
-            h = torch.addmm(bias, weight, h.relu())
+            # in place: for many columns, new memory costs as much as the product
+            h = torch.addmm(bias, weight, h.relu_())
         return self.unpack(h)
-
-    def _first_layer(self, theta: Tensor) -> Tensor:
-        batch, columns = self.context_term.shape[1], theta.shape[1]
-        first = self.weights[0]
-        if columns == batch:
-            return torch.addmm(self.context_term, first, theta[: first.shape[1]])
-        by_sample = (first @ theta[: first.shape[1]]).unflatten(1, (-1, batch))
-        return (by_sample + self.context_term.unsqueeze(1)).flatten(1)
 
     def unpack(self, outputs: Tensor) -> Tensor:
         """Move the P parameters of each coordinate, `(n * P, N)`, to the front: `(P, n, N)`."""
