@@ -54,7 +54,8 @@ def weighted(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
 def gradient(estimator: Estimator, x: Tensor, z: Tensor, weight: Tensor) -> Tensor:
     """Gradient of beta times the mean weighted squared score, for one z per row."""
     head = estimator.head
-    score = sampled_score(head.context, list(head.conditioners), estimator.context(x), z)
+    nets = head.context, list(head.conditioners), head.univariate
+    score = sampled_score(*nets, estimator.context(x), z)
     score = score / estimator.standardize.std
     return flat((BETA * weight * score.square().sum(1)).mean(), estimator)
 

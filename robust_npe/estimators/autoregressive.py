@@ -17,7 +17,7 @@ from robust_npe.estimators.conditioner import BoundConditioner, Conditioner
 from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.kernels import fits_kernels
-from robust_npe.estimators.univariate import Affine, Univariate
+from robust_npe.estimators.univariate import Affine, RationalQuadraticSpline, Univariate
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
@@ -91,7 +91,8 @@ class AutoregressiveFlow(Head):
     @property
     def is_compiled(self) -> bool:
         """Tell whether `sampled_score` works here."""
-        return isinstance(self.univariate, Affine) and fits_kernels(self.context.weight)
+        has_kernels = isinstance(self.univariate, Affine | RationalQuadraticSpline)
+        return has_kernels and fits_kernels(self.context.weight)
 
     def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw one theta for each context, and return the gradient of its log density.
@@ -110,7 +111,8 @@ class AutoregressiveFlow(Head):
 
         z, weight = weighted_noise(len(context), self.dim_theta, generator, context.dtype)
         conditioners = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
-        return sampled_score(self.context, conditioners, context, z), weight
+        score = sampled_score(self.context, conditioners, self.univariate, context, z)
+        return score, weight
 
 
 def _groups(dim: int, passes: int | None) -> list[int]:

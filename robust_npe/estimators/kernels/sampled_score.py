@@ -1,10 +1,10 @@
-r"""Scores of an affine autoregressive flow at its own samples, and their gradient, compiled.
+r"""Scores of an autoregressive flow at its own samples, and their gradient, compiled.
 
 The Fisher penalty needs s = d log q(theta|x) / dx at theta ~ q(.|x), and the gradient of a function
 of s with respect to the weights, through theta as well. Automatic differentiation takes thousands
 of small operations for it, most of them in the sequential inverse of the flow. Here one kernel
 goes from z to theta for s, and one from theta to z for the gradient. Names are those of the
-derivation in `docs/kernels.md`, sections 1 to 4.
+derivation in `docs/kernels.md`, sections 1 to 4 and 7.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
@@ -21,19 +20,29 @@ from torch.autograd.function import once_differentiable
 
 from robust_npe.estimators.conditioner import Conditioner
 from robust_npe.estimators.kernels import score_kernels
-from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT
+from robust_npe.estimators.univariate import (
+    LOG_SLOPE_LIMIT,
+    Affine,
+    RationalQuadraticSpline,
+    Univariate,
+)
 
 __all__ = ["sampled_score"]
 
 
 def sampled_score(
-    context_layer: nn.Linear, conditioners: Sequence[Conditioner], context: Tensor, z: Tensor
+    context_layer: nn.Linear,
+    conditioners: Sequence[Conditioner],
+    univariate: Univariate,
+    context: Tensor,
+    z: Tensor,
 ) -> Tensor:
     """Return the gradient of log q(theta) with respect to the context, at theta = f^-1(z).
 
     Args:
         context_layer: The context's part of the first layers of all conditioners.
-        conditioners: The T conditioners of an affine flow, in the order from theta to z.
+        conditioners: The T conditioners of a flow, in the order from theta to z.
+        univariate: What is applied to each coordinate; see `AutoregressiveFlow.is_compiled`.
         context: Shape `(N, C)`.
         z: Base noise of shape `(D, N)`.
 
@@ -43,14 +52,17 @@ def sampled_score(
     weights = [w for net in conditioners for w in net.weights()]
     biases = [b for net in conditioners for b in net.biases()]
     inputs = z, context, context_layer.weight, context_layer.bias, *weights, *biases
-    return _SampledScore.apply(conditioners[0].blocks.layout, len(weights), *inputs)
+    is_spline = isinstance(univariate, RationalQuadraticSpline)
+    spline = (float(univariate.bound), univariate.size_limit) if is_spline else None
+    settings = conditioners[0].blocks.layout, LOG_SLOPE_LIMIT, spline
+    return _SampledScore.apply(settings, len(weights), *inputs)
 
 
 class _SampledScore(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        layout: tuple[np.ndarray, ...],
+        settings: tuple[Any, ...],
         num_weights: int,
         z: Tensor,
         context: Tensor,
@@ -58,14 +70,14 @@ class _SampledScore(torch.autograd.Function):
         bias: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.layout, ctx.shapes = layout, [p.shape for p in parameters]
+        ctx.settings, ctx.shapes = settings, [p.shape for p in parameters]
         ctx.sizes = [p.numel() for p in parameters]
         flat = torch.cat([p.flatten() for p in parameters])
         W, b = flat.tensor_split([sum(ctx.sizes[:num_weights])])
         c = torch.addmm(bias.unsqueeze(1), weight, context.T)
         arrays = (tensor.numpy() for tensor in (z, c, W, b))
         with _blas().limit(limits=torch.get_num_threads()):
-            results = score_kernels.forward(*arrays, layout, LOG_SLOPE_LIMIT)
+            results = score_kernels.forward(*arrays, *settings)
         score, *saved = map(torch.from_numpy, results)
         ctx.save_for_backward(context, weight, score, *saved, W)
         return score.T @ weight
@@ -76,7 +88,7 @@ class _SampledScore(torch.autograd.Function):
         context, weight, score, *saved = ctx.saved_tensors
         arrays = (tensor.numpy() for tensor in (weight @ cotangent.T, *saved))
         with _blas().limit(limits=torch.get_num_threads()):
-            results = score_kernels.backward(*arrays, ctx.layout, LOG_SLOPE_LIMIT)
+            results = score_kernels.backward(*arrays, *ctx.settings)
         c_bar, flat = map(torch.from_numpy, results)
         context_bar = c_bar.T @ weight if ctx.needs_input_grad[3] else None
         weight_bar = torch.addmm(score @ cotangent, c_bar, context)

@@ -1,17 +1,24 @@
-"""Scores of an affine autoregressive flow and their gradient; `docs/kernels.md`, sections 1 to 4.
+"""Scores of an autoregressive flow and their gradient; `docs/kernels.md`, sections 1 to 4 and 7.
 
-Columns, one for each sample, go in tiles that fit into the cache, and only those blocks of the
-weights are touched that the masks keep.
+Columns, one for each sample, go in tiles that fit into the cache. What depends on the univariate
+transform is in `affine_score_kernels` (`spline` is None here) and `spline_score_kernels`.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numba import njit
 
 from robust_npe.compiling import log_compilation
+from robust_npe.estimators.kernels import affine_score_kernels as affine
+from robust_npe.estimators.kernels import network_kernels, spline_kernels
+from robust_npe.estimators.kernels import spline_score_kernels as splines
+from robust_npe.estimators.kernels.network_kernels import (
+    add_outer_products,
+    add_to_inputs,
+    advance,
+    retreat,
+)
 
 __all__ = ["TILE", "backward", "forward"]
 
@@ -20,7 +27,7 @@ FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their 
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
+def _forward(z, c, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Return the scores (sections 2 and 3), and what is needed again, in tiles of n columns.
 
     Args:
@@ -29,16 +36,19 @@ def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
         W: Weights of all transforms and layers.
         b: Biases of all transforms, and of all layers but the first.
         layout: See `Blocks`.
-        limit: Of |alpha|.
+        limit: Of |log slope|.
+        spline: Bound of the splines, and limit of |log sizes| of their bins; None if affine.
 
     Returns:
         score: s of the first layers, `(T * H, N)`.
         x: What goes into each transform, `(N / n, T, D, n)`.
         slope: exp(alpha), same shape.
         u: Gradient of log q with respect to what comes out of each transform, same shape.
-        h: Activations of all layers, those of the last one being shifts and raw log slopes,
-            `(N / n, T, M, n)`.
+        h: Activations of all layers, those of the last one being the parameters of the univariate
+            transforms, `(N / n, T, M, n)`.
         s: Gradient of log q with respect to all layers before their nonlinearity, same shape.
+        sizes: Of the bins, `(N / n, T, D, 2 K, n)`.
+        curves: See `spline_score_kernels`, `(N / n, T, D, 3, 3, n)`; empty if affine, as sizes.
     """
     _, rows, _, starts = layout
     D, N = z.shape
@@ -51,6 +61,9 @@ def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
     slope, u = np.empty_like(x), np.empty_like(x)
     h = np.empty((tiles, T, M, width), z.dtype)
     s = np.empty_like(h)
+    bins = 0 if spline is None else ((M - rows[-2]) // D + 1) // 3
+    sizes = np.empty((tiles, T, D, 2 * bins, width), z.dtype)
+    curves = np.empty((tiles, T, D, 3, 3, width if bins else 0), z.dtype)
     for k in range(tiles):
         begin, end = min(k * width, N), min((k + 1) * width, N)
         out = np.zeros((D, width), z.dtype)
@@ -61,49 +74,47 @@ def _forward(z, c, W, b, layout, limit):  # type: ignore[no-untyped-def]
             h[k, t, :H, end - begin :] = 0
             h[k, t, :H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
             u[k, t] = pull
-            _invert(out, x[k, t], slope[k, t], h[k, t], Wt, bt, layout, limit)
-            below = _scores(x[k, t], slope[k, t], u[k, t], h[k, t], s[k, t], Wt, layout, limit)
+            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t], curves[k, t]
+            _invert(out, saved, Wt, bt, layout, limit, spline)
+            below = _scores(saved, s[k, t], Wt, layout, limit, spline)
             score[t * H : (t + 1) * H, begin:end] = s[k, t, :H, : end - begin]
             out[:], pull[:] = x[k, t, ::-1], below[::-1]
-    return score, x, slope, u, h, s
+    return score, x, slope, u, h, s, sizes, curves
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _invert(z, x, slope, h, W, b, layout, limit):  # type: ignore[no-untyped-def]
+def _invert(z, saved, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute x with f(x) = z, its slope and the activations, group by group (section 2)."""
     ends, rows, _, _ = layout
+    x, slope, _, h, sizes, curves = saved
+    outputs = h[rows[-2] :]
     for g in range(ends.shape[1] - 1):
-        _advance(g, x, h, None, W, b, layout)
-        for d in range(ends[0, g], ends[0, g + 1]):
-            shift, raw = h[rows[-2] + 2 * d], h[rows[-2] + 2 * d + 1]
-            for n in range(z.shape[1]):
-                slope[d, n] = raw[n] * limit / (limit + abs(raw[n]))
-            for n in range(z.shape[1]):  # on its own: a call keeps loops from being vectorised
-                slope[d, n] = math.exp(slope[d, n])
-            for n in range(z.shape[1]):
-                x[d, n] = (z[d, n] - shift[n]) / slope[d, n]
+        advance(g, x, h, None, W, b, layout)
+        group = ends[0, g], ends[0, g + 1]
+        if spline is None:
+            affine.invert(group, z, x, slope, outputs, limit)
+        else:
+            splines.invert(group, z, x, slope, outputs, sizes, curves, limit, spline)
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _scores(x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untyped-def]
+def _scores(saved, s, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute s, and return the gradient of log q with respect to x (section 3)."""
     ends, rows, _, _ = layout
-    below = u * slope
-    for d in range(len(x)):
-        shift, raw = rows[-2] + 2 * d, rows[-2] + 2 * d + 1
-        for n in range(x.shape[1]):
-            root = limit / (limit + abs(h[raw, n]))
-            first = root * root  # derivative of alpha
-            s[shift, n] = u[d, n]
-            s[raw, n] = below[d, n] * x[d, n] * first + first
+    x, slope, u, h, sizes, curves = saved
+    outputs, last = h[rows[-2] :], s[rows[-2] :]
+    if spline is None:
+        below = affine.score(last, x, slope, u, outputs, limit)
+    else:
+        below = splines.score(last, x, u, outputs, sizes, curves, limit, spline)
     for g in range(ends.shape[1] - 2, -1, -1):
-        _add_to_inputs(g, below, s, W, layout)
-        _retreat(g, s, h, W, layout)
+        add_to_inputs(g, below, s, W, layout)
+        retreat(g, s, h, W, layout)
     return below
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _backward(v, x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untyped-def]
+def _backward(v, x, slope, u, h, s, sizes, curves, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Return the gradients of F = <v, s> (section 4); arguments as for and from `_forward`.
 
     Returns:
@@ -126,12 +137,12 @@ def _backward(v, x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untype
             a_dot[:] = 0
             a_dot[:H, : end - begin] = v[t * H : (t + 1) * H, begin:end]
             for g in range(layout[0].shape[1] - 1):
-                _advance(g, x_dot, a_dot, h[k, t], Wt, None, layout)
-            saved = x[k, t], slope[k, t], u[k, t], h[k, t]
-            z_dot = _pull_back(x_dot, x_bar, a_dot, a_bar, saved, Wt, layout, limit)
+                advance(g, x_dot, a_dot, h[k, t], Wt, None, layout)
+            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t], curves[k, t]
+            z_dot = _pull_back(x_dot, x_bar, a_dot, a_bar, saved, Wt, layout, limit, spline)
             c_bar[t * H : (t + 1) * H, begin:end] = a_bar[:H, : end - begin]
-            _add_outer_products(W_bar[t * size : (t + 1) * size], a_bar, x[k, t], h[k, t], layout)
-            _add_outer_products(W_bar[t * size : (t + 1) * size], s[k, t], x_dot, a_dot, layout)
+            add_outer_products(W_bar[t * size : (t + 1) * size], a_bar, x[k, t], h[k, t], layout)
+            add_outer_products(W_bar[t * size : (t + 1) * size], s[k, t], x_dot, a_dot, layout)
             for r in range(H, M):
                 b_bar[t * (M - H) + r - H] += a_bar[r].sum()
             x_dot[:], x_bar[:] = z_dot[::-1], x_bar[::-1].copy()
@@ -139,128 +150,21 @@ def _backward(v, x, slope, u, h, s, W, layout, limit):  # type: ignore[no-untype
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _pull_back(x_dot, x_bar, a_dot, a_bar, saved, W, layout, limit):  # type: ignore[no-untyped-def]
+def _pull_back(x_dot, x_bar, a_dot, a_bar, saved, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Turn x_bar into z_bar, compute a_bar, and return z_dot (section 4)."""
     ends, rows, _, _ = layout
-    x, slope, u, h = saved
+    x, slope, u, h, sizes, curves = saved
     z_dot = np.empty_like(x)
+    dots, bars, outputs = a_dot[rows[-2] :], a_bar[rows[-2] :], h[rows[-2] :]
     for g in range(ends.shape[1] - 2, -1, -1):
-        _add_to_inputs(g, x_bar, a_bar, W, layout)
-        for d in range(ends[0, g], ends[0, g + 1]):
-            shift, raw = rows[-2] + 2 * d, rows[-2] + 2 * d + 1
-            for n in range(x.shape[1]):
-                root = limit / (limit + abs(h[raw, n]))
-                signed = -root if h[raw, n] > 0 else root
-                first, second = root * root, root * root * (signed + signed) / limit  # of alpha
-                alpha_dot = first * a_dot[raw, n]
-                moved = x_dot[d, n] + x[d, n] * alpha_dot
-                z_dot[d, n] = slope[d, n] * moved + a_dot[shift, n]
-                pull = u[d, n] * slope[d, n]
-                z_bar = x_bar[d, n] / slope[d, n] + u[d, n] * alpha_dot
-                x_bar[d, n] = z_bar
-                a_bar[shift, n] = -z_bar
-                turn = second * a_dot[raw, n]
-                a_bar[raw, n] = (
-                    (pull * moved - z_bar * slope[d, n] * x[d, n]) * first
-                    + pull * x[d, n] * turn
-                    + turn
-                )
-        _retreat(g, a_bar, h, W, layout)
+        add_to_inputs(g, x_bar, a_bar, W, layout)
+        group, moving = (ends[0, g], ends[0, g + 1]), (x_dot, x_bar, z_dot, dots, bars)
+        if spline is None:
+            affine.pull_back(group, moving, x, slope, u, outputs, limit)
+        else:
+            splines.pull_back(group, moving, x, slope, u, outputs, sizes, curves, limit, spline)
+        retreat(g, a_bar, h, W, layout)
     return z_dot
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _advance(g, x, a, h, W, b, layout):  # type: ignore[no-untyped-def]
-    """Compute the rows of group g in all layers of a; the first layer holds what is to be added.
-
-    Values (h is None) have biases, and decide themselves where a ReLU is open; tangents (b is
-    None) have none, and the activations h decide.
-    """
-    ends, rows, shapes, starts = layout
-    below, seen = x, ends[0, g]
-    for i in range(len(shapes)):
-        start, stop = ends[i + 1, g], ends[i + 1, g + 1]
-        weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        block = np.ascontiguousarray(weight[start:stop, :seen])
-        layer = a[rows[i] : rows[i + 1]]
-        new = layer[start:stop]
-        if i == 0:
-            _add_product(new, block, below[:seen])
-        elif new.size:
-            np.dot(block, below[:seen], new)
-            if b is not None:
-                new += b[rows[i] - rows[1] :][start:stop].reshape(-1, 1)
-        if i + 1 < len(shapes):
-            if h is None:
-                _apply_relu(new)
-            else:
-                _apply_relu_mask(new, h[rows[i] + start : rows[i] + stop])
-        below, seen = layer, stop
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _retreat(g, a_bar, h, W, layout):  # type: ignore[no-untyped-def]
-    """Compute the rows of group g in all layers but the last, from those of later groups."""
-    ends, rows, shapes, starts = layout
-    for i in range(len(shapes) - 1, 0, -1):
-        start, stop = ends[i, g], ends[i, g + 1]
-        weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        seeing = ends[i + 1, g]  # and all rows after it
-        block = np.ascontiguousarray(weight[seeing:, start:stop])
-        new = a_bar[rows[i - 1] + start : rows[i - 1] + stop]
-        if new.size:
-            np.dot(block.T, a_bar[rows[i] + seeing : rows[i + 1]], new)
-            _apply_relu_mask(new, h[rows[i - 1] + start : rows[i - 1] + stop])
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_to_inputs(g, x_bar, a_bar, W, layout):  # type: ignore[no-untyped-def]
-    """Add what comes through the first layer to the coordinates of group g."""
-    ends, rows, shapes, starts = layout
-    if g + 2 < ends.shape[1]:  # nobody sees the last group
-        weight = W[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
-        start, stop, seeing = ends[0, g], ends[0, g + 1], ends[1, g + 1]
-        block = np.ascontiguousarray(weight[seeing:, start:stop])
-        _add_product(x_bar[start:stop], block.T, a_bar[seeing : rows[1]])
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_outer_products(W_bar, a, x, h, layout):  # type: ignore[no-untyped-def]
-    """Add the products of each layer of a with what it sees below, summed over the columns."""
-    ends, rows, shapes, starts = layout
-    below = x
-    for i in range(len(shapes)):
-        weight_bar = W_bar[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
-        for g in range(ends.shape[1] - 1):
-            start, stop = ends[i + 1, g], ends[i + 1, g + 1]
-            seen = ends[i, g + 1] if i else ends[0, g]
-            above = a[rows[i] + start : rows[i] + stop]
-            _add_product(weight_bar[start:stop, :seen], above, below[:seen].T)
-        below = h[rows[i] : rows[i + 1]]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _add_product(out, w, a):  # type: ignore[no-untyped-def]
-    """out += w @ a, where either may be empty; BLAS wants w or its transpose contiguous."""
-    if out.size and w.size:
-        out += np.dot(w, a)
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _apply_relu(a):  # type: ignore[no-untyped-def]
-    zero = a.dtype.type(0)
-    for r in range(len(a)):
-        for n in range(a.shape[1]):
-            a[r, n] = zero if a[r, n] <= zero else a[r, n]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _apply_relu_mask(a, h):  # type: ignore[no-untyped-def]
-    """Set a to zero where h is not positive; arrays that overlap would not be vectorised."""
-    zero = a.dtype.type(0)
-    for r in range(len(a)):
-        for n in range(a.shape[1]):
-            a[r, n] = zero if h[r, n] <= zero else a[r, n]
 
 
 forward = log_compilation(_forward, "the scores of samples")

@@ -13,7 +13,7 @@ from numba import njit
 
 from robust_npe.compiling import log_compilation
 
-__all__ = ["backward", "forward", "inverse"]
+__all__ = ["backward", "curve_gradient", "forward", "inverse"]
 
 FLAGS = {"contract", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
@@ -76,7 +76,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 s, xi = height / width, (u - left) / width
                 d0, d1, e, q = _curve(k, s, phi, d, n, slope_limit)
                 v_bar = 2 * bound * y_bar[d, n]
-                u_bar, width_bar, height_bar, d0_bar, d1_bar = _curve_gradient(
+                u_bar, width_bar, height_bar, d0_bar, d1_bar = curve_gradient(
                     xi, s, d0, e, q, width, height, v_bar, log_slope_bar[d, n]
                 )
                 x_bar[d, n] = u_bar / (2 * bound)
@@ -98,7 +98,7 @@ def _backward(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _curve_gradient(xi, s, d0, e, q, width, height, v_bar, log_bar):  # type: ignore[no-untyped-def]
+def curve_gradient(xi, s, d0, e, q, width, height, v_bar, log_bar):  # type: ignore[no-untyped-def]
     """Return the gradients with respect to u, width, height, d0 and d1."""
     denominator = s + q * xi * (1 - xi)
     rise = xi * (d0 + xi * e) / denominator

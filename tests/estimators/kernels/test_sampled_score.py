@@ -1,5 +1,7 @@
 """The compiled scores against automatic differentiation of the density and of the inverse."""
 
+from functools import partial
+
 import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -19,14 +21,13 @@ SETTINGS = [  # dim_theta, dim_x, transforms, passes, hidden
     (7, 3, 4, 3, (16, 13)),
     (10, 4, 3, None, (31, 23)),
 ]
+SPLINES = {"bins": 5, "bound": 1.5}  # where a seventh of the samples are outside
 
 
-def make(dim, dim_x, transforms, passes, hidden, embedding=Identity):
-    def head(dim_theta, dim_context):
-        return MAF(dim_theta, dim_context, transforms, hidden, passes)
-
+def make(dim, dim_x, transforms, passes, hidden, embedding=Identity, head=MAF, **kwargs):
+    settings = {"transforms": transforms, "hidden": hidden, "passes": passes, **kwargs}
     with draws_from(stream(0, "weights")):
-        estimator = Estimator(head, embedding, dim, dim_x, REALS).double()
+        estimator = Estimator(partial(head, **settings), embedding, dim, dim_x, REALS).double()
     with torch.no_grad():
         for parameter in estimator.parameters():  # farther from the identity
             parameter *= 1.5
@@ -46,17 +47,19 @@ def by_differentiation(estimator, x, z):
 def compiled(estimator, x, z):
     copies = x.clone().requires_grad_(True)
     head, context = estimator.head, estimator.context(copies)
-    score = sampled_score(head.context, list(head.conditioners), context, z.T.contiguous())
+    nets = head.context, list(head.conditioners), head.univariate
+    score = sampled_score(*nets, context, z.T.contiguous())
     return torch.autograd.grad(context, copies, score, create_graph=True)[0]
 
 
 @pytest.mark.parametrize("count", [5, TILE + 9])
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("embedding", [Identity, MLP])
+@pytest.mark.parametrize("head", [MAF, partial(NSF, **SPLINES)], ids=["maf", "nsf"])
 def test_scores_and_their_gradient_are_those_of_automatic_differentiation(
-    settings, count, embedding
+    settings, count, embedding, head
 ):
-    estimator = make(*settings, embedding=embedding)
+    estimator = make(*settings, embedding=embedding, head=head)
     x = torch.randn(count, settings[1], generator=stream(1)).double()
     z = torch.randn(count, settings[0], generator=stream(2)).double()
     weights = torch.randn(count, settings[1], generator=stream(3)).double()
