@@ -8,7 +8,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["add_outer_products", "add_to_inputs", "advance", "retreat"]
+__all__ = [
+    "add_outer_products",
+    "add_to_inputs",
+    "advance",
+    "apply_relu",
+    "apply_relu_mask",
+    "retreat",
+]
 
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
@@ -36,9 +43,9 @@ def advance(g, x, a, h, W, b, layout):  # type: ignore[no-untyped-def]
                 new += b[rows[i] - rows[1] :][start:stop].reshape(-1, 1)
         if i + 1 < len(shapes):
             if h is None:
-                _apply_relu(new)
+                apply_relu(new)
             else:
-                _apply_relu_mask(new, h[rows[i] + start : rows[i] + stop])
+                apply_relu_mask(new, h[rows[i] + start : rows[i] + stop])
         below, seen = layer, stop
 
 
@@ -54,7 +61,7 @@ def retreat(g, a_bar, h, W, layout):  # type: ignore[no-untyped-def]
         new = a_bar[rows[i - 1] + start : rows[i - 1] + stop]
         if new.size:
             np.dot(block.T, a_bar[rows[i] + seeing : rows[i + 1]], new)
-            _apply_relu_mask(new, h[rows[i - 1] + start : rows[i - 1] + stop])
+            apply_relu_mask(new, h[rows[i - 1] + start : rows[i - 1] + stop])
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -91,7 +98,7 @@ def _add_product(out, w, a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _apply_relu(a):  # type: ignore[no-untyped-def]
+def apply_relu(a):  # type: ignore[no-untyped-def]
     zero = a.dtype.type(0)
     for r in range(len(a)):
         for n in range(a.shape[1]):
@@ -99,7 +106,7 @@ def _apply_relu(a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _apply_relu_mask(a, h):  # type: ignore[no-untyped-def]
+def apply_relu_mask(a, h):  # type: ignore[no-untyped-def]
     """Set a to zero where h is not positive; arrays that overlap would not be vectorised."""
     zero = a.dtype.type(0)
     for r in range(len(a)):

@@ -10,6 +10,7 @@ derivation in `docs/kernels.md`, sections 1 to 4 and 7.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -27,7 +28,7 @@ from robust_npe.estimators.univariate import (
     Univariate,
 )
 
-__all__ = ["sampled_score"]
+__all__ = ["blas_threads", "sampled_score"]
 
 
 def sampled_score(
@@ -76,7 +77,7 @@ class _SampledScore(torch.autograd.Function):
         W, b = flat.tensor_split([sum(ctx.sizes[:num_weights])])
         c = torch.addmm(bias.unsqueeze(1), weight, context.T)
         arrays = (tensor.numpy() for tensor in (z, c, W, b))
-        with _blas().limit(limits=torch.get_num_threads()):
+        with blas_threads():
             results = score_kernels.forward(*arrays, *settings)
         score, *saved = map(torch.from_numpy, results)
         ctx.save_for_backward(context, weight, score, *saved, W)
@@ -87,7 +88,7 @@ class _SampledScore(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         context, weight, score, *saved = ctx.saved_tensors
         arrays = (tensor.numpy() for tensor in (weight @ cotangent.T, *saved))
-        with _blas().limit(limits=torch.get_num_threads()):
+        with blas_threads():
             results = score_kernels.backward(*arrays, *ctx.settings)
         c_bar, flat = map(torch.from_numpy, results)
         context_bar = c_bar.T @ weight if ctx.needs_input_grad[3] else None
@@ -97,9 +98,13 @@ class _SampledScore(torch.autograd.Function):
         return None, None, None, context_bar, weight_bar, c_bar.sum(1), *parameters_bar
 
 
+def blas_threads() -> AbstractContextManager[Any]:
+    """Products of compiled code, which are scipy's, take as many threads as those of torch."""
+    return _blas().limit(limits=torch.get_num_threads())
+
+
 @cache
 def _blas() -> ThreadpoolController:
-    """Products of compiled code, which are scipy's, take as many threads as those of torch."""
     import scipy.linalg.cython_blas  # noqa: F401 (a library is found once it is loaded)
 
     return ThreadpoolController().select(user_api="blas")
