@@ -50,6 +50,7 @@ class Context:
             row. None where the context comes from elsewhere, and so are the next two.
         epsilon: Radius of the attack that found x_adv.
         found: What it found, beside x_adv.
+        kept: What metrics keep for other radii: it may depend on posterior, x and seed only.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Context:
     ball: Callable[[float | Tensor], Ball] | None = None
     epsilon: float | None = None
     found: Found | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def q(self, x: Tensor) -> Distribution:
         """Return the amortized posterior at `x (B, Dx)`, see `posterior_at`."""
