@@ -99,6 +99,7 @@ def _add_product(out, w, a):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=FLAGS)
 def apply_relu(a):  # type: ignore[no-untyped-def]
+    """Set a to zero where it is not positive."""
     zero = a.dtype.type(0)
     for r in range(len(a)):
         for n in range(a.shape[1]):
