@@ -78,9 +78,8 @@ class _SampledScore(torch.autograd.Function):
         c = torch.addmm(bias.unsqueeze(1), weight, context.T)
         arrays = (tensor.numpy() for tensor in (z, c, W, b))
         with blas_threads():
-            results = score_kernels.forward(*arrays, *settings)
-        score, *saved = map(torch.from_numpy, results)
-        ctx.save_for_backward(context, weight, score, *saved, W)
+            score, saved = map(torch.from_numpy, score_kernels.forward(*arrays, *settings))
+        ctx.save_for_backward(context, weight, score, saved, W)
         return score.T @ weight
 
     @staticmethod

@@ -41,14 +41,7 @@ def _forward(z, c, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
 
     Returns:
         score: s of the first layers, `(T * H, N)`.
-        x: What goes into each transform, `(N / n, T, D, n)`.
-        slope: exp(alpha), same shape.
-        u: Gradient of log q with respect to what comes out of each transform, same shape.
-        h: Activations of all layers, those of the last one being the parameters of the univariate
-            transforms, `(N / n, T, M, n)`.
-        s: Gradient of log q with respect to all layers before their nonlinearity, same shape.
-        sizes: Of the bins, `(N / n, T, D, 2 K, n)`.
-        curves: See `spline_score_kernels`, `(N / n, T, D, 3, 3, n)`; empty if affine, as sizes.
+        saved: What is needed again of each transform, see `_parts`, `(N / n, T, rows, n)`.
     """
     _, rows, _, starts = layout
     D, N = z.shape
@@ -57,13 +50,8 @@ def _forward(z, c, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     tiles = max(1, -(-N // TILE))
     width = max(1, -(-N // tiles))
     score = np.empty_like(c)
-    x = np.empty((tiles, T, D, width), z.dtype)
-    slope, u = np.empty_like(x), np.empty_like(x)
-    h = np.empty((tiles, T, M, width), z.dtype)
-    s = np.empty_like(h)
-    bins = 0 if spline is None else ((M - rows[-2]) // D + 1) // 3
-    sizes = np.empty((tiles, T, D, 2 * bins, width), z.dtype)
-    curves = np.empty((tiles, T, D, 3, 3, width if bins else 0), z.dtype)
+    height = 3 * D + 2 * M + (0 if spline is None else splines.saved_rows(M - rows[-2], D))
+    saved = np.empty((tiles, T, height, width), z.dtype)  # in one piece, see `_parts`
     for k in range(tiles):
         begin, end = min(k * width, N), min((k + 1) * width, N)
         out = np.zeros((D, width), z.dtype)
@@ -71,22 +59,43 @@ def _forward(z, c, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
         pull = -out
         for t in range(T - 1, -1, -1):
             Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
-            h[k, t, :H, end - begin :] = 0
-            h[k, t, :H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
-            u[k, t] = pull
-            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t], curves[k, t]
-            _invert(out, saved, Wt, bt, layout, limit, spline)
-            below = _scores(saved, s[k, t], Wt, layout, limit, spline)
-            score[t * H : (t + 1) * H, begin:end] = s[k, t, :H, : end - begin]
-            out[:], pull[:] = x[k, t, ::-1], below[::-1]
-    return score, x, slope, u, h, s, sizes, curves
+            x, _, u, h, s, _ = parts = _parts(saved[k, t], D, M)
+            h[:H, end - begin :] = 0
+            h[:H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
+            u[:] = pull
+            _invert(out, parts, Wt, bt, layout, limit, spline)
+            below = _scores(parts, Wt, layout, limit, spline)
+            score[t * H : (t + 1) * H, begin:end] = s[:H, : end - begin]
+            out[:], pull[:] = x[::-1], below[::-1]
+    return score, saved
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _invert(z, saved, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
+def _parts(saved, D, M):  # type: ignore[no-untyped-def]
+    """Return the rows of one transform and tile.
+
+    They are in one array, because memory of that size is kept for the next step; a few large ones
+    would go back to the system, and it takes long to clear them.
+
+    Returns:
+        x: What goes in, `(D, n)`.
+        slope: exp(alpha), same shape.
+        u: Gradient of log q with respect to what comes out, same shape.
+        h: Activations of all layers, those of the last one being the parameters of the univariate
+            transforms, `(M, n)`.
+        s: Gradient of log q with respect to all layers before their nonlinearity, same shape.
+        rest: For `spline_score_kernels`.
+    """
+    x, slope, u = saved[:D], saved[D : 2 * D], saved[2 * D : 3 * D]
+    h, s = saved[3 * D : 3 * D + M], saved[3 * D + M : 3 * D + 2 * M]
+    return x, slope, u, h, s, saved[3 * D + 2 * M :]
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _invert(z, parts, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute x with f(x) = z, its slope and the activations, group by group (section 2)."""
     ends, rows, _, _ = layout
-    x, slope, _, h, sizes, curves = saved
+    x, slope, _, h, _, rest = parts
     outputs = h[rows[-2] :]
     for g in range(ends.shape[1] - 1):
         advance(g, x, h, None, W, b, layout)
@@ -94,19 +103,19 @@ def _invert(z, saved, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
         if spline is None:
             affine.invert(group, z, x, slope, outputs, limit)
         else:
-            splines.invert(group, z, x, slope, outputs, sizes, curves, limit, spline)
+            splines.invert(group, z, x, slope, outputs, rest, limit, spline)
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _scores(saved, s, W, layout, limit, spline):  # type: ignore[no-untyped-def]
+def _scores(parts, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute s, and return the gradient of log q with respect to x (section 3)."""
     ends, rows, _, _ = layout
-    x, slope, u, h, sizes, curves = saved
+    x, slope, u, h, s, rest = parts
     outputs, last = h[rows[-2] :], s[rows[-2] :]
     if spline is None:
         below = affine.score(last, x, slope, u, outputs, limit)
     else:
-        below = splines.score(last, x, u, outputs, sizes, curves, limit, spline)
+        below = splines.score(last, x, u, outputs, rest, limit, spline)
     for g in range(ends.shape[1] - 2, -1, -1):
         add_to_inputs(g, below, s, W, layout)
         retreat(g, s, h, W, layout)
@@ -114,7 +123,7 @@ def _scores(saved, s, W, layout, limit, spline):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _backward(v, x, slope, u, h, s, sizes, curves, W, layout, limit, spline):  # type: ignore[no-untyped-def]
+def _backward(v, saved, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Return the gradients of F = <v, s> (section 4); arguments as for and from `_forward`.
 
     Returns:
@@ -122,8 +131,9 @@ def _backward(v, x, slope, u, h, s, sizes, curves, W, layout, limit, spline):  #
         W_bar and b_bar: One after the other.
     """
     _, rows, _, starts = layout
-    tiles, T, D, width = x.shape
-    N, H, M, size, limit = v.shape[1], rows[1], rows[-1], starts[-1], v.dtype.type(limit)
+    tiles, T, _, width = saved.shape
+    D, N, limit = layout[0][0, -1], v.shape[1], v.dtype.type(limit)
+    H, M, size = rows[1], rows[-1], starts[-1]
     c_bar = np.empty_like(v)
     parameters_bar = np.zeros(len(W) + T * (M - H), v.dtype)
     W_bar, b_bar = parameters_bar[: len(W)], parameters_bar[len(W) :]
@@ -133,16 +143,16 @@ def _backward(v, x, slope, u, h, s, sizes, curves, W, layout, limit, spline):  #
         begin, end = min(k * width, N), min((k + 1) * width, N)
         x_dot[:], x_bar[:] = 0, 0
         for t in range(T):
-            Wt = W[t * size : (t + 1) * size]
+            Wt, Wt_bar = W[t * size : (t + 1) * size], W_bar[t * size : (t + 1) * size]
+            x, _, _, h, s, _ = parts = _parts(saved[k, t], D, M)
             a_dot[:] = 0
             a_dot[:H, : end - begin] = v[t * H : (t + 1) * H, begin:end]
             for g in range(layout[0].shape[1] - 1):
-                advance(g, x_dot, a_dot, h[k, t], Wt, None, layout)
-            saved = x[k, t], slope[k, t], u[k, t], h[k, t], sizes[k, t], curves[k, t]
-            z_dot = _pull_back(x_dot, x_bar, a_dot, a_bar, saved, Wt, layout, limit, spline)
+                advance(g, x_dot, a_dot, h, Wt, None, layout)
+            z_dot = _pull_back(x_dot, x_bar, a_dot, a_bar, parts, Wt, layout, limit, spline)
             c_bar[t * H : (t + 1) * H, begin:end] = a_bar[:H, : end - begin]
-            add_outer_products(W_bar[t * size : (t + 1) * size], a_bar, x[k, t], h[k, t], layout)
-            add_outer_products(W_bar[t * size : (t + 1) * size], s[k, t], x_dot, a_dot, layout)
+            add_outer_products(Wt_bar, a_bar, x, h, layout)
+            add_outer_products(Wt_bar, s, x_dot, a_dot, layout)
             for r in range(H, M):
                 b_bar[t * (M - H) + r - H] += a_bar[r].sum()
             x_dot[:], x_bar[:] = z_dot[::-1], x_bar[::-1].copy()
@@ -150,10 +160,10 @@ def _backward(v, x, slope, u, h, s, sizes, curves, W, layout, limit, spline):  #
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _pull_back(x_dot, x_bar, a_dot, a_bar, saved, W, layout, limit, spline):  # type: ignore[no-untyped-def]
+def _pull_back(x_dot, x_bar, a_dot, a_bar, parts, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Turn x_bar into z_bar, compute a_bar, and return z_dot (section 4)."""
     ends, rows, _, _ = layout
-    x, slope, u, h, sizes, curves = saved
+    x, slope, u, h, s, rest = parts
     z_dot = np.empty_like(x)
     dots, bars, outputs = a_dot[rows[-2] :], a_bar[rows[-2] :], h[rows[-2] :]
     for g in range(ends.shape[1] - 2, -1, -1):
@@ -162,7 +172,9 @@ def _pull_back(x_dot, x_bar, a_dot, a_bar, saved, W, layout, limit, spline):  # 
         if spline is None:
             affine.pull_back(group, moving, x, slope, u, outputs, limit)
         else:
-            splines.pull_back(group, moving, x, slope, u, outputs, sizes, curves, limit, spline)
+            splines.pull_back(
+                group, moving, x, slope, u, outputs, s[rows[-2] :], rest, limit, spline
+            )
         retreat(g, a_bar, h, W, layout)
     return z_dot
 

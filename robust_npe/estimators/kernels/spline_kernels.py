@@ -13,7 +13,7 @@ from numba import njit
 
 from robust_npe.compiling import log_compilation
 
-__all__ = ["backward", "curve_gradient", "forward", "inverse"]
+__all__ = ["backward", "curve_curvature", "curve_gradient", "forward", "inverse"]
 
 FLAGS = {"contract", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
@@ -117,6 +117,68 @@ def curve_gradient(xi, s, d0, e, q, width, height, v_bar, log_bar):  # type: ign
     )
     u_bar = xi_bar / width
     return u_bar, -s_bar * s / width - u_bar * xi, v_bar * rise + s_bar / width, d0_bar, q_bar
+
+
+@njit(cache=True, fastmath=FLAGS)
+def curve_curvature(point, tangent, v_bar):  # type: ignore[no-untyped-def]
+    """Return the tangents of height * rise and of the gradients of v_bar * v + log slope, between
+    them these: with respect to t, width, height, d0 and d1; lines as in `curve_gradient`."""
+    xi, s, d0, e, q, width, height = point
+    xi_dot, s_dot, d0_dot, e_dot, q_dot, width_dot, height_dot = tangent
+    w, w_dot = xi * (1 - xi), (1 - 2 * xi) * xi_dot
+    denominator, denominator_dot = s + q * w, s_dot + q_dot * w + q * w_dot
+    f, f_dot = d0 + 2 * xi * e, d0_dot + 2 * (xi_dot * e + xi * e_dot)
+    rise = xi * (d0 + xi * e) / denominator
+    rise_dot = (xi_dot * f + xi * (d0_dot + xi * e_dot) - rise * denominator_dot) / denominator
+    g, g_dot = e + xi * q, e_dot + xi_dot * q + xi * q_dot
+    numerator_bar = 1 / (d0 + xi * (e + g))
+    numerator_dot = d0_dot + xi_dot * (e + g) + xi * (e_dot + g_dot)
+    numerator_bar_dot = -numerator_dot * numerator_bar * numerator_bar
+    top_bar = v_bar * height / denominator
+    top_bar_dot = (v_bar * height_dot - top_bar * denominator_dot) / denominator
+    twice = 2 / denominator
+    denominator_bar = -top_bar * rise - twice
+    denominator_bar_dot = (
+        twice * denominator_dot / denominator - top_bar_dot * rise - top_bar * rise_dot
+    )
+    e_bar = xi * (2 * numerator_bar + xi * top_bar)
+    e_bar_dot = 2 * xi_dot * (numerator_bar + xi * top_bar) + xi * (
+        2 * numerator_bar_dot + xi * top_bar_dot
+    )
+    q_bar = xi * xi * numerator_bar + w * denominator_bar
+    q_bar_dot = (
+        xi * (2 * xi_dot * numerator_bar + xi * numerator_bar_dot)
+        + w_dot * denominator_bar
+        + w * denominator_bar_dot
+    )
+    s_bar = 2 / s + denominator_bar + e_bar - 2 * q_bar
+    s_bar_dot = -2 * s_dot / (s * s) + denominator_bar_dot + e_bar_dot - 2 * q_bar_dot
+    d0_bar = numerator_bar + xi * top_bar - e_bar + q_bar
+    d0_bar_dot = numerator_bar_dot + xi_dot * top_bar + xi * top_bar_dot - e_bar_dot + q_bar_dot
+    turn, turn_dot = q * (1 - 2 * xi), q_dot * (1 - 2 * xi) - 2 * q * xi_dot
+    t_bar = (2 * g * numerator_bar + f * top_bar + turn * denominator_bar) / width
+    xi_bar_dot = (
+        2 * (g_dot * numerator_bar + g * numerator_bar_dot)
+        + (f_dot * top_bar + f * top_bar_dot)
+        + (turn_dot * denominator_bar + turn * denominator_bar_dot)
+    )
+    t_bar_dot = (xi_bar_dot - t_bar * width_dot) / width
+    h_bar, h_bar_dot = s_bar / width, (s_bar_dot - s_bar / width * width_dot) / width
+    gradient = (
+        t_bar,
+        -h_bar * s - t_bar * xi,
+        v_bar * rise + h_bar,
+        d0_bar,
+        q_bar,
+    )
+    gradient_dot = (
+        t_bar_dot,
+        -h_bar_dot * s - h_bar * s_dot - t_bar_dot * xi - t_bar * xi_dot,
+        v_bar * rise_dot + h_bar_dot,
+        d0_bar_dot,
+        q_bar_dot,
+    )
+    return height_dot * rise + height * rise_dot, gradient, gradient_dot
 
 
 @njit(cache=True, fastmath=FLAGS)
