@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def _measure(
         theta, x = theta[:count], x[:count]
         found = perturbed(experiment, trained, theta, x, epsilon)
         columns, extra = _attack_columns(experiment, epsilon), _zero_gradients(found)
-        rest = *last, *threat, epsilon, found, kept
-        context = Context(*shared, theta, x, found.x_adv, True, *rest)
+        context = Context(*shared, theta, x, found.x_adv, True, *last, *threat, epsilon, found)
+    context = replace(context, kept=kept)
     with draws_from(stream(experiment.seeds.evaluation, "posterior", str(epsilon))):
         measured = [m for metric in experiment.metrics.values() for m in metric(context)]
     measurements = measured + extra

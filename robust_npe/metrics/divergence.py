@@ -83,15 +83,15 @@ class Divergence(Metric):
     def _clean_draws(self, context: Context, generator: Generator) -> list[tuple[Tensor, Tensor]]:
         """Return samples of q(.|x) and their log densities, batch by batch; the same ones at every
         radius, so that they are kept unless they are many."""
-        key = f"divergence {self.num_samples}"
-        if key not in context.kept:
-            drawn = []
+
+        def make() -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
             with torch.no_grad(), draws_from(context.generator("divergence posterior")):
-                for x in context.x.split(context.batch_size):
-                    drawn.append(draws(context.q(x), self.num_samples, generator))
-            if sum(theta.numel() for theta, _ in drawn) > KEPT:
-                return drawn
-            context.kept[key] = drawn, generator.get_state()
-        drawn, state = context.kept[key]
+                batches = context.x.split(context.batch_size)
+                drawn = [draws(context.q(x), self.num_samples, generator) for x in batches]
+            return drawn, generator.get_state()
+
+        few = self.num_samples * len(context.x) * context.task.dim_theta <= KEPT
+        key = f"divergence {self.num_samples}"
+        drawn, state = context.once(key, make) if few else make()
         generator.set_state(state)
         return drawn
