@@ -13,6 +13,7 @@ from robust_npe.random import draws_from
 
 __all__ = [
     "closed_form_kl",
+    "draws",
     "has_closed_form_kl",
     "kl",
     "kl_with_error",
@@ -135,14 +136,18 @@ def closed_form_kl(p: Distribution, q: Distribution) -> Tensor | None:
 def log_ratios(p: Distribution, q: Distribution, num_samples: int, generator: Generator) -> Tensor:
     """Return log p - log q of samples of p, shape `(S, B)`, whose mean is differentiable; in
     antithetic pairs where p offers them."""
+    theta, log_p = draws(p, num_samples, generator)
+    log_q = log_prob(q, theta)
+    return log_p - log_q if p.has_rsample else _score_function(log_p, log_q)
+
+
+def draws(p: Distribution, num_samples: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return samples of p, reparameterised and in antithetic pairs where p offers that, and log p
+    at them, shape `(S, B)`."""
     require(num_samples > 0, "num_samples", num_samples, "a positive integer")
-    if p.has_rsample:
-        with draws_from(generator):
-            theta = antithetic(p).rsample((num_samples,))
-        return p.log_prob(theta) - log_prob(q, theta)
     with draws_from(generator):
-        theta = p.sample((num_samples,))
-    return _score_function(p.log_prob(theta), log_prob(q, theta))
+        theta = (antithetic(p).rsample if p.has_rsample else p.sample)((num_samples,))
+    return theta, p.log_prob(theta)
 
 
 def _score_function(log_p: Tensor, log_q: Tensor) -> Tensor:

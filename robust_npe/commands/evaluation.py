@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,11 @@ def evaluate(experiment: Experiment, trained: Trained, run_id: str, folder: Path
     keys = _run_keys(experiment, trained, run_id)
     results: list[dict[str, Any]] = _training_rows(keys, trained)
     observations: list[pd.DataFrame] = []
+    kept: dict[str, Any] = {}
     radii = [None, *experiment.epsilons]
     for epsilon in tqdm(radii, desc="evaluate", disable=not sys.stderr.isatty()):
         path = folder / PARTS / f"{'clean' if epsilon is None else epsilon}.npz"
-        measured = part(path, partial(_measure, experiment, trained, epsilon))
+        measured = part(path, partial(_measure, experiment, trained, epsilon, kept))
         shared = {**keys, **json.loads(str(measured.pop("columns")))}
         results += [{**shared, **row} for row in json.loads(str(measured.pop("rows")))]
         for metric, values in measured.items():
@@ -91,7 +93,9 @@ def _training_rows(keys: dict[str, Any], trained: Trained) -> list[dict[str, Any
     return [{**shared, "statistic": name, "value": value} for name, value in values.items()]
 
 
-def _measure(experiment: Experiment, trained: Trained, epsilon: float | None) -> dict[str, Any]:
+def _measure(
+    experiment: Experiment, trained: Trained, epsilon: float | None, kept: dict[str, Any]
+) -> dict[str, Any]:
     """Measure at one radius, or (None) on the whole clean test set."""
     theta, x = experiment.test_set
     shared = (experiment.task, trained.posterior)
@@ -106,6 +110,7 @@ def _measure(experiment: Experiment, trained: Trained, epsilon: float | None) ->
         found = perturbed(experiment, trained, theta, x, epsilon)
         columns, extra = _attack_columns(experiment, epsilon), _zero_gradients(found)
         context = Context(*shared, theta, x, found.x_adv, True, *last, *threat, epsilon, found)
+    context = replace(context, kept=kept)
     with draws_from(stream(experiment.seeds.evaluation, "posterior", str(epsilon))):
         measured = [m for metric in experiment.metrics.values() for m in metric(context)]
     measurements = measured + extra

@@ -22,6 +22,7 @@ from robust_npe.estimators.univariate import Affine, AffineSpline, Univariate
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
 MAX_COLUMNS = 4096  # larger batches go in pieces whose activations fit into the cache
+MIN_COMPILED = 1024  # columns; fewer are not worth the import of numba
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -81,15 +82,14 @@ class AutoregressiveFlow(Head):
     def forward(self, context: Tensor) -> AutoregressiveDistribution:
         """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""
         columns = context.reshape(-1, context.shape[-1]).T
-        terms = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
-        direct = self.direct.weight @ columns
-        parts = (part.chunk(len(self.conditioners)) for part in (terms, direct))
-        bound = [
-            cast(Conditioner, conditioner).bind(term, direct_term)
-            for conditioner, term, direct_term in zip(self.conditioners, *parts, strict=True)
-        ]
+        first = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
+        terms = torch.cat((first, self.direct.weight @ columns))
+        nets = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
+        parts = _split(terms, len(nets), self.dim_theta)
+        bound = [net.bind(*part) for net, part in zip(nets, parts, strict=True)]
         event_shape = Size([self.dim_theta])
-        return AutoregressiveDistribution(bound, self.univariate, context.shape[:-1], event_shape)
+        batch_shape = context.shape[:-1]
+        return AutoregressiveDistribution(bound, terms, self.univariate, batch_shape, event_shape)
 
     @property
     def is_compiled(self) -> bool:
@@ -119,6 +119,13 @@ class AutoregressiveFlow(Head):
         return score, weight
 
 
+def _split(terms: Tensor, count: int, dim: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return context term and direct term of each of `count` conditioners."""
+    direct = count * NUM_DIRECT * dim
+    parts = terms.tensor_split([len(terms) - direct])
+    return zip(*(part.chunk(count) for part in parts), strict=True)
+
+
 def _groups(dim: int, passes: int | None) -> list[int]:
     """Number of coordinates in each group, in order."""
     size = math.ceil(dim / min(passes or dim, dim))
@@ -132,6 +139,7 @@ class AutoregressiveDistribution(Antithetic, Distribution):
 
     Args:
         conditioners: One for each transform, in the order from theta to z.
+        terms: Their context terms, then their direct terms, `(T * (H + 2 D), B)`.
         univariate: What is applied to each coordinate.
         batch_shape: Shape of the batch, B observations in total.
         event_shape: `(D,)`.
@@ -143,18 +151,27 @@ class AutoregressiveDistribution(Antithetic, Distribution):
     def __init__(
         self,
         conditioners: Sequence[BoundConditioner],
+        terms: Tensor,
         univariate: Univariate,
         batch_shape: Size,
         event_shape: Size,
     ) -> None:
         self._conditioners = conditioners
+        self._terms = terms
         self._univariate = univariate
         super().__init__(batch_shape, event_shape, validate_args=False)
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*sample_shape, *batch_shape, D)`, broadcast."""
         shape = torch.broadcast_shapes(theta.shape[:-1], self.batch_shape)
-        pieces = self._pieces(theta.expand(*shape, -1))
+        theta = theta.expand(*shape, -1)
+        if self._fits_kernels(shape.numel()):
+            from robust_npe.estimators.kernels import density  # numba takes long to import
+
+            columns = theta.reshape(-1, theta.shape[-1]).T.contiguous()
+            nets, terms = self._conditioners, self._terms
+            return density.log_prob(nets, columns, terms, self._log_prob).reshape(shape)
+        pieces = self._pieces(theta)
         return torch.cat([self._log_prob(piece) for piece in pieces]).reshape(shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -171,9 +188,26 @@ class AutoregressiveDistribution(Antithetic, Distribution):
             theta = self.rsample(sample_shape)
             return theta, self.log_prob(theta)
         z = self._noise(sample_shape)
+        if self._fits_kernels(z.shape[:-1].numel()):
+            from robust_npe.estimators.kernels import density
+
+            columns = z.reshape(-1, z.shape[-1]).T.contiguous()
+            found = density.sample_and_log_prob(self._conditioners, columns, self._terms)
+            return found[0].T.reshape(z.shape), found[1].view(z.shape[:-1])
         pairs = [self._inverse_and_log_prob(piece) for piece in self._pieces(z)]
         samples, log_prob = zip(*pairs, strict=True)
         return torch.cat(samples, dim=1).T.reshape(z.shape), torch.cat(log_prob).view(z.shape[:-1])
+
+    def _fits_kernels(self, columns: int) -> bool:
+        """Tell whether compiled code is of use: for affine transforms with constant weights and
+        many columns, on one thread, since the products in a tile are too small to be shared."""
+        if columns < MIN_COMPILED or type(self._univariate) is not Affine:
+            return False
+        if torch.get_num_threads() > 1 or not fits_kernels(self._terms):
+            return False
+        nets = self._conditioners
+        weights = (t for net in nets for t in (net.direct, *net.weights, *net.biases))
+        return not torch.is_grad_enabled() or not any(t.requires_grad for t in weights)
 
     def _noise(self, sample_shape: Any) -> Tensor:
         like = self._conditioners[0].context_term
@@ -186,9 +220,14 @@ class AutoregressiveDistribution(Antithetic, Distribution):
         for piece in samples.split(max(1, MAX_COLUMNS // max(1, batch))):
             yield piece.flatten(0, 1).T.contiguous()
 
-    def _log_prob(self, theta: Tensor) -> Tensor:
+    def _log_prob(self, theta: Tensor, terms: Tensor | None = None) -> Tensor:
+        """Return the log density of columns `(D, N)`, at these context terms or its own."""
+        nets = self._conditioners
+        if terms is not None:
+            parts = zip(nets, _split(terms, len(nets), self.event_shape[0]), strict=True)
+            nets = [net._replace(context_term=c, direct_term=d) for net, (c, d) in parts]
         log_prob: Tensor | float = 0.0
-        for i, conditioner in enumerate(self._conditioners):
+        for i, conditioner in enumerate(nets):
             theta = theta.flip(0) if i else theta
             theta, log_slope = self._univariate.forward(theta, conditioner.parameters(theta))
             log_prob = log_prob + log_slope.sum(0)

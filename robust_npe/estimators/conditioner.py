@@ -164,12 +164,9 @@ class BoundConditioner(NamedTuple):
 
     def _affine(self, weight: Tensor, term: Tensor, theta: Tensor) -> Tensor:
         """Return `weight @ theta` for the coordinates that it has, plus the term of each column."""
-        batch, columns = term.shape[1], theta.shape[1]
-        known = theta[: weight.shape[1]]
-        if columns == batch:
-            return torch.addmm(term, weight, known)
-        by_sample = (weight @ known).unflatten(1, (-1, batch))
-        return (by_sample + term.unsqueeze(1)).flatten(1)
+        copies = theta.shape[1] // term.shape[1]
+        terms = term if copies == 1 else term.repeat(1, copies)
+        return torch.addmm(terms, weight, theta[: weight.shape[1]])
 
     def unpack(self, outputs: Tensor) -> Tensor:
         """Move the P parameters of each coordinate, `(n * P, N)`, to the front: `(P, n, N)`."""

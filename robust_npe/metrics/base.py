@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 NO_OVERLAP = 30.0  # nats
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Context:
             row. None where the context comes from elsewhere, and so are the next two.
         epsilon: Radius of the attack that found x_adv.
         found: What it found, beside x_adv.
+        kept: What metrics keep for other radii, see `once`.
     """
 
     task: Task
@@ -64,6 +66,7 @@ class Context:
     ball: Callable[[float | Tensor], Ball] | None = None
     epsilon: float | None = None
     found: Found | None = None
+    kept: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def q(self, x: Tensor) -> Distribution:
         """Return the amortized posterior at `x (B, Dx)`, see `posterior_at`."""
@@ -72,6 +75,16 @@ class Context:
     def generator(self, purpose: str) -> Generator:
         """Return the random stream of a purpose; equal for all attacks (common numbers)."""
         return stream(self.seed, "metric", purpose)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """Return what was made under this key before, for the same posterior, x and seed, else
+        make and keep it: for what is the same at every radius."""
+        posterior, x, seed, value = self.kept.get(key, (None, None, None, None))
+        if posterior is self.posterior and seed == self.seed and torch.equal(x, self.x):
+            return value
+        value = make()
+        self.kept[key] = self.posterior, self.x, self.seed, value
+        return value
 
 
 @dataclass(frozen=True)

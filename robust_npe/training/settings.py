@@ -31,8 +31,8 @@ class TrainingSettings:
 
     version: ClassVar[int] = 2
 
-    batch_size: int = 256
-    learning_rate: float = 3e-3
+    batch_size: int = 512
+    learning_rate: float = 4e-3
     max_epochs: int = 300
     min_epochs: int = 5
     patience: int = 15

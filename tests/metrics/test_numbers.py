@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Independent, Uniform
 
 from robust_npe.estimators import MAF, DiagonalGaussian, Estimator, Identity
-from robust_npe.metrics import NLL, Context, Divergence, TruePosterior
+from robust_npe.metrics import NLL, Context, Divergence, TruePosterior, divergence
 from robust_npe.metrics.base import summary_rows
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks import SIR
@@ -91,6 +91,28 @@ def test_sensitivity_by_sampling_is_unbiased_and_repeatable():
             fine[name].mean()
         )
         assert torch.equal(values(Divergence(50), c)[name], coarse[name])
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])  # with noise, each call is another posterior
+def test_the_clean_posterior_is_drawn_once_and_which_radius_comes_first_does_not_matter(
+    noise, monkeypatch
+):
+    estimator, kept, drawn = make_estimator(MAF, dim_x=2, gain=1.3), {}, []
+    original = divergence.draws
+    monkeypatch.setattr(divergence, "draws", lambda *args: drawn.append(1) or original(*args))
+    far = context(lambda x: estimator(x + noise * torch.randn(x.shape)), num=20)  # two batches
+    near = replace(far, x_adv=far.x + MOVE / 2)
+
+    def measured(c):
+        with draws_from(stream(0, "radius", float(c.x_adv.sum()))):
+            return values(Divergence(50), c)
+
+    alone = measured(far)
+    assert len(drawn) == 4
+    measured(replace(near, kept=kept))
+    after = measured(replace(far, kept=kept))
+    assert len(drawn) == 4 + 4 + 2
+    assert all(torch.equal(after[name], value) for name, value in alone.items())
 
 
 @pytest.mark.parametrize(("metric", "name"), [(Divergence, "kl_reverse"), (TruePosterior, "error")])

@@ -11,11 +11,13 @@ import numpy as np
 from numba import njit
 
 __all__ = [
+    "activate",
     "add_direct",
     "add_direct_products",
     "add_outer_products",
     "add_to_inputs",
     "advance",
+    "apply_slope",
     "pull_direct",
     "retreat",
 ]
@@ -47,9 +49,9 @@ def advance(g, x, a, h, W, b, layout):  # type: ignore[no-untyped-def]
                 new += b[rows[i] - rows[1] :][start:stop].reshape(-1, 1)
         if i + 1 < len(shapes):
             if h is None:
-                _activate(new)
+                activate(new)
             else:
-                _apply_slope(new, h[rows[i] + start : rows[i] + stop])
+                apply_slope(new, h[rows[i] + start : rows[i] + stop])
         below, seen = layer, stop
 
 
@@ -69,7 +71,7 @@ def retreat(g, a_bar, h, W, layout, a_dot, s):  # type: ignore[no-untyped-def]
         if new.size:
             np.dot(block.T, a_bar[rows[i] + seeing : rows[i + 1]], new)
             own = slice(rows[i - 1] + start, rows[i - 1] + stop)
-            _apply_slope(new, h[own])
+            apply_slope(new, h[own])
             if a_dot is not None:
                 _add_bend(new, a_dot[own], s[own], h[own])
 
@@ -108,7 +110,7 @@ def _add_product(out, w, a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _activate(a):  # type: ignore[no-untyped-def]
+def activate(a):  # type: ignore[no-untyped-def]
     """See `smooth_relu`."""
     zero, half, one = a.dtype.type(0), a.dtype.type(0.5), a.dtype.type(1)
     for r in range(len(a)):
@@ -118,7 +120,7 @@ def _activate(a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _apply_slope(a, h):  # type: ignore[no-untyped-def]
+def apply_slope(a, h):  # type: ignore[no-untyped-def]
     """Multiply a by the slopes at activations h."""
     one = a.dtype.type(1)
     for r in range(len(a)):

@@ -10,6 +10,7 @@ derivation in `docs/kernels.md`, sections 1 to 4 and 7.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ from robust_npe.estimators.conditioner import Conditioner
 from robust_npe.estimators.kernels import score_kernels
 from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT, AffineSpline, Univariate
 
-__all__ = ["sampled_score"]
+__all__ = ["blas_threads", "sampled_score"]
 
 
 def sampled_score(
@@ -80,7 +81,7 @@ class _SampledScore(torch.autograd.Function):
         c = weight @ context.T
         c[: len(bias)] += bias.unsqueeze(1)
         arrays = (tensor.numpy() for tensor in (z, c, direct, W, b))
-        with _blas().limit(limits=torch.get_num_threads()):
+        with blas_threads():
             score, saved = map(torch.from_numpy, score_kernels.forward(*arrays, *settings))
         ctx.save_for_backward(context, weight, score, saved, direct, W)
         ctx.split = [len(first), len(last)]
@@ -91,7 +92,7 @@ class _SampledScore(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         context, weight, score, *saved = ctx.saved_tensors
         arrays = (tensor.numpy() for tensor in (weight @ cotangent.T, *saved))
-        with _blas().limit(limits=torch.get_num_threads()):
+        with blas_threads():
             results = score_kernels.backward(*arrays, *ctx.settings)
         c_bar, direct_bar, flat = map(torch.from_numpy, results)
         context_bar = c_bar.T @ weight if ctx.needs_input_grad[3] else None
@@ -102,9 +103,13 @@ class _SampledScore(torch.autograd.Function):
         return None, None, None, context_bar, *layers_bar, *parameters_bar
 
 
+def blas_threads() -> AbstractContextManager[Any]:
+    """Products of compiled code, which are scipy's, take as many threads as those of torch."""
+    return _blas().limit(limits=torch.get_num_threads())
+
+
 @cache
 def _blas() -> ThreadpoolController:
-    """Products of compiled code, which are scipy's, take as many threads as those of torch."""
     import scipy.linalg.cython_blas  # noqa: F401 (a library is found once it is loaded)
 
     return ThreadpoolController().select(user_api="blas")

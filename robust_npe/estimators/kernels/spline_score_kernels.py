@@ -1,7 +1,8 @@
 """The splines' part in the scores of a flow; `docs/kernels.md`, section 7.
 
 Outputs of the conditioner are, for each coordinate, two of the affine function before the spline,
-then raw widths, heights and inner slopes. What is needed of them once the bin of each column is found is kept in `rest`.
+then raw widths, heights and inner slopes. What is needed of them once the bin of each column is
+found is kept in `rest`.
 """
 
 from __future__ import annotations
