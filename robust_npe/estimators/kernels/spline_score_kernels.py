@@ -72,7 +72,7 @@ def score(s, x, u, outputs, rest, limit, spline):  # type: ignore[no-untyped-def
         curve = curves[d]
         for n in range(x.shape[1]):
             v_bar = 2 * bound * u[d, n]
-            gradient = curve_gradient(*_point(x[d, n], curve[:, :, n], bound), v_bar, 1.0)
+            gradient = curve_gradient(*_point(x[d, n], curve[:, :, n], bound), v_bar, 1.0)  # type: ignore[call-arg]
             below[d, n] = gradient[0] / (2 * bound)
             _store(bars[:, :, n], gradient, v_bar, curve[:, :, n])
         raw, out = _parameters(outputs, d, bins), _parameters(s, d, bins)
@@ -104,7 +104,7 @@ def pull_back(group, moving, x, slope, u, outputs, s, rest, limit, spline):  # t
             z_dot[d, n] = 2 * bound * (dots[HEIGHTS, LEFT, n] + rise_dot)
             x_bar[d, n] = (x_bar[d, n] + gradient_dot[0] / (2 * bound)) / slope[d, n]
             v_bar = -2 * bound * x_bar[d, n]  # x moves by what z does not
-            total = _sum(gradient_dot, curve_gradient(*point, v_bar, 0.0))
+            total = _sum(gradient_dot, curve_gradient(*point, v_bar, 0.0))  # type: ignore[call-arg]
             _store(second[:, :, n], total, v_bar, curve[:, :, n])
         second[SLOPES] += first[SLOPES] * dots[SLOPES, :2] / curve[SLOPES, :2]
         means = _product(second, curve) + _product(first, dots)
