@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Size, Tensor, nn
@@ -46,6 +46,8 @@ class AutoregressiveFlow(Head):
         passes: Sequential steps of the inverse, None for D. The coordinates are divided into so
             many groups, and depend on those of earlier groups only.
     """
+
+    version: ClassVar[int] = 2
 
     def __init__(
         self,
