@@ -17,7 +17,7 @@ from tests.helpers import (
 ESTIMATORS = conf_names("estimator")
 EMBEDDINGS = conf_names("embedding")
 DIM_X = {"cnn1d": 12, "cnn2d": 16, "pyloric_cnn": 27}  # 3 for the others
-EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith("nflows")]
+EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith(("nflows", "sbi"))]
 # random weights are scaled up, so that q depends on x and is not Gaussian, but stays well resolved
 GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3, "fmpe": 1.3}
 # what keeps tests on a grid of theta fast
