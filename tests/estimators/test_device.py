@@ -1,5 +1,5 @@
-"""Networks, densities and samples on another device: `meta` has shapes but no numbers, and refuses to
-be mixed with tensors on the CPU, so that a constant made in the wrong place is found without a GPU."""
+"""Networks, densities and samples on another device: `meta` has shapes but no numbers, and refuses
+to be mixed with the CPU, so that a constant made in the wrong place is found without a GPU."""
 
 import pytest
 import torch
