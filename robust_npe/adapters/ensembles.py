@@ -14,7 +14,7 @@ from robust_npe.adapters.prior_draws import PriorDraws
 from robust_npe.mixtures import EvenMixture
 from robust_npe.posterior import Posterior, log_prob
 
-__all__ = ["WeightedEnsemble", "Mixture"]
+__all__ = ["Mixture", "WeightedEnsemble"]
 
 
 class WeightedEnsemble(nn.Module):
