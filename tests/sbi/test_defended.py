@@ -155,7 +155,7 @@ def test_what_a_defense_buys_and_costs():
             start = time.process_time()
             inference.train(max_num_epochs=40)
             seconds.append(time.process_time() - start)
-        q = rn.as_posterior(inference.build_posterior())
+            q = rn.as_posterior(inference.build_posterior())
         moved.append(rn.kl(q, x_test, rn.attack(q, x_test, epsilon=0.5)).mean())
     assert moved[1] < moved[0] / 3
     assert seconds[1] < 2.2 * seconds[0]
