@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SBI_VENV := .venv-sbi
+SBI_INSTALLED := $(SBI_VENV)/.installed
 
-.PHONY: help install quickstart test test-slow lint format figures readme-figure clean
+.PHONY: help install quickstart test test-slow test-sbi lint format figures readme-figure clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +27,14 @@ test: install    ## install, then run the tests (minutes)
 test-slow: install  ## the tests that train for minutes
 	$(BIN)/pytest -q -m slow
 
+test-sbi: $(SBI_INSTALLED)  ## the tests with a current sbi, which sbibm cannot live with
+	$(SBI_VENV)/bin/pytest -q tests/sbi
+
+$(SBI_INSTALLED): pyproject.toml constraints-sbi.txt
+	test -x $(SBI_VENV)/bin/python || $(PYTHON) -m venv $(SBI_VENV)
+	$(SBI_VENV)/bin/pip install --quiet --constraint constraints-sbi.txt --editable '.[sbi]' pytest
+	touch $@
+
 lint: install    ## linter, formatter, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,5 +51,5 @@ readme-figure: install  ## train what the figure of the README shows, and draw i
 	$(BIN)/robust-npe train -m task=gaussian_linear,lotka_volterra,sir defense=none,fim output_dir=outputs/readme plots=false
 	$(BIN)/python scripts/readme_figure.py outputs/readme docs/tolerance.png
 
-clean:           ## remove .venv and caches, never outputs/
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+clean:           ## remove environments and caches, never outputs/
+	rm -rf $(VENV) $(SBI_VENV) .pytest_cache .mypy_cache .ruff_cache build dist

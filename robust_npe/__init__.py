@@ -14,15 +14,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robust_npe import attacks, defenses, estimators, metrics, tasks
+    from robust_npe import adapters, attacks, defenses, estimators, integrations, metrics, tasks
+    from robust_npe.adapters import as_posterior
     from robust_npe.api import attack, kl, simulate, train
 
 __all__ = [
     "__version__",
+    "adapters",
+    "as_posterior",
     "attack",
     "attacks",
     "defenses",
     "estimators",
+    "integrations",
     "kl",
     "metrics",
     "simulate",
@@ -32,14 +36,15 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = ("attack", "kl", "simulate", "train")
+_FUNCTIONS = {name: "robust_npe.api" for name in ("attack", "kl", "simulate", "train")}
+_FUNCTIONS["as_posterior"] = "robust_npe.adapters"
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _FUNCTIONS:
-        return getattr(importlib.import_module("robust_npe.api"), name)
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     return importlib.import_module(f"robust_npe.{name}")
 
 

@@ -1,0 +1,118 @@
+"""Files of posteriors: what loads, what is refused, and that nothing in a refused file runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import zuko
+from safetensors.torch import save_file
+from torch import nn
+from torch.distributions import Independent, Normal
+
+from robust_npe.adapters import load_posterior, save_posterior
+from robust_npe.adapters.loading import _harmless
+from robust_npe.checks import ConfigError
+from robust_npe.random import draws_from, stream
+
+X, THETA = torch.eye(3)[:2], torch.ones(2, 2)
+
+
+def flow(**options):
+    with draws_from(stream(1)):
+        return zuko.flows.NSF(2, 3, **options)
+
+
+class Linear(nn.Module):
+    def __init__(self, dim_theta, dim_x):
+        super().__init__()
+        self.net = nn.Linear(dim_x, dim_theta)
+
+    def forward(self, x):
+        return Independent(Normal(self.net(x), 1.0), 1)
+
+
+def linear():
+    with draws_from(stream(0)):
+        return Linear(2, 3)
+
+
+def test_weights_come_back(tmp_path):
+    net, path = flow(), tmp_path / "q.safetensors"
+    save_posterior(net, path, "zuko:NSF", (2, 3))
+    found = load_posterior(path)(X).log_prob(THETA)
+    torch.testing.assert_close(found, net(X).log_prob(THETA), rtol=0, atol=0)
+
+
+def test_weights_come_back_with_a_builder_of_ones_own(tmp_path):
+    net = linear()
+    path = tmp_path / "q.safetensors"
+    save_posterior(net, path, "mynet:Linear", (2, 3))
+    torch.testing.assert_close(load_posterior(path, Linear)(X).mean, net(X).mean)
+    with pytest.raises(ConfigError, match=r"mynet:Linear.*--module mynet\.py"):
+        load_posterior(path)  # without consent
+
+
+def test_files_that_do_not_fit(tmp_path):
+    path = tmp_path / "q.safetensors"
+    save_posterior(flow(hidden_features=(8,)), path, "zuko:NSF", (2, 3))
+    with pytest.raises(ConfigError, match=r"does not fit its builder: .*size mismatch"):
+        load_posterior(path)
+    with pytest.raises(ConfigError, match="a class of zuko"):
+        load_posterior(path, "zuko:os")
+    save_file(flow().state_dict(), path)
+    with pytest.raises(ConfigError, match="a file that save_posterior wrote"):
+        load_posterior(path, "zuko:NSF")
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ConfigError, match="no file of weights"):
+        load_posterior(path)
+    with pytest.raises(ConfigError, match="a plain file"):
+        load_posterior(tmp_path / "missing.safetensors")
+    with pytest.raises(ConfigError, match=r"ending in \.safetensors"):
+        save_posterior(flow(), tmp_path / "q.pt", "zuko:NSF", (2, 3))
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.path)!r}, 'w').close()",)
+
+
+def test_a_pickle_runs_nothing_unless_it_is_trusted(tmp_path, caplog):
+    path, mark = tmp_path / "q.pt", tmp_path / "it ran"
+    torch.save({"net": flow(), "bomb": Bomb(mark)}, path)
+    with pytest.raises(ConfigError, match=r"builtins\.exec.*trust=true"):
+        load_posterior(path)
+    assert not mark.exists()
+    net = linear()
+    torch.save(net, path)
+    with pytest.raises(ConfigError, match=r"test_loading\.Linear"):
+        load_posterior(path)
+    torch.testing.assert_close(load_posterior(path, trust=True)(X).mean, net(X).mean)
+    assert "may run any code" in caplog.text
+
+
+def test_networks_of_known_classes_load_without_trust(tmp_path):
+    path = tmp_path / "net.pt"
+    with draws_from(stream(0)):
+        gmm = zuko.flows.GMM(2, 3, components=2)
+    torch.save(gmm, path)
+    torch.testing.assert_close(load_posterior(path)(X).log_prob(THETA), gmm(X).log_prob(THETA))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "builtins.getattr",
+        "functools.partial",
+        "os.system",
+        "torch.load",
+        "torch.nn.modules.module.torch",
+        "nflows.utils.torchutils.tile",
+        "zuko.utils.odeint",
+        "zuko.missing",
+    ],
+)
+def test_names_that_a_stranger_may_not_use(name):
+    assert _harmless(name) is None
