@@ -12,9 +12,10 @@ score that jumps at kinks or knots, which move with the weights, changes its exp
 that no gradient of samples sees. Against finite differences with independent noise, gradients of
 the mean trace are about a tenth too long for NSF (the second derivatives of splines jump at their
 knots); they were 5 % too short for trained MAFs with ReLU, and 57 % for one of 24 units per layer.
-`nflows_*` and `sbi_nsf` have such networks. Kinks of an embedding net, or of a Gaussian's network,
-are jumps from one x to another, missing in the mean over x only: within 1 %, no difference was seen
-for a ReLU embedding net before a MAF.
+`nflows_*` and `sbi_nsf` have such networks. Kinks of a Gaussian or an embedding net are jumps from
+one x to another: the gradient at each x is that of I_x, but jumps are missing in that of the mean
+over x. It was a tenth too long for a Gaussian with ReLU; for a ReLU embedding net before a MAF no
+difference was seen, within 1 %.
 """
 
 from __future__ import annotations
