@@ -6,6 +6,16 @@ second order KL(q(.|x) || q(.|x + delta)) = 1/2 delta^T I_x delta.
 Where a function offers `attached=True`, samples of theta are reparameterised and the graph is kept,
 so that gradients with respect to the weights are those of I_x itself: the distribution that theta
 is drawn from moves with the weights too, and leaving that path out gives a biased gradient.
+
+That is so where the score is continuous in theta, as it is for MAF, FMPE, Gaussians and mixtures. A
+score that jumps at kinks or knots, which move with the weights, changes its expectation in a way
+that no gradient of samples sees. Against finite differences with independent noise, gradients of
+the mean trace are about a tenth too long for NSF (the second derivatives of splines jump at their
+knots); they were 5 % too short for trained MAFs with ReLU, and 57 % for one of 24 units per layer.
+`nflows_*` and `sbi_nsf` have such networks. Kinks of a Gaussian or an embedding net are jumps from
+one x to another: the gradient at each x is that of I_x, but jumps are missing in that of the mean
+over x. It was a tenth too long for a Gaussian with ReLU; for a ReLU embedding net before a MAF no
+difference was seen, within 1 %.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def differentiated_scores(
     posterior: Posterior, x: Tensor, num_samples: int, generator: Generator, attached: bool
 ) -> Tensor:
     """Return grad_x log q(theta_s|x) for theta_s ~ q(.|x), shape `(S, B, Dx)`, by automatic
-    differentiation; arguments as for `robust_npe.fisher.scores`.
+    differentiation; arguments, and what their gradient is worth, as for `robust_npe.fisher.scores`.
 
     Raises:
         ConfigError: `attached` is wanted, and q has no reparameterised samples; or q is not one

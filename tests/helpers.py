@@ -93,6 +93,16 @@ def make_estimator(head, support="real", dim_theta=2, dim_x=3, embedding=Identit
     return estimator
 
 
+def connect_directly(module, scale=0.3):
+    """Give direct connections weights: they start from zero, where they could not be wrong."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.removesuffix(".weight").endswith("direct"):
+                weight = torch.randn(parameter.shape, generator=stream(0, "direct", name))
+                parameter.copy_(scale / max(1, weight.shape[1]) * weight)
+    return module
+
+
 def observations(num, dim_x=3, seed=0):
     return 5 + 2 * torch.randn(num, dim_x, generator=stream(seed, "x"))
 

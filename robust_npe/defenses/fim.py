@@ -28,13 +28,14 @@ class FIM(Penalized):
     r"""Mean of -log q(theta|x) + beta tr I_x; arguments as for `Penalized`.
 
     The gradient of the penalty is the exact one of a Monte-Carlo estimate of the trace: samples of
-    theta are reparameterised, not detached. `gradient=exact` is the published one: 5 samples on
-    the whole batch at every step, smoothed by a moving average. `gradient=fast` takes one sample
-    on most of the usual batch at every other step, and holds the gradient in between; it counts on
-    compiled scores, which MAF and NSF offer on a CPU. With an embedding net, which makes each
-    observation dearer, it takes fewer of them, at every step; for other estimators, whose gradient
-    costs several times as much, it is renewed at every eighth step only. See benchmarks/README.md
-    for what that costs in likelihood.
+    theta are reparameterised, not detached. Its mean is the gradient of tr I_x for MAF; for flows
+    whose scores jump it is close to it only, see `robust_npe.fisher`. `gradient=exact` is the
+    published one: 5 samples on the whole batch at every step, smoothed by a moving average.
+    `gradient=fast` takes one sample on most of the usual batch at every other step, and holds the
+    gradient in between; it counts on compiled scores, which MAF and NSF offer on a CPU. With an
+    embedding net, which makes each observation dearer, it takes fewer of them, at every step; for
+    other estimators, whose gradient costs several times as much, it is renewed at every eighth step
+    only. See benchmarks/README.md for what that costs in likelihood.
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian

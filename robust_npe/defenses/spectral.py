@@ -33,7 +33,10 @@ class Spectral(Defense):
 
     All activations have slopes up to 1, so the parameters of q (mean and log width; for flows,
     those of all transforms at given inputs together) move by at most gain^layers |dx|, with x as
-    the estimator standardises it. Biases are free, and so are the weights that only theta passes:
+    the estimator standardises it. Shifts and log slopes of MAF and NSF are sums of two paths: with
+    e layers in the embedding and l in each conditioner, that is gain^e (gain^l + gain) |dx|, the
+    second term from the direct connections. (The networks of `sbi_nsf` multiply what they compute,
+    so that no such bound holds.) Biases are free, and so are the weights that only theta passes:
     they set width and shape of q, not how these vary with x. For one affine transform whose widths
     do not vary with x, the square of the bound limits the eigenvalues of the Fisher information.
 
@@ -111,7 +114,10 @@ def constrained_layers(estimator: Estimator) -> Iterator[tuple[str, Layer, Tenso
 
 
 def power_step(layer: Layer, mask: Tensor | None, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """Return W^T W v as a unit vector, and |W v|, for a unit vector v of the input's shape."""
+    """Return W^T W v as a unit vector, and |W v|, for a unit vector v of the input's shape.
+
+    Where the product is zero, as at initialisation of direct connections, v stays as it is.
+    """
     with torch.enable_grad():
         v = vector.detach().requires_grad_(True)
         weight = layer.weight.detach() if mask is None else layer.weight.detach() * mask
@@ -120,8 +126,8 @@ def power_step(layer: Layer, mask: Tensor | None, vector: Tensor) -> tuple[Tenso
             replaced["bias"] = torch.zeros_like(layer.bias)
         output = functional_call(layer, replaced, (v,))
         (product,) = torch.autograd.grad(0.5 * output.square().sum(), v)
-    tiny = torch.finfo(vector.dtype).tiny
-    return product / product.norm().clamp(min=tiny), output.detach().norm()
+    size = product.norm()
+    return torch.where(size > 0, product / size, vector), output.detach().norm()
 
 
 def _input_shapes(estimator: Estimator, x: Tensor) -> dict[str, torch.Size]:

@@ -13,9 +13,9 @@ __all__ = ["slope_of", "smooth_relu"]
 def smooth_relu(a: Tensor) -> Tensor:
     """Return the mean of relu(a + u) over u in [-1, 1]: relu(a) for |a| > 1, else (a + 1)^2 / 4.
 
-    Its slope has no jumps. So a density that is made of it has a score whose gradient at
+    Its slope has no jumps. So an affine flow that is made of it has a score whose gradient at
     reparameterised samples is that of the expected score: jumps at the kinks of a ReLU, which move
-    with the weights, would be missing in it.
+    with the weights, would be missing in it (for splines, those at their knots still are).
     """
     return _SmoothReLU.apply(a)
 

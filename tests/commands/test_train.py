@@ -143,11 +143,11 @@ def test_evaluation_continues_after_the_last_radius(run, tmp_path, monkeypatch):
     shutil.copytree(output / "store" / "estimators", tmp_path / "store" / "estimators")
     measure, measured = evaluation._measure, []
 
-    def interrupted(experiment, trained, epsilon):
+    def interrupted(experiment, trained, epsilon, kept):
         measured.append(epsilon)
         if measured == [None, 0.1, 1.0]:
             raise KeyboardInterrupt
-        return measure(experiment, trained, epsilon)
+        return measure(experiment, trained, epsilon, kept)
 
     monkeypatch.setattr(evaluation, "_measure", interrupted)
     with pytest.raises(KeyboardInterrupt):

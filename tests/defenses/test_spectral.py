@@ -20,7 +20,14 @@ from robust_npe.estimators import (
 )
 from robust_npe.random import draws_from, stream
 from robust_npe.training import TrainingSettings, train
-from tests.helpers import linear_task, make_estimator, observations, pairs, prior_draws
+from tests.helpers import (
+    connect_directly,
+    linear_task,
+    make_estimator,
+    observations,
+    pairs,
+    prior_draws,
+)
 
 HEADS = {
     "gaussian": DiagonalGaussian,
@@ -113,25 +120,53 @@ def test_convolutions_are_bounded_as_linear_maps(embedding, dim_x):
 def test_outputs_move_by_at_most_the_product_of_the_bounds(kind):
     """The parameters of q at given theta, for observations far apart and close together."""
     estimator = make_estimator(small(kind), embedding=MLP, gain=1.5)
+    connect_directly(estimator, 30)
     constrained(estimator, gain=1.3)
-    num_layers = 4 + 3
+    largest = 1.3**4 * (1.3**3 + (0 if kind == "gaussian" else 1.3))
 
     def outputs(x):
         context = estimator.context(x)
         if kind == "gaussian":
             return estimator.head.net(context)
-        head = estimator.head
-        terms = head.context(context).T.chunk(len(head.conditioners))
-        bound = [c.bind(term) for c, term in zip(head.conditioners, terms, strict=True)]
         theta = prior_draws(len(x)).T
-        return torch.cat([b.parameters(theta).flatten(0, 1) for b in bound]).T
+        nets = estimator.head(context)._conditioners
+        return torch.cat([net.parameters(theta).flatten(0, 1) for net in nets]).T
 
     for size in (1e-2, 1.0, 100.0):
         x = observations(500)
         y = x + size * torch.randn(x.shape, generator=stream(0))
         distance = (estimator.standardize(x) - estimator.standardize(y)).norm(dim=1)
         moved = (outputs(x) - outputs(y)).detach().norm(dim=1)
-        assert (moved <= 1.01 * 1.3**num_layers * distance + 1e-5).all()
+        assert (moved <= 1.01 * largest * distance + 1e-5).all()
+
+
+def test_without_hidden_layers_and_embedding_direct_connections_reach_the_bound():
+    estimator = make_estimator(small("maf"))
+    connect_directly(estimator, 30)
+    with torch.no_grad():
+        for net in estimator.head.conditioners:
+            net.layers[-1].weight.zero_()
+    constrained(estimator, steps=3)
+    x = torch.zeros(1, 3, requires_grad=True)
+    theta = prior_draws(1).T
+
+    def outputs(context):
+        nets = estimator.head(context)._conditioners
+        return torch.cat([net.parameters(theta).flatten() for net in nets])
+
+    jacobian = torch.autograd.functional.jacobian(outputs, x).squeeze(1)
+    assert torch.linalg.matrix_norm(jacobian, 2) == pytest.approx(GAIN, rel=0.01)
+
+
+def test_layers_that_start_from_zero_are_bounded_once_they_are_not_zero():
+    estimator = make_estimator(small("maf"))
+    assert not estimator.head.direct.weight.any()
+    defense = constrained(estimator, steps=0)
+    assert defense.state_dict()["vectors"]["head.direct"].norm() == pytest.approx(1)
+    connect_directly(estimator, 30)
+    for _ in range(30):
+        defense.constrain(estimator)
+    assert norms(estimator, defense)["head.direct"] == pytest.approx(GAIN, rel=0.01)
 
 
 def train_on(defense, estimator):
@@ -182,6 +217,15 @@ def test_power_steps_approach_the_largest_singular_value_from_below():
     assert torch.stack(estimates).diff().min() > -1e-6
     torch.testing.assert_close(estimates[-1], largest)
     assert estimates[0] < 0.99 * largest
+
+
+def test_a_power_step_at_zero_keeps_the_vector():
+    with draws_from(stream(0, "weights")):
+        layer, vector = nn.Linear(3, 2), torch.tensor([0.0, 0.6, 0.8])
+    nn.init.zeros_(layer.weight)
+    kept, norm = power_step(layer, None, vector)
+    assert torch.equal(kept, vector)
+    assert norm == 0
 
 
 @pytest.mark.parametrize("arguments", [{"gain": 0.0}, {"iterations": 0}])

@@ -4,9 +4,11 @@ import zuko
 from torch import nn
 
 from robust_npe.estimators.flows import MAF, NSF
+from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT
 from robust_npe.random import draws_from, stream
+from tests.helpers import connect_directly
 
-BINS = 6
+BINS, BOUND = 6, 4.0
 SETTINGS = [  # dim_theta, dim_context, transforms, passes
     (1, 3, 2, None),
     (2, 5, 3, None),
@@ -27,8 +29,10 @@ def _own_random_state():
 def make_flow(kind, dim, context, transforms, passes, hidden=(16, 13)):
     with draws_from(stream(0, "weights")):
         if kind == "maf":
-            return MAF(dim, context, transforms, hidden, passes)
-        return NSF(dim, context, transforms, BINS, 4.0, hidden, passes)
+            flow = MAF(dim, context, transforms, hidden, passes)
+        else:
+            flow = NSF(dim, context, transforms, BINS, BOUND, hidden, passes)
+    return connect_directly(flow)
 
 
 class SmoothReLU(nn.Module):
@@ -36,9 +40,20 @@ class SmoothReLU(nn.Module):
         return torch.where(a.abs() < 1, (a + 1).square() / 4, a.relu())
 
 
+class WithDirect(nn.Module):
+    """A network with direct connections from its inputs to its outputs."""
+
+    def __init__(self, net, weight):
+        super().__init__()
+        self.net, self.direct = net, nn.Parameter(weight)
+
+    def forward(self, inputs):
+        return self.net(inputs) + inputs @ self.direct.T
+
+
 def affine_spline(shift, log_slope, *parameters):
     affine = zuko.transforms.MonotonicAffineTransform(shift, log_slope)
-    spline = zuko.transforms.MonotonicRQSTransform(*parameters, bound=4.0)
+    spline = zuko.transforms.MonotonicRQSTransform(*parameters, bound=BOUND)
     return zuko.transforms.ComposedTransform(affine, spline)
 
 
@@ -58,16 +73,28 @@ def zuko_twin(flow, kind, context, passes, hidden=(16, 13)):
         hidden_features=list(hidden),
         **settings,
     )
-    terms = zip(
-        flow.context.weight.chunk(len(flow.conditioners)),
-        flow.context.bias.chunk(len(flow.conditioners)),
-        strict=True,
-    )
+    count = len(flow.conditioners)
+    layers = flow.context.weight, flow.context.bias, flow.direct.weight
+    terms = zip(*(layer.chunk(count) for layer in layers), strict=True)
     parts = zip(flow.conditioners, terms, twin.transform.transforms, strict=True)
     with torch.no_grad():
-        for i, (mine, (weight, bias), theirs) in enumerate(parts):
+        for i, (mine, (weight, bias, direct), theirs) in enumerate(parts):
             copy_conditioner(mine, weight, bias, theirs.hyper, flow.dim_theta, reverse=i % 2 == 1)
+            weight = direct_connections(mine, direct, flow.dim_theta, reverse=i % 2 == 1)
+            theirs.hyper = WithDirect(theirs.hyper, weight)
     return twin.to(flow.context.weight.dtype)
+
+
+def direct_connections(mine, context_weight, dim, reverse):
+    """zuko has none, so they are a matrix `(D * P, D + C)`, for one coordinate `(P, C)`."""
+    weight = torch.zeros(dim, mine.num_parameters, dim + context_weight.shape[1])
+    own = mine.direct * mine.direct_mask
+    weight[:, :2, : own.shape[1]] = own.unflatten(0, (dim, 2))
+    if reverse:
+        weight[..., :dim] = weight[..., :dim].flip(0, 2)
+    columns = context_weight.unflatten(0, (dim, 2))
+    weight[:, :2, dim:] = columns.flip(0) if reverse else columns
+    return weight.flatten(0, 1)[:, 1 if dim == 1 else 0 :]
 
 
 def copy_conditioner(mine, context_weight, context_bias, theirs, dim, reverse):
@@ -163,7 +190,8 @@ class TestFlow:
     def test_gradients_reach_every_parameter(self, kind, setting):
         flow, _, c, theta = make_pair(kind, setting, torch.float32)
         flow(c).log_prob(theta).sum().backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in flow.parameters())
+        parameters = [p for p in flow.parameters() if p.numel()]
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
 
     @pytest.mark.parametrize("setting", SETTINGS, ids=str)
     def test_pieces_do_not_change_the_result(self, kind, setting, monkeypatch):
@@ -233,8 +261,35 @@ def sample(q, num_samples):
         return q.sample((num_samples,))
 
 
-def test_spline_is_the_identity_outside_of_its_interval():
-    flow = make_flow("nsf", 1, 2, 1, None)
-    theta = torch.tensor([[-7.0], [-4.0], [4.0], [123.0]])
-    expected = torch.distributions.Normal(0.0, 1.0).log_prob(theta).squeeze(-1)
-    torch.testing.assert_close(flow(torch.ones(2)).log_prob(theta), expected)
+@pytest.mark.parametrize("passes", [None, 2])
+@pytest.mark.parametrize("kind", ["maf", "nsf"])
+def test_direct_connections_alone_are_a_linear_gaussian_density(kind, passes):
+    flow = make_flow(kind, 4, 3, 1, passes).double()
+    (net,), c = flow.conditioners, torch.randn(6, 3, generator=stream(1)).double()
+    with torch.no_grad():
+        for parameter in net.layers[-1].parameters():
+            parameter.zero_()
+        net.direct[1::2] = 0  # widths that depend on theta would not be Gaussian
+        shift, raw = flow.direct(c).unflatten(1, (4, 2)).unbind(-1)
+        # z = M theta + shift with M lower triangular
+        M = (raw / (1 + raw.abs() / LOG_SLOPE_LIMIT)).exp().diag_embed()
+        M[:, :, : net.direct.shape[1]] += (net.direct * net.direct_mask)[::2]
+        mean = torch.linalg.solve(M, -shift.unsqueeze(-1)).squeeze(-1)
+        expected = torch.distributions.MultivariateNormal(mean, precision_matrix=M.mT @ M)
+        theta = expected.mean + torch.randn(5, 6, 4, generator=stream(2)).double()
+        torch.testing.assert_close(flow(c).log_prob(theta), expected.log_prob(theta))
+        assert (M.tril(-1).abs() > 0.01).sum() >= 4 * 6
+        samples = sample(flow(c), 20_000)
+    error = (samples.mean(0) - mean).abs() / expected.stddev * 20_000**0.5
+    assert error.max() < 4.5
+
+
+def test_a_spline_is_the_identity_outside_of_its_interval():
+    flow = make_flow("nsf", 1, 2, 1, None).double()
+    q = flow(torch.ones(2, dtype=torch.float64))
+    shift, raw = q._conditioners[0].parameters(torch.zeros(1, 1, dtype=torch.float64))[:2]
+    log_slope = raw / (1 + raw.abs() / LOG_SLOPE_LIMIT)
+    y = torch.tensor([[-7.0], [-BOUND], [BOUND], [123.0]], dtype=torch.float64)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(y) + log_slope
+    theta = (y - shift) / log_slope.exp() * (1 + 1e-12)
+    torch.testing.assert_close(q.log_prob(theta), expected.squeeze(-1))

@@ -123,10 +123,25 @@ def test_every_epoch_is_a_new_order_of_all_pairs():
     assert not torch.equal(orders[0], orders[1])
 
 
-def test_learning_rate_is_halved_after_idle_epochs(adam):
-    run(Scripted([5, 4, 6, 7, 8, 9, 3, 4, 5]), max_epochs=9, decay_patience=2, batch_size=256)
+def test_learning_rate_falls_after_idle_epochs(adam):
+    script, settings = [5, 4, 6, 7, 8, 9, 3, 4, 5], {"decay_patience": 2, "decay_factor": 0.4}
+    run(Scripted(script), max_epochs=9, batch_size=256, **settings)
     # idle for two epochs after epochs 3 and 5, then after epoch 8
-    assert adam[0].rates == pytest.approx([1e-2] * 4 + [5e-3] * 2 + [2.5e-3] * 3)
+    assert adam[0].rates == pytest.approx([1e-2] * 4 + [4e-3] * 2 + [1.6e-3] * 3)
+
+
+@pytest.mark.parametrize("weight_average", [None, 0.9])
+def test_training_goes_back_to_the_best_weights_where_the_learning_rate_falls(weight_average):
+    """With tiny rates afterwards, it stays where it went."""
+    settings = {"decay_patience": 2, "decay_factor": 1e-9, "weight_average": weight_average}
+    defense = Scripted([5, 4, 6, 7, 8, 9])
+    run(defense, max_epochs=6, **settings)
+    before, best, idle, *after = (
+        torch.cat([v.flatten() for v in w.values()]) for w in defense.weights
+    )
+    assert min((before - best).norm(), (idle - best).norm()) > 0.01
+    for weights in after[1:]:
+        torch.testing.assert_close(weights, best, rtol=0, atol=1e-6)
 
 
 def test_learning_rate_stays_without_decay(adam):
@@ -231,6 +246,7 @@ def test_absurd_learning_rates_end_in_a_clear_error_or_usable_weights(name):
         {"patience": 0},
         {"clip_norm": -1.0},
         {"decay_patience": 0},
+        {"decay_factor": 1.0},
     ],
 )
 def test_settings_are_checked(wrong):

@@ -4,7 +4,7 @@ The Fisher penalty needs s = d log q(theta|x) / dx at theta ~ q(.|x), and the gr
 of s with respect to the weights, through theta as well. Automatic differentiation takes thousands
 of small operations for it, most of them in the sequential inverse of the flow. Here one kernel
 goes from z to theta for s, and one from theta to z for the gradient. Names are those of the
-derivation in `docs/kernels.md`, sections 1 to 4 and 7.
+derivation in `docs/kernels.md`, sections 1 to 4, 7 and 8.
 """
 
 from __future__ import annotations

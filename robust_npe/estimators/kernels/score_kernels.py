@@ -1,4 +1,4 @@
-"""Scores of an autoregressive flow and their gradient; `docs/kernels.md`, sections 1 to 4 and 7.
+"""Scores of an autoregressive flow and their gradient; `docs/kernels.md`, sections 1 to 4, 7 and 8.
 
 Columns, one for each sample, go in tiles that fit into the cache. What depends on the univariate
 transform is in `affine_score_kernels` and, where a spline follows (`spline` is not None), in

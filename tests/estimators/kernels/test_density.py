@@ -8,6 +8,7 @@ from robust_npe.estimators import autoregressive as flows
 from robust_npe.estimators.kernels.density_kernels import TILE
 from robust_npe.random import draws_from, stream
 from tests.estimators.kernels.test_sampled_score import SETTINGS
+from tests.helpers import connect_directly
 
 SHAPES = [(1, 2 * TILE + 7), (TILE + 9, 1), (40, 29)]  # observations and samples
 
@@ -21,7 +22,7 @@ def compiled(monkeypatch):
 def make(dim, dim_x, transforms, passes, hidden, head=MAF):
     with draws_from(stream(0, "weights")):
         flow = head(dim, dim_x, transforms=transforms, hidden=hidden, passes=passes).double()
-    for parameter in flow.parameters():  # farther from the identity
+    for parameter in connect_directly(flow).parameters():  # farther from the identity
         parameter.requires_grad_(False).mul_(1.5)
     return flow
 
