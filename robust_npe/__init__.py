@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robust_npe import attacks, defenses, estimators, metrics, tasks
     from robust_npe.api import attack, kl, simulate, train
+    from robust_npe.auditing import audit
 
 __all__ = [
     "__version__",
     "attack",
     "attacks",
+    "audit",
     "defenses",
     "estimators",
     "kl",
@@ -32,14 +34,15 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = ("attack", "kl", "simulate", "train")
+_FUNCTIONS = {name: "robust_npe.api" for name in ("attack", "kl", "simulate", "train")}
+_FUNCTIONS["audit"] = "robust_npe.auditing"
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _FUNCTIONS:
-        return getattr(importlib.import_module("robust_npe.api"), name)
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     return importlib.import_module(f"robust_npe.{name}")
 
 

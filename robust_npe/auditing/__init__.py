@@ -1,0 +1,20 @@
+"""Audits: can a posterior be trusted at an observation?"""
+
+from __future__ import annotations
+
+from robust_npe.auditing.case import Case, checked_rows
+from robust_npe.auditing.entry import audit, checked_radii, unit_text
+from robust_npe.auditing.report import Report
+from robust_npe.auditing.run import examine
+from robust_npe.auditing.settings import AuditSettings
+
+__all__ = [
+    "AuditSettings",
+    "Case",
+    "Report",
+    "audit",
+    "checked_radii",
+    "checked_rows",
+    "examine",
+    "unit_text",
+]
