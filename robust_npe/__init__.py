@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robust_npe import attacks, defenses, estimators, metrics, tasks
     from robust_npe.api import attack, kl, simulate, train
-    from robust_npe.auditing import audit
+    from robust_npe.auditing.entry import audit
 
 __all__ = [
     "__version__",
@@ -35,7 +35,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _FUNCTIONS = {name: "robust_npe.api" for name in ("attack", "kl", "simulate", "train")}
-_FUNCTIONS["audit"] = "robust_npe.auditing"
+_FUNCTIONS["audit"] = "robust_npe.auditing.entry"
 
 
 def __getattr__(name: str) -> Any:

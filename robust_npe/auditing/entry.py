@@ -24,15 +24,15 @@ from robust_npe.auditing.case import Case, checked_rows
 from robust_npe.auditing.report import Report
 from robust_npe.auditing.run import examine
 from robust_npe.auditing.settings import AuditSettings
+from robust_npe.auditing.threat import checked_radii, unit_text
 from robust_npe.checks import ConfigError, require
 from robust_npe.config import epsilons
-from robust_npe.plotting.names import NORMS, UNITS
 from robust_npe.posterior import Posterior
 from robust_npe.random import stream
 from robust_npe.tasks import DataTask, FunctionTask, Task
 from robust_npe.tasks.pairs import draw_pairs
 
-__all__ = ["audit", "checked_radii", "unit_text"]
+__all__ = ["audit"]
 
 HELD_OUT = 0.4  # of the simulations, at most
 
@@ -167,33 +167,6 @@ def _auto(
     if task.knows("simulate"):
         again = task.simulate(theta[:REPLICATES], stream(seed, "audit", "replicates")).cpu()
     return auto_unit(threat.norm, x, again)
-
-
-def checked_radii(radii: Sequence[float]) -> list[float]:
-    """Return the radii in ascending order; 0 is x itself, which is looked at anyway."""
-    positive = sorted(radius for radius in radii if radius > 0)
-    require(len(positive) > 0, "epsilon", list(radii), "a positive number or several")
-    return positive
-
-
-def unit_text(
-    threat: ThreatModel,
-    unit: AutoUnit | None,
-    radii: Sequence[float],
-    x_names: Sequence[str],
-    ball: Callable[[float | Tensor], Ball],
-) -> str:
-    """Say what a radius is, and how far it lets a single feature move, in units of x."""
-    if unit is not None:
-        return f"{NORMS[threat.norm]}; {unit.text(radii, x_names)}"
-    one = ball(1.0)
-    scale = torch.ones(len(x_names)) if one.scale is None else one.scale.cpu()
-    shown = AutoUnit("given", scale, float(one.radius))
-    moves = "; ".join(f"epsilon={r:g}: {shown.moves(r, x_names)}" for r in radii)
-    return (
-        f"{NORMS[threat.norm]}; epsilon is in {UNITS[threat.epsilon_unit]}. A single feature moves "
-        f"by at most: {moves}"
-    )
 
 
 def _told(reference: Tensor | None, held_out: tuple[Tensor, Tensor] | None) -> str:
