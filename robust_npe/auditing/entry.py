@@ -107,7 +107,7 @@ def audit(
 
     text = unit_text(threat, unit, radii, names, ball)
     about = {
-        "Posterior": getattr(posterior, "name", type(posterior).__name__),
+        "Posterior": _name(posterior),
         "Observations": f"{len(rows)}, with {rows.shape[1]} feature(s)",
         "Simulations": _told(reference, held_out),
     }
@@ -173,3 +173,8 @@ def _told(reference: Tensor | None, held_out: tuple[Tensor, Tensor] | None) -> s
     if reference is None or held_out is None:
         return "none"
     return f"{len(reference)} to learn what is typical from, {len(held_out[1])} others to test"
+
+
+def _name(posterior: Posterior) -> str:
+    own = getattr(posterior, "name", None) or getattr(posterior, "__name__", None)
+    return str(own or type(posterior).__name__)

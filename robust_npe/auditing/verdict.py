@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
+from scipy.special import bdtrc
 
 from robust_npe.auditing.typicality import COMBINED
 from robust_npe.metrics.soundness import OF_PGD, flags
@@ -14,6 +16,7 @@ from robust_npe.metrics.soundness import OF_PGD, flags
 __all__ = ["Findings", "median_radius", "next_steps", "number", "verdict"]
 
 UNUSUAL = 0.01  # p-value below which an observation is called unlike the simulations
+SURPRISING = 0.05  # probability below which chance is no explanation
 USELESS = 0.1  # nats that the right x must be worth
 POOR = 0.1  # mean absolute error of coverage
 LEAKING = 0.01
@@ -29,8 +32,10 @@ class Findings:
         num_attacked: how many were attacked.
         largest: The largest radius.
         num_moved: How many moved by more than 1 nat or one standard deviation up to there.
+        num_shaken: How many random noise of such a size moved.
         radius: Median of the smallest radii found, inf where it is beyond; nan: not searched.
         unusual: How many observations look unlike the simulations; None: not known.
+        by_chance: Whether typical observations would be so unusual, too.
         smallest_p: The smallest p-value there can be.
         clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
         flags: Sentences on the attack, by flag.
@@ -41,8 +46,10 @@ class Findings:
     num_attacked: int
     largest: float
     num_moved: int
+    num_shaken: int
     radius: float
     unusual: int | None
+    by_chance: bool
     smallest_p: float
     clean: Mapping[str, float]
     flags: Mapping[str, str]
@@ -52,7 +59,7 @@ class Findings:
         """Return the findings of an audit's tables."""
         moved, typical = tables["attacks"], tables["typicality"]
         own = moved[moved.attack == attack]
-        over = own[(own.kl_forward > 1) | (own.mean_shift > 1)]
+        over = moved[(moved.kl_forward > 1) | (moved.mean_shift > 1)]
         combined = typical[typical.check == COMBINED]
         known = len(combined) > 0
         return cls(
@@ -60,9 +67,11 @@ class Findings:
             tables["posterior"].observation.nunique(),
             own.observation.nunique(),
             float(own.epsilon.max()),
-            over.observation.nunique(),
+            over[over.attack == attack].observation.nunique(),
+            over[over.attack == "noise"].observation.nunique(),
             median_radius(tables["minimal_radius"]),
             int((combined.p_value < UNUSUAL).sum()) if known else None,
+            _by_chance(combined.p_value),
             1 / (1 + float(combined.num_held_out.iloc[0])) if known else math.nan,
             _clean(tables["quality"]),
             {k: v for k, v in flags(tables["soundness"]).items() if k != OF_PGD},
@@ -70,7 +79,7 @@ class Findings:
 
 
 def _by_radius(moved: pd.DataFrame) -> pd.DataFrame:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (epsilon, attack), part in moved[moved.epsilon > 0].groupby(["epsilon", "attack"], sort=False):
         over = (part.kl_forward > 1) | (part.mean_shift > 1)
         row = {
@@ -96,6 +105,14 @@ def median_radius(table: pd.DataFrame) -> float:
         return math.nan
     nearest = table.groupby("observation").radius.min().sort_values()
     return float(nearest.iloc[(len(nearest) - 1) // 2])
+
+
+def _by_chance(p: pd.Series) -> bool:
+    """Tell whether p-values of typical observations have a smallest one as small, and as many small
+    ones, in more than 5 % of cases."""
+    if p.empty or float(p.min()) * len(p) < SURPRISING:
+        return p.empty
+    return bool(bdtrc(int((p < UNUSUAL).sum()) - 1, len(p), UNUSUAL) > SURPRISING)
 
 
 def _clean(quality: pd.DataFrame) -> dict[str, float]:
@@ -141,6 +158,9 @@ def _first(found: Findings) -> str:
         start = f"A perturbation {reach} moves the posterior at {who} {moves}"
     else:
         start = f"Perturbations {reach} move the posterior at {found.num_moved} of {who[4:]} {moves}"
+    if found.num_attacked > 1 or found.num_shaken:
+        shaken = f"{found.num_shaken} of {found.num_attacked}" if found.num_attacked > 1 else "too"
+        start += f" (random noise of such a size: {shaken})"
     if not found.radius < math.inf:
         return f"{start}."
     of_median = "" if found.num_attacked == 1 else " (median observation)"
@@ -178,14 +198,15 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
     if found.unusual is not None:
         what = f"{found.unusual} of {found.num_observations} observations look"
         what = "the observation looks" if found.num_observations == 1 else what
+        unlike = f"{what} unlike the training simulations (p < {UNUSUAL:g})"
         if found.smallest_p >= UNUSUAL:
             doubts.append("there are too few held-out simulations to call an observation unusual")
-        elif found.unusual > max(1, 0.02 * found.num_observations) or (
-            found.unusual and found.num_observations == 1
-        ):
-            doubts.append(f"{what} unlike the training simulations (p < {UNUSUAL:g})")
-        else:
+        elif not found.unusual:
             fine.append("the checks do not tell the observations from training simulations")
+        elif found.by_chance:
+            fine.append(f"{unlike}, no more than chance explains")
+        else:
+            doubts.append(unlike)
     return doubts, fine
 
 
@@ -199,7 +220,7 @@ def next_steps(found: Findings, about: Mapping[str, str]) -> list[tuple[str, str
             ("Repeat the audit with other attacks, the worst of which counts.",
              f"{again} attack=worst_case" if source else "rn.audit(..., method=WorstCase(...))"),
         )  # fmt: skip
-    if found.unusual:
+    if found.unusual and not found.by_chance:
         steps.append(
             ("Look at the unusual observations first: a unit, a missing effect in the simulator, an "
              "outlier? No posterior is to be trusted at what it has never seen.", "")
