@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -115,13 +116,17 @@ class Case:
         return self.x_names
 
 
-def checked_rows(name: str, rows: Tensor) -> Tensor:
-    """Return float32 rows `(B, K)`, all finite.
+def checked_rows(name: str, values: Any) -> Tensor:
+    """Return what is a tensor, an array or a list of numbers as float32 rows `(B, K)`, all finite.
 
     Raises:
         ConfigError: Something else, with the first row that is wrong.
     """
-    rows = rows.detach().cpu().float()
+    try:
+        rows = torch.as_tensor(values).detach().cpu().float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = str(error).splitlines()[0]
+        raise ConfigError(f"{name} is no array of numbers: {given}.") from error
     rows = rows.unsqueeze(0) if rows.ndim == 1 else rows
     shape = tuple(rows.shape)
     require(rows.ndim == 2 and rows.numel() > 0, f"shape of {name}", shape, "(B, number of values)")

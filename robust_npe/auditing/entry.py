@@ -86,8 +86,8 @@ def audit(
     """
     require(callable(posterior), "posterior", posterior, "a map from x to a distribution")
     settings = settings or AuditSettings()
-    rows = checked_rows("x", torch.as_tensor(x))
-    truth = None if theta is None else checked_rows("theta", torch.as_tensor(theta))
+    rows = checked_rows("x", x)
+    truth = None if theta is None else checked_rows("theta", theta)
     threat = ThreatModel(norm, epsilon_unit, "none" if simulator is None else "task")
     task = _task(simulator, prior, simulations, theta_names, x_names)
     if task is None and epsilon_unit == "auto":

@@ -28,7 +28,16 @@ from robust_npe.metrics.soundness import Soundness
 from robust_npe.posterior import as_events, is_outside, log_prob
 from robust_npe.random import child, draws_from
 
-__all__ = ["CLEAN", "CRITERIA", "Attacked", "attacked", "minimal", "moved", "soundness", "summaries"]
+__all__ = [
+    "CLEAN",
+    "CRITERIA",
+    "Attacked",
+    "attacked",
+    "minimal",
+    "moved",
+    "soundness",
+    "summaries",
+]
 
 CLEAN = "none"  # name of the attack that changes nothing
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
@@ -93,7 +102,9 @@ def moved(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> p
             x_adv = result.x_adv[start : start + len(x)]
             values = _measured(case, x, x_adv, theta, settings)
             values["observation"] = range(start, start + len(x))
-            frames.append(pd.DataFrame({**values, "attack": result.attack, "epsilon": result.epsilon}))
+            frames.append(
+                pd.DataFrame({**values, "attack": result.attack, "epsilon": result.epsilon})
+            )
             start += len(x)
     first = ["observation", "attack", "epsilon"]
     table = pd.concat(frames, ignore_index=True)
@@ -178,7 +189,9 @@ def minimal(case: Case, table: pd.DataFrame, settings: AuditSettings) -> pd.Data
                 attack, case.posterior, x, theta, case.ball, criterion(), 1.0, largest, generator,
                 num_samples=settings.num_samples,
             ).radius  # fmt: skip
-        reached = table[(table.epsilon > 0) & (table[name] > 1)].groupby("observation").distance.min()
+        reached = (
+            table[(table.epsilon > 0) & (table[name] > 1)].groupby("observation").distance.min()
+        )
         for i, value in enumerate(radius.tolist()):
             rows.append((i, name, min(value, float(reached.get(i, torch.inf)))))
     return pd.DataFrame(rows, columns=["observation", "criterion", "radius"])
@@ -189,14 +202,15 @@ def soundness(
 ) -> pd.DataFrame:
     """Return the measurements behind the flags of `robust_npe.metrics.Soundness`, one row for each
     radius and statistic."""
-    count, rows = min(settings.num_attacked, len(case.x)), []
-    x, kept = case.x[:count], {}
+    count = min(settings.num_attacked, len(case.x))
+    x, kept, rows = case.x[:count], dict[str, Any](), list[dict[str, Any]]()
     theta = case.draws(x, 1)[0] if case.theta is None else case.theta[:count]  # not looked at then
     for result in (r for r in results if r.attack == attack.name):
-        context = Context(
-            case.task, case.posterior, theta, x, result.x_adv, True, case.seed,  # type: ignore[arg-type]
-            settings.batch_size, attack, case.ball, result.epsilon, result.found, kept,
-        )  # fmt: skip
+        task: Any = case.task  # not looked at
+        given = task, case.posterior, theta, x, result.x_adv, True, case.seed, settings.batch_size
+        context = Context(*given, attack, case.ball, result.epsilon, result.found, kept)
         for measurement in Soundness()(context):
-            rows += [{"epsilon": result.epsilon, "metric": "soundness", **r} for r in measurement.rows]
+            rows += [
+                {"epsilon": result.epsilon, "metric": "soundness", **r} for r in measurement.rows
+            ]
     return pd.DataFrame(rows, columns=["epsilon", "metric", "statistic", "level", "value"])

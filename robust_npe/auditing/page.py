@@ -14,7 +14,7 @@ import robust_npe
 from robust_npe.auditing.typicality import ALL, CHECKS
 from robust_npe.auditing.verdict import number
 from robust_npe.metrics.soundness import FLAGS
-from robust_npe.plotting.audit import stage_name
+from robust_npe.plotting.audit_stages import stage_name
 
 if TYPE_CHECKING:
     from robust_npe.auditing.report import Report
@@ -136,7 +136,10 @@ def _words(moved: pd.DataFrame, attack: str, observation: int, epsilon: float) -
         f"KL {number(row.kl_forward)} nats, mean shifts by {number(row.mean_shift)} posterior "
         f"standard deviations, {row.parameter} most"
     )
-    return f"epsilon {epsilon:g}: {effect}", f"observation {observation}, epsilon {epsilon:g}, {effect}"
+    return (
+        f"epsilon {epsilon:g}: {effect}",
+        f"observation {observation}, epsilon {epsilon:g}, {effect}",
+    )
 
 
 def _quality(table: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -176,7 +179,9 @@ def _threat(table: pd.DataFrame) -> dict[str, Any]:
     """Return the largest moves of features by radius; of many features, some."""
     wide = table.pivot(index="feature", columns="epsilon", values="largest_move")
     wide = wide.loc[list(dict.fromkeys(table.feature))]
-    rows = [(name, [number(v) for v in row]) for name, row in zip(wide.index, wide.values, strict=True)]
+    rows = [
+        (name, [number(v) for v in row]) for name, row in zip(wide.index, wide.values, strict=True)
+    ]
     return {
         "radii": [f"{epsilon:g}" for epsilon in wide.columns],
         "rows": rows[: 2 * LISTED],
@@ -205,7 +210,10 @@ def _sensitivity(table: pd.DataFrame) -> dict[str, Any]:
     chosen = first.reindex(first.component.abs().sort_values(ascending=False).index[:LISTED])
     share = table.groupby("observation").share.first()
     return {
-        "rows": [(r.feature, number(r.component), number(r.step)) for r in chosen.itertuples()],
+        "rows": [
+            (r["feature"], number(r["component"]), number(r["step"]))
+            for r in chosen.to_dict("records")
+        ],
         "share": number(100 * float(share.iloc[0])),
         "even": number(100 / len(first)),
         "median": number(100 * float(share.median())),
@@ -214,13 +222,15 @@ def _sensitivity(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _smallest(table: pd.DataFrame) -> list[tuple[int, str, str]]:
-    wide = table.pivot(index="observation", columns="criterion", values="radius")
-    rows = [(int(i), number(r.kl_forward), number(r.mean_shift)) for i, r in wide.iterrows()]
-    return rows[:LISTED]
+    wide = table.pivot(index="observation", columns="criterion", values="radius").reset_index()
+    return [
+        (r["observation"], number(r["kl_forward"]), number(r["mean_shift"]))
+        for r in wide[:LISTED].to_dict("records")
+    ]
 
 
 def _worst(report: Report) -> list[tuple[str, ...]]:
-    """Return the observations that move most at the largest radius, with the truth's NLL if known."""
+    """Return the observations that move most at the largest radius."""
     table = report.tables["attacks"]
     rows = table[(table.attack == report.attack) & (table.epsilon == table.epsilon.max())]
     rows = rows.sort_values("kl_forward", ascending=False, na_position="first")[:LISTED]
@@ -229,8 +239,10 @@ def _worst(report: Report) -> list[tuple[str, ...]]:
 
 def _worst_rows(rows: pd.DataFrame, typicality: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     combined = typicality[typicality.space == "all"].set_index("observation").p_value
-    for row in rows.itertuples():
-        p = number(float(combined[row.observation])) if row.observation in combined.index else ""
-        leak = number(100 * row.leakage) if hasattr(row, "leakage") else ""
-        moved = number(float(row.kl_forward)), f"{number(float(row.mean_shift))} ({row.parameter})"
-        yield (str(row.observation), *moved, leak, p)
+    p_values = dict(zip(combined.index, combined, strict=True))
+    for row in rows.to_dict("records"):
+        i = row["observation"]
+        p = number(p_values[i]) if i in p_values else ""
+        leak = number(100 * row["leakage"]) if "leakage" in row else ""
+        shift = f"{number(row['mean_shift'])} ({row['parameter']})"
+        yield str(i), number(row["kl_forward"]), shift, leak, p

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robust_npe.auditing.case import Case
 from robust_npe.auditing.settings import AuditSettings
-from robust_npe.metrics import Context, Coverage, InformationGain, Leakage, Metric, NLL
+from robust_npe.metrics import NLL, Context, Coverage, InformationGain, Leakage, Metric
 from robust_npe.metrics.summary import summary_rows
 from robust_npe.posterior import as_events, log_prob
 from robust_npe.random import draws_from
@@ -27,9 +27,7 @@ def quality(case: Case, settings: AuditSettings) -> pd.DataFrame:
     if case.held_out is None or case.task is None:
         return pd.DataFrame(columns=columns)
     theta, x = (part[: settings.num_held_out] for part in case.held_out)
-    context = Context(
-        case.task, case.posterior, theta, x, x, False, case.seed, settings.batch_size
-    )
+    context = Context(case.task, case.posterior, theta, x, x, False, case.seed, settings.batch_size)
     metrics: list[Metric] = [NLL(), Coverage(), InformationGain(), Leakage(200)]
     rows = []
     with draws_from(case.generator("quality")):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from robust_npe.attacks import Attack, settings as attack_settings
+from robust_npe.attacks import Attack
+from robust_npe.attacks import settings as attack_settings
 from robust_npe.auditing.case import Case
 from robust_npe.auditing.movement import Attacked, attacked, minimal, moved, soundness, summaries
 from robust_npe.auditing.predictive import predictive
@@ -43,7 +44,9 @@ def examine(case: Case, attack: Attack, settings: AuditSettings) -> Report:
     _require_fits(case, attack)
     if len(case.x) > settings.num_attacked:
         log.warning(
-            "%d of %d observations are attacked: audit.num_attacked", settings.num_attacked, len(case.x)
+            "%d of %d observations are attacked: audit.num_attacked",
+            settings.num_attacked,
+            len(case.x),
         )
     tables = {"quality": quality(case, settings), "typicality": typicality(case, settings)}
     log.info("attacking %d observations ...", min(settings.num_attacked, len(case.x)))
@@ -107,7 +110,9 @@ def _pictured(
         for epsilon, rows in stages.items():
             shared = {"observation": i, "epsilon": epsilon}
             x = rows[i : i + 1]
-            changed.append(pd.DataFrame({**shared, "feature": case.x_names, "value": x[0].tolist()}))
+            changed.append(
+                pd.DataFrame({**shared, "feature": case.x_names, "value": x[0].tolist()})
+            )
             samples = case.draws(x, NUM_DRAWN)[:, 0].double()
             draws.append(pd.DataFrame(samples.numpy(), columns=case.theta_names).assign(**shared))
     truth = pd.DataFrame(columns=["observation", *case.theta_names])

@@ -21,11 +21,11 @@ def sensitivity(case: Case, settings: AuditSettings) -> pd.DataFrame:
     """Return the leading eigenvector v of the Fisher information I_x at the first observations, in
     coordinates in which the threat measures perturbations.
 
-    One row for each observation and feature: `component` of v (its largest is positive), `step`, the
-    same in units of x at radius 1; `share`, the part of tr I_x along v, and `eigenvalue`, so that
-    KL(q(.|x) || q(.|x + r v)) is about eigenvalue r^2 / 2 for small radii r. Direction and size are
-    from different samples: both from the same few would overestimate them. NaN where the posterior
-    has no gradient.
+    One row for each observation and feature: `component` of v (its largest is positive), `step`,
+    the same in units of x at radius 1; `share`, the part of tr I_x along v, and `eigenvalue`, so
+    that KL(q(.|x) || q(.|x + r v)) is about eigenvalue r^2 / 2 for small radii r. Direction and
+    size are from different samples: both from the same few would overestimate them. NaN where the
+    posterior has no gradient.
     """
     ball, frames, start = case.ball(1.0), [], 0
     unit = case.scale * ball.radius
@@ -55,7 +55,9 @@ def sensitivity(case: Case, settings: AuditSettings) -> pd.DataFrame:
 def _leading(score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return direction `(B, Dx)`, share and eigenvalue `(B,)` of scores `(S, B, Dx)`."""
     usable = torch.where(score.isfinite().all(-1, keepdim=True), score, 0.0)
-    size = usable.abs().amax((0, 2), keepdim=True).clamp(min=1e-300)  # squares of huge ones overflow
+    size = (
+        usable.abs().amax((0, 2), keepdim=True).clamp(min=1e-300)
+    )  # squares of huge ones overflow
     along, across = (usable / size).chunk(2)
     direction = leading_eigenvectors(along, 1)[0]
     largest = direction.gather(1, direction.abs().argmax(1, keepdim=True))

@@ -1,9 +1,9 @@
 """Do observations look like the simulations that a posterior was trained on?
 
 Each check gives a number that is large where x looks unusual. Its p-value is the share of held-out
-simulations with a number at least as large, (1 + #) / (1 + n): exact, whatever the check, as long as
-x comes from where the simulations come from. It says nothing about a theta that is rare under the
-prior but possible, and a p-value cannot be below 1 / (1 + n).
+simulations with a number at least as large, (1 + #) / (1 + n): exact, whatever the check, as long
+as x comes from where the simulations come from. It says nothing about a theta that is rare under
+the prior but possible, and a p-value cannot be below 1 / (1 + n).
 
 References:
     Schmitt, Bürkner, Köthe & Radev (2023), "Detecting model misspecification in amortized Bayesian
@@ -85,8 +85,8 @@ def typicality(case: Case, settings: AuditSettings) -> pd.DataFrame:
             value, p = _two_sample(space, case.generator("permutations", space.name))
             rows.append((ALL, space.name, "mmd", value, p, len(space.held_out)))
     if held:
-        score, own = (-torch.stack(p).amin(0) for p in (seen, held))
-        rows += _rows("all", COMBINED, score, p_values(score, own), len(own))
+        scores, own = (-torch.stack(p).amin(0) for p in (seen, held))
+        rows += _rows("all", COMBINED, scores, p_values(scores, own), len(own))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -124,22 +124,19 @@ def _spaces(case: Case, settings: AuditSettings) -> list[_Space]:
     """Return whitened data, and the whitened summaries of the posterior where it makes some."""
     assert case.reference is not None
     assert case.held_out is not None
-    sets = (
+    sets = [
         case.reference[: settings.num_simulations],
         case.held_out[1][: settings.num_held_out],
         case.x,
-    )
+    ]
     if min(len(part) for part in sets[:2]) < FEWEST:
         return []
-    spaces = [("data", sets)]
-    if case.embed is not None:
+    spaces = {"data": sets}
+    if (embed := case.embed) is not None:
+        size = settings.batch_size
         with draws_from(case.generator("embedding")):
-            embedded = tuple(
-                torch.cat([case.embed(rows) for rows in part.split(settings.batch_size)])
-                for part in sets
-            )
-        spaces.append(("embedding", embedded))
-    return [_whitened(name, [part.double() for part in parts]) for name, parts in spaces]
+            spaces["embedding"] = [torch.cat([embed(r) for r in s.split(size)]) for s in sets]
+    return [_whitened(name, [part.double() for part in parts]) for name, parts in spaces.items()]
 
 
 def _whitened(name: str, parts: list[Tensor]) -> _Space:
@@ -186,7 +183,9 @@ def density(reference: Tensor, generator: Generator) -> Score:
         flow = Estimator(head, Identity, dim, 1, real_vector, "none")  # of x, given nothing
     rows = reference[:, varies].float()
     held = max(1, len(rows) // 10)
-    pairs, validation = ((part, part.new_zeros(len(part), 1)) for part in (rows[held:], rows[:held]))
+    pairs, validation = (
+        (part, part.new_zeros(len(part), 1)) for part in (rows[held:], rows[:held])
+    )
     train(flow, NoDefense(), pairs, validation, FLOW, child(generator))
     flow.eval()
 

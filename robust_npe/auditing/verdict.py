@@ -80,7 +80,9 @@ class Findings:
 
 def _by_radius(moved: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for (epsilon, attack), part in moved[moved.epsilon > 0].groupby(["epsilon", "attack"], sort=False):
+    for (epsilon, attack), part in moved[moved.epsilon > 0].groupby(
+        ["epsilon", "attack"], sort=False
+    ):
         over = (part.kl_forward > 1) | (part.mean_shift > 1)
         row = {
             "epsilon": epsilon,
@@ -132,7 +134,7 @@ def _clean(quality: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def number(value: float) -> str:
+def number(value: Any) -> str:
     """Return a number as people read it."""
     if isinstance(value, float) and math.isnan(value):
         return "not known"
@@ -157,7 +159,9 @@ def _first(found: Findings) -> str:
     if found.num_attacked == 1:
         start = f"A perturbation {reach} moves the posterior at {who} {moves}"
     else:
-        start = f"Perturbations {reach} move the posterior at {found.num_moved} of {who[4:]} {moves}"
+        start = (
+            f"Perturbations {reach} move the posterior at {found.num_moved} of {who[4:]} {moves}"
+        )
     if found.num_attacked > 1 or found.num_shaken:
         shaken = f"{found.num_shaken} of {found.num_attacked}" if found.num_attacked > 1 else "too"
         start += f" (random noise of such a size: {shaken})"
@@ -174,8 +178,8 @@ def _second(found: Findings) -> str:
     if fine:
         return f"On what was checked beside this, nothing stands out: {'; '.join(fine)}."
     return (
-        "Neither the quality of the posterior nor whether the observations are typical was checked, "
-        "as there are no simulations."
+        "Neither the quality of the posterior nor whether the observations are typical was "
+        "checked, as there are no simulations."
     )
 
 
@@ -216,26 +220,23 @@ def next_steps(found: Findings, about: Mapping[str, str]) -> list[tuple[str, str
     again = f"robust-npe audit {source}" if source else "rn.audit(posterior, x, ...)"
     steps = []
     if found.flags:
-        steps.append(
-            ("Repeat the audit with other attacks, the worst of which counts.",
-             f"{again} attack=worst_case" if source else "rn.audit(..., method=WorstCase(...))"),
-        )  # fmt: skip
+        other = " attack=worst_case" if source else " with method=..."
+        steps.append(("Repeat the audit with other attacks: the worst counts.", again + other))
     if found.unusual and not found.by_chance:
-        steps.append(
-            ("Look at the unusual observations first: a unit, a missing effect in the simulator, an "
-             "outlier? No posterior is to be trusted at what it has never seen.", "")
-        )  # fmt: skip
+        text = (
+            "Look at the unusual observations first: a unit, an outlier, a missing effect in the "
+        )
+        text += "simulator? No posterior is to be trusted at what it has never seen."
+        steps.append((text, ""))
     if found.num_moved:
-        steps.append(
-            ("Repeat the training with a defense, audit that posterior at the same observations, and "
-             "compare.", "robust-npe train ... defense=fim beta=0.01")
-        )  # fmt: skip
+        text = "Repeat the training with a defense, and audit that posterior at the same x."
+        steps.append((text, "robust-npe train ... defense=fim beta=0.01"))
     if not found.num_moved and not found.flags:
-        steps.append(("Look further out.", f"{again} epsilon=[2,4]" if source else "epsilon=[2, 4]"))
-    if not found.clean:
         steps.append(
-            ("Bring simulations that the posterior was not trained on: without them quality is "
-             "unknown.", "rn.audit(posterior, x, simulations=(theta, x_simulated))")
-        )  # fmt: skip
+            ("Look further out.", f"{again} epsilon={2 * found.largest:g}" if source else again)
+        )
+    if not found.clean:
+        text = "Bring simulations that the posterior was not trained on: quality is unknown."
+        steps.append((text, "rn.audit(posterior, x, simulations=(theta, x_simulated))"))
     steps.append(("Read what an audit can and cannot say: docs/audit.md.", ""))
     return steps
