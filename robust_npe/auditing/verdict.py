@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from scipy.special import bdtrc
 
-from robust_npe.auditing.typicality import COMBINED
+from robust_npe.auditing.typicality import ALL, COMBINED
 from robust_npe.metrics.soundness import OF_PGD, flags
 
 __all__ = ["Findings", "median_radius", "next_steps", "number", "verdict"]
@@ -36,7 +36,7 @@ class Findings:
         radius: Median of the smallest radii found, inf where it is beyond; nan: not searched.
         unusual: How many observations look unlike the simulations; None: not known.
         by_chance: Whether typical observations would be so unusual, too.
-        smallest_p: The smallest p-value there can be.
+        smallest_p: The smallest combined p-value there may be.
         clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
         flags: Sentences on the attack, by flag.
     """
@@ -72,7 +72,7 @@ class Findings:
             median_radius(tables["minimal_radius"]),
             int((combined.p_value < UNUSUAL).sum()) if known else None,
             _by_chance(combined.p_value),
-            1 / (1 + float(combined.num_held_out.iloc[0])) if known else math.nan,
+            _smallest_p(typical),
             _clean(tables["quality"]),
             {k: v for k, v in flags(tables["soundness"]).items() if k != OF_PGD},
         )
@@ -107,6 +107,16 @@ def median_radius(table: pd.DataFrame) -> float:
         return math.nan
     nearest = table.groupby("observation").radius.min().sort_values()
     return float(nearest.iloc[(len(nearest) - 1) // 2])
+
+
+def _smallest_p(typical: pd.DataFrame) -> float:
+    """Return a p-value that all observations may be above: each check has a most unusual one among
+    held-out simulations, and these tie with whatever is beyond them."""
+    if typical.empty:
+        return math.nan
+    single = typical[(typical.observation != ALL) & (typical.check != COMBINED)]
+    checks = len(single.groupby(["space", "check"]))
+    return (1 + checks) / (1 + float(typical.num_held_out.iloc[0]))
 
 
 def _by_chance(p: pd.Series) -> bool:

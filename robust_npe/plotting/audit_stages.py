@@ -32,6 +32,7 @@ def stages(tables: Mapping[str, pd.DataFrame], task: Task | None) -> Iterator[tu
     """Yield the pictures of single observations, with axes that stay the same as radii grow."""
     x, draws, predictive = (tables[name] for name in ("x", "draws", "predictive"))
     images = task is not None and len(x) > 0 and _draws_images(task, _first(x))
+    painter = task if images else None
     label, sizes = ("x", None) if images else _common_unit(tables["threat"])
     x, predictive = _divided(x, ["value"], sizes), _divided(predictive, VALUES, sizes)
     for i in x.observation.unique() if len(x) else ():
@@ -179,7 +180,7 @@ def _draw_pair(
     label: str,
 ) -> None:
     if across == below:
-        bins = np.linspace(limits[0], limits[1], 31) if limits[1] > limits[0] else 10
+        bins: Any = np.linspace(limits[0], limits[1], 31) if limits[1] > limits[0] else 10
         axes.hist(samples[across], bins, color=color, alpha=0.55, density=True, label=label)
     else:
         axes.plot(samples[across], samples[below], ".", color=color, markersize=2, alpha=0.4)
