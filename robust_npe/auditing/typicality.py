@@ -78,14 +78,14 @@ def typicality(case: Case, settings: AuditSettings) -> pd.DataFrame:
     for space in _spaces(case, settings):
         for check, score in space.checks(case, settings):
             scores, own = score(space.x), score(space.held_out)
-            held.append(p_values(own, own) - 1 / (1 + len(own)))  # each among the others
-            seen.append(p_values(scores, own))
-            rows += _rows(space.name, check, scores, seen[-1], len(own))
+            held.append(_ranks(own, own) - 1)  # each among the others
+            seen.append(_ranks(scores, own))
+            rows += _rows(space.name, check, scores, p_values(scores, own), len(own))
         if len(case.x) > 1:
             value, p = _two_sample(space, case.generator("permutations", space.name))
             rows.append((ALL, space.name, "mmd", value, p, len(space.held_out)))
     if held:
-        scores, own = (-torch.stack(p).amin(0) for p in (seen, held))
+        scores, own = (-torch.stack(ranks).amin(0).double() for ranks in (seen, held))
         rows += _rows("all", COMBINED, scores, p_values(scores, own), len(own))
     return pd.DataFrame(rows, columns=columns)
 
@@ -93,9 +93,13 @@ def typicality(case: Case, settings: AuditSettings) -> pd.DataFrame:
 def p_values(scores: Tensor, held_out: Tensor) -> Tensor:
     """Return the share of `held_out (N,)` at least as large as each of `scores (B,)`, where the
     score itself counts, too: (1 + #) / (1 + N), shape `(B,)`."""
+    return _ranks(scores, held_out).double() / (1 + len(held_out))
+
+
+def _ranks(scores: Tensor, held_out: Tensor) -> Tensor:
+    """Return 1 + the number of `held_out (N,)` at least as large as each of `scores (B,)`."""
     ordered = held_out.sort().values
-    at_least = len(ordered) - torch.searchsorted(ordered, scores.contiguous())
-    return (1 + at_least).double() / (1 + len(ordered))
+    return 1 + len(ordered) - torch.searchsorted(ordered, scores.contiguous())
 
 
 def _rows(space: str, check: str, scores: Tensor, p: Tensor, n: int) -> list[tuple[Any, ...]]:

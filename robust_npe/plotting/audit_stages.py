@@ -40,10 +40,7 @@ def stages(tables: Mapping[str, pd.DataFrame], task: Task | None) -> Iterator[tu
         simulated = predictive[predictive.observation == i]
         truth = tables["truth"][tables["truth"].observation == i].drop(columns="observation")
         for k, epsilon in enumerate(sorted(mine.epsilon.unique())):
-            yield (
-                stage_name("x", i, k),
-                _observation(mine, epsilon, task if images else None, label),
-            )
+            yield stage_name("x", i, k), _observation(mine, epsilon, painter, label)
             yield stage_name("posterior", i, k), _posterior(samples, epsilon, truth)
             if {0.0, epsilon} <= set(simulated.epsilon):
                 yield stage_name("predictive", i, k), _predictive(simulated, epsilon, label)

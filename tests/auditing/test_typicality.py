@@ -95,12 +95,9 @@ def test_features_that_never_vary_or_are_many():
     combined = table[table.check == COMBINED].p_value.tolist()
     assert combined[3] < 0.01
     assert min(combined[:3]) > 0.01
-    few = replace(
-        constant,
-        reference=torch.randn(60, 50, generator=stream(0, "a")),
-        held_out=(None, torch.randn(99, 50, generator=stream(0, "b"))),
-    )
-    found = typicality(replace(few, x=torch.full((1, 50), 9.0)), replace(QUICK, flow=False))
+    wide, held = (torch.randn(n, 50, generator=stream(0, "x", n)) for n in (60, 99))
+    few = replace(constant, reference=wide, held_out=(None, held), x=torch.full((1, 50), 9.0))
+    found = typicality(few, replace(QUICK, flow=False))
     assert found[found.check == "mahalanobis"].p_value.item() == 0.01
 
 
