@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow lint format figures readme-figure clean
+.PHONY: help install quickstart test test-slow test-browser lint format figures readme-figure clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test: install    ## install, then run the tests (minutes)
 
 test-slow: install  ## the tests that train for minutes
 	$(BIN)/pytest -q -m slow
+
+test-browser: install  ## the page of an audit in Chromium (apt-get install chromium chromium-driver)
+	$(BIN)/pytest -q tests/auditing/test_page.py -rs
 
 lint: install    ## linter, formatter, types
 	$(BIN)/ruff check .
