@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from robust_npe.attacks import (
     PGD,
     Attack,
+    Ball,
     Found,
     KLForward,
     MeanShift,
@@ -20,12 +21,13 @@ from robust_npe.attacks import (
     Objective,
     minimal_radius,
 )
+from robust_npe.attacks.objectives import with_samples
 from robust_npe.auditing.case import Case
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.divergences import kl_with_error
 from robust_npe.metrics import Context
 from robust_npe.metrics.soundness import Soundness
-from robust_npe.posterior import as_events, is_outside, log_prob
+from robust_npe.posterior import Posterior, as_events, is_outside, log_prob
 from robust_npe.random import child, draws_from
 
 __all__ = [
@@ -43,6 +45,7 @@ CLEAN = "none"  # name of the attack that changes nothing
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 CRITERIA: dict[str, type[Objective]] = {"kl_forward": KLForward, "mean_shift": MeanShift}
 """What counts as moved when it exceeds 1: nats, or posterior standard deviations."""
+NOISES, JUDGING = 15, 64  # draws of noise, and samples behind the divergence of each
 BEYOND = 4.0  # of the largest radius: where the search for the smallest one gives up
 
 
@@ -67,9 +70,10 @@ class Attacked:
 
 
 def attacked(case: Case, attack: Attack, settings: AuditSettings) -> list[Attacked]:
-    """Attack the first observations at every radius, with random noise for comparison."""
+    """Attack the first observations at every radius; for comparison, with random noise that moves
+    the posterior as much as half of 15 draws do."""
     results = []
-    for method in [attack] if isinstance(attack, Noise) else [Noise(), attack]:
+    for method in [attack] if isinstance(attack, Noise) else [_MedianNoise(), attack]:
         for epsilon in case.epsilons:
             generator = case.generator("attack", method.name, str(epsilon))
             ball, parts = case.ball(epsilon), []
@@ -82,6 +86,27 @@ def attacked(case: Case, attack: Attack, settings: AuditSettings) -> list[Attack
                 Attacked(method.name, epsilon, Found(x_adv, torch.cat(zero) if zero else None))
             )
     return results
+
+
+class _MedianNoise(Noise):
+    """Of 15 uniform draws from the ball, the one with the median divergence."""
+
+    def search(
+        self,
+        posterior: Posterior,
+        x: Tensor,
+        theta: Tensor | None,
+        ball: Ball,
+        generator: Generator,
+    ) -> Found:
+        """Draw, judge with common random numbers, and choose for each observation."""
+        drawn = [super(_MedianNoise, self).search(posterior, x, theta, ball, generator).x_adv
+                 for _ in range(NOISES)]  # fmt: skip
+        judge = with_samples(KLForward()(posterior, x, theta, child(generator)), JUDGING)
+        with torch.no_grad():
+            values = torch.stack([judge(x_adv) for x_adv in drawn])
+        middle = values.argsort(0)[NOISES // 2]
+        return Found(torch.stack(drawn)[middle, torch.arange(len(x))])
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import robust_npe
+from robust_npe.auditing.movement import CLEAN
 from robust_npe.auditing.typicality import ALL, CHECKS
 from robust_npe.auditing.verdict import number
 from robust_npe.metrics.soundness import FLAGS
@@ -53,6 +54,16 @@ class Stage:
 
     title: str
     pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One pictured observation: its number, stages, and its posterior in numbers, with heads."""
+
+    number: int
+    stages: Sequence[Stage]
+    heads: Sequence[str]
+    posterior: Sequence[Sequence[str]]
 
 
 def page(report: Report, pictures: Mapping[str, bytes]) -> str:
@@ -103,9 +114,7 @@ def _picture(content: bytes, alt: str, caption: str = "") -> Picture:
     return Picture(f"data:image/png;base64,{base64.b64encode(content).decode()}", alt, caption)
 
 
-def _observations(
-    report: Report, pictures: Mapping[str, bytes]
-) -> tuple[list[tuple[int, list[Stage]]], int]:
+def _observations(report: Report, pictures: Mapping[str, bytes]) -> tuple[list[Shown], int]:
     """Return the stages of each pictured observation, and how many did not fit into the page."""
     room, shown, left_out = MOST_BYTES, [], 0
     x, moved = report.tables["x"], report.tables["attacks"]
@@ -116,14 +125,38 @@ def _observations(
             given = [(kind, pictures.get(stage_name(kind, i, k))) for kind in KINDS]
             found = [(kind, content) for kind, content in given if content is not None]
             size += sum(len(content) for _, content in found)
-            drawn = [_picture(c, f"{KINDS[kind]}: {words}", KINDS[kind]) for kind, c in found]
+            inside = _inside(report.tables["predictive"], i, epsilon)
+            captions = KINDS | {"predictive": f"{KINDS['predictive']}: {inside}"}
+            drawn = [_picture(c, f"{captions[kind]}: {words}", captions[kind]) for kind, c in found]
             stages.append(Stage(title, drawn))
         if size > room:
             left_out += 1
             continue
         room -= size
-        shown.append((int(i), stages))
+        shown.append(Shown(int(i), stages, *_posterior(report, i)))
     return shown, left_out
+
+
+def _inside(predictive: pd.DataFrame, observation: int, epsilon: float) -> str:
+    """Say for how many features x is where simulations are."""
+    rows = predictive[(predictive.observation == observation) & (predictive.epsilon == epsilon)]
+    return (
+        f"x is within their central 90 % in {int(rows.inside_clean.sum())} of {len(rows)} features"
+    )
+
+
+def _posterior(report: Report, observation: int) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows of a table: each parameter at x and at the x~ of each radius."""
+    table = report.tables["posterior"]
+    rows = table[(table.observation == observation) & table.attack.isin([CLEAN, report.attack])]
+    epsilons = sorted(rows.epsilon.unique())
+    cells: dict[str, list[str]] = {}
+    for epsilon in epsilons:
+        for r in rows[rows.epsilon == epsilon].to_dict("records"):
+            mean, sd, low, high = (number(r[name]) for name in ("mean", "sd", "q05", "q95"))
+            cells.setdefault(r["parameter"], []).append(f"{mean} ± {sd} ({low} to {high})")
+    heads = ["parameter", *("at x" if not e else f"at x~, epsilon {e:g}" for e in epsilons)]
+    return heads, [[name, *texts] for name, texts in cells.items()]
 
 
 def _words(moved: pd.DataFrame, attack: str, observation: int, epsilon: float) -> tuple[str, str]:

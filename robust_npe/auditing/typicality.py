@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,8 @@ from robust_npe.training import TrainingSettings, train
 
 __all__ = ["ALL", "CHECKS", "COMBINED", "p_values", "typicality"]
 
+log = logging.getLogger(__name__)
+
 ALL = -1  # number of the "observation" that is all of them together
 COMBINED = "combined"
 FEWEST = 20  # simulations on each side
@@ -43,6 +46,7 @@ PERMUTATIONS = 999
 FLOW_FEATURES = 200  # more take minutes
 FLOW = TrainingSettings(batch_size=256, max_epochs=60, patience=6)
 VARIES = 0.5  # standard deviation along a direction that is not narrower than that
+TINY = torch.finfo(torch.float32).tiny
 NARROWEST = 1e-8  # smallest variance along a direction, relative to the largest
 
 Score = Callable[[Tensor], Tensor]
@@ -119,8 +123,13 @@ class _Space:
     def checks(self, case: Case, settings: AuditSettings) -> Iterator[tuple[str, Score]]:
         yield "mahalanobis", lambda rows: rows.square().sum(1).sqrt()
         yield "mmd", kernel_distance(self.reference[:KERNEL_ROWS])
-        if settings.flow and self.name == "data" and self.reference.shape[1] <= FLOW_FEATURES:
-            yield "flow", density(self.reference, case.generator("flow"))
+        varying = bool((self.reference.std(0) > VARIES).any())
+        small = self.reference.shape[1] <= FLOW_FEATURES
+        if settings.flow and self.name == "data" and varying and small:
+            try:
+                yield "flow", density(self.reference, case.generator("flow"))
+            except FloatingPointError as error:  # of extreme values
+                log.warning("no density of x: %s", error)
 
 
 @torch.no_grad()
@@ -147,10 +156,10 @@ def _whitened(name: str, parts: list[Tensor]) -> _Space:
     """Give the reference mean 0 and covariance 1: distances no longer depend on units, and count
     in directions in which simulations hardly vary, too."""
     mean, std = parts[0].mean(0), parts[0].std(0)
-    std = torch.where(std > 0, std, mean.abs().clamp(min=torch.finfo(torch.float32).tiny) * 1e-6)
+    std = torch.where(std > 0, std, mean.abs().clamp(min=TINY) * 1e-6)
     reference, *others = ((part - mean) / std for part in parts)
     values, vectors = torch.linalg.eigh(_covariance(reference))
-    to_white = vectors / values.clamp(min=NARROWEST * float(values[-1])).sqrt()
+    to_white = vectors / values.clamp(min=max(NARROWEST * float(values[-1]), TINY)).sqrt()
     return _Space(name, *(part @ to_white for part in (reference, *others)))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from robust_npe.attacks import make_ball
 from robust_npe.auditing import Case
 from robust_npe.auditing.typicality import ALL, COMBINED, p_values, typicality
-from robust_npe.random import stream
+from robust_npe.random import draws_from, stream
 from tests.auditing.common import DESIGN, NOISE, QUICK, exact, pairs, task
 
 SETTINGS = replace(QUICK, num_simulations=1000, num_held_out=1000, flow=True)
@@ -104,6 +104,16 @@ def test_features_that_never_vary_or_are_many():
 def test_p_values_count_ties_against_a_finding():
     held = torch.tensor([1.0, 2.0, 2.0, 3.0])
     assert p_values(torch.tensor([0.0, 2.0, 3.0, 4.0]), held).tolist() == [1.0, 0.8, 0.4, 0.2]
+
+
+def test_extreme_values_cost_power_and_nothing_else():
+    x = torch.distributions.Cauchy(0.0, 1.0)
+    with draws_from(stream(0, "cauchy")):
+        rows, held, more = (1e3 * x.sample((n, 3)) for n in (300, 400, 60))
+    heavy = replace(case(pairs(2)[1]), x=more, task=None, reference=rows, held_out=(None, held))
+    table = typicality(heavy, SETTINGS)
+    single = table[(table.observation != ALL) & (table.check == "mahalanobis")]
+    assert kstest(single.p_value, "uniform").pvalue > 0.01
 
 
 def test_without_simulations_nothing_is_said():
