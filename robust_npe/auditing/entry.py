@@ -98,6 +98,21 @@ def audit(
     radii = checked_radii(epsilons(epsilon, threat.radii(task) if task else ()))
     given = posterior, rows, truth, task
     names = Case(*given, None, None, radii, lambda e: threat.ball(e, task, rows), "").check()
+    case = _case(given, threat, radii, names, simulations, settings, seed)
+    return examine(case, method or StandardEvaluation(KLForward()), settings)
+
+
+def _case(
+    given: tuple[Posterior, Tensor, Tensor | None, Task | None],
+    threat: ThreatModel,
+    radii: Sequence[float],
+    names: Sequence[str],
+    simulations: tuple[Rows, Rows] | None,
+    settings: AuditSettings,
+    seed: int,
+) -> Case:
+    """Simulate what is needed, and tell what a radius is."""
+    posterior, rows, _, task = given
     reference, held_out = _simulated(task, simulations, settings, seed)
     basis = rows if held_out is None else held_out[1]
     unit = _auto(threat, task, held_out, seed)
@@ -111,8 +126,7 @@ def audit(
         "Observations": f"{len(rows)}, with {rows.shape[1]} feature(s)",
         "Simulations": _told(reference, held_out),
     }
-    case = Case(*given, reference, held_out, radii, ball, text, about, seed)
-    return examine(case, method or StandardEvaluation(KLForward()), settings)
+    return Case(*given, reference, held_out, radii, ball, text, about, seed)
 
 
 def _task(

@@ -83,6 +83,8 @@ def _audited(settings: dict[str, Any]) -> Audited:
     """Find the run and read the observations."""
     run = settings["run"]
     require(isinstance(run, str | int), "run", run, "a run's id or folder")
+    device = settings["device"]
+    require(device == "cpu", "device", device, "cpu, where tasks and checks live")
     folder = run_folder(str(run), Path(settings["output_dir"]) / "runs")
     kept = {key: settings[key] for key in REPLACED if key in settings}
     changes = {**kept, "metrics": {}, "plots": False}
@@ -104,7 +106,7 @@ def _audited(settings: dict[str, Any]) -> Audited:
 def _case(audited: Audited, settings: dict[str, Any]) -> Case:
     """Load the posterior, and the simulations that it was trained and tested on."""
     experiment, x = audited.experiment, audited.x
-    radii, device = checked_radii(experiment.epsilons), experiment.device
+    radii = checked_radii(experiment.epsilons)
     trained = experiment.trained()
     most = settings["audit"]["num_simulations"]
     reference = experiment.simulate("train", experiment.config["num_simulations"]).x[:most]
@@ -124,7 +126,6 @@ def _case(audited: Audited, settings: dict[str, Any]) -> Case:
         "Software": f"robust-npe {robust_npe.__version__}, torch {torch.__version__}, "
         f"seed {settings['seed']}",
     }
-    require(str(device) == "cpu", "device", str(device), "cpu, where tasks and checks live")
     given = trained.posterior, x, audited.theta, experiment.task
     pairs = reference, (theta, held_out)
     return Case(*given, *pairs, radii, experiment.ball, text, about, settings["seed"])
