@@ -3,6 +3,7 @@
     python benchmarks/clean_quality.py export            # simulations and references, as arrays
     python benchmarks/clean_quality.py train             # robust-npe with its defaults
     SBI/bin/python benchmarks/clean_quality.py sbi       # in an environment with sbi 0.27 alone
+    python benchmarks/clean_quality.py c2st              # of all samples that there are
     python benchmarks/clean_quality.py report            # the table; writes clean_quality.csv
 
 `train` and `sbi` each append one row per network to a file, and continue where they were stopped;
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -204,10 +206,45 @@ def run(args: argparse.Namespace) -> None:
         print(row, flush=True)
 
 
+def measure_c2st(folder: Path) -> None:
+    """Compare the samples of each network with those of the references; one row each."""
+    from robust_npe.metrics.two_sample import c2st
+
+    path = folder / "c2st.csv"
+    known = set(pd.read_csv(path)["file"]) if path.exists() else set()
+    for file in sorted(folder.glob("*.npy")):
+        library, rest = file.stem.split("_", 1)
+        task, _, seed = rest.rsplit("_", 2)
+        references = np.load(folder / f"{task}_{seed}.npz")["samples_reference"]
+        if file.stem in known or len(references) == 0:
+            continue
+        samples = np.load(file)
+        pairs = zip(references, samples.swapaxes(0, 1), strict=True)
+        values = [c2st(torch.from_numpy(p), torch.from_numpy(q)) for p, q in pairs]
+        row = pd.DataFrame([{"file": file.stem, "library": library, "c2st": np.mean(values)}])
+        row.to_csv(path, mode="a", header=not path.exists(), index=False)
+
+
+def report(folder: Path) -> None:
+    """Print one line for each task, and write all numbers to clean_quality.csv."""
+    tables = [pd.read_csv(folder / f"{library}.csv") for library, _ in LIBRARIES.values()]
+    table = pd.concat(tables, ignore_index=True)
+    names = table.task.str.replace("/", "_") + "_" + table.estimator + "_" + table.seed.astype(str)
+    found = folder / "c2st.csv"
+    if found.exists():
+        values = pd.read_csv(found).set_index("file").c2st
+        table["c2st"] = (table.library + "_" + names).map(values)
+    table.round(4).to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    keys = ["library", "estimator"]
+    for value in [c for c in ("nll", "c2st", "seconds") if c in table]:
+        wide = table.pivot_table(index="task", columns=keys, values=value, aggfunc="mean")
+        print(f"{value}\n{wide.reindex([t for t in TASKS if t in wide.index]).round(3)}\n")
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["export", "train", "sbi", "report"])
+    parser.add_argument("command", choices=["export", "train", "sbi", "c2st", "report"])
     parser.add_argument("--folder", type=Path, default=Path("outputs/clean_quality"))
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--estimators", nargs="+", default=ESTIMATORS)
@@ -216,6 +253,10 @@ def main() -> None:
     if args.command == "export":
         for seed, task in itertools.product(args.seeds, args.tasks):
             export(task, seed, args.folder)
+    elif args.command == "c2st":
+        measure_c2st(args.folder)
+    elif args.command == "report":
+        report(args.folder)
     else:
         run(args)
 

@@ -47,7 +47,7 @@ class FIM(Penalized):
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
     }
     variants: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {
-        ("fast", "embedded"): PenaltyGradient(num_samples=1, rows=96, every=1, weight=1.0),
+        ("fast", "embedded"): PenaltyGradient(num_samples=1, rows=80, every=1, weight=1.0),
         ("fast", "differentiated"): PenaltyGradient(num_samples=1, rows=256, every=8, weight=1.0),
     }
 

@@ -11,7 +11,7 @@ from robust_npe.estimators.fmpe import FMPE
 from robust_npe.estimators.gaussian import DiagonalGaussian, FullGaussian
 from robust_npe.estimators.interfaces import Embedding, Head
 from robust_npe.estimators.mixture import GaussianMixture, MixtureDensityNetwork
-from robust_npe.estimators.nflows import NflowsMAF, NflowsNSF
+from robust_npe.estimators.nflows import NflowsMAF, NflowsNSF, SbiMAF, SbiNSF
 from robust_npe.estimators.standardize import Standardize
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "NflowsNSF",
     "Pushforward",
     "PyloricCNN",
+    "SbiMAF",
+    "SbiNSF",
     "SeriesCNN",
     "Standardize",
 ]

@@ -85,10 +85,10 @@ class AutoregressiveFlow(Head):
         """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""
         columns = context.reshape(-1, context.shape[-1]).T
         first = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
-        terms = torch.cat((first, self.direct.weight @ columns))
+        terms = first, self.direct.weight @ columns
         nets = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
-        parts = _split(terms, len(nets), self.dim_theta)
-        bound = [net.bind(*part) for net, part in zip(nets, parts, strict=True)]
+        parts = (term.chunk(len(nets)) for term in terms)
+        bound = [net.bind(*part) for net, *part in zip(nets, *parts, strict=True)]
         event_shape = Size([self.dim_theta])
         batch_shape = context.shape[:-1]
         return AutoregressiveDistribution(bound, terms, self.univariate, batch_shape, event_shape)
@@ -121,13 +121,6 @@ class AutoregressiveFlow(Head):
         return score, weight
 
 
-def _split(terms: Tensor, count: int, dim: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return context term and direct term of each of `count` conditioners."""
-    direct = count * NUM_DIRECT * dim
-    parts = terms.tensor_split([len(terms) - direct])
-    return zip(*(part.chunk(count) for part in parts), strict=True)
-
-
 def _groups(dim: int, passes: int | None) -> list[int]:
     """Number of coordinates in each group, in order."""
     size = math.ceil(dim / min(passes or dim, dim))
@@ -141,7 +134,7 @@ class AutoregressiveDistribution(Antithetic, Distribution):
 
     Args:
         conditioners: One for each transform, in the order from theta to z.
-        terms: Their context terms, then their direct terms, `(T * (H + 2 D), B)`.
+        terms: Their context terms, `(T * H, B)`, and their direct terms, `(T * 2 D, B)`.
         univariate: What is applied to each coordinate.
         batch_shape: Shape of the batch, B observations in total.
         event_shape: `(D,)`.
@@ -153,7 +146,7 @@ class AutoregressiveDistribution(Antithetic, Distribution):
     def __init__(
         self,
         conditioners: Sequence[BoundConditioner],
-        terms: Tensor,
+        terms: tuple[Tensor, Tensor],
         univariate: Univariate,
         batch_shape: Size,
         event_shape: Size,
@@ -171,7 +164,7 @@ class AutoregressiveDistribution(Antithetic, Distribution):
             from robust_npe.estimators.kernels import density  # numba takes long to import
 
             columns = theta.reshape(-1, theta.shape[-1]).T.contiguous()
-            nets, terms = self._conditioners, self._terms
+            nets, terms = self._conditioners, torch.cat(self._terms)
             return density.log_prob(nets, columns, terms, self._log_prob).reshape(shape)
         pieces = self._pieces(theta)
         return torch.cat([self._log_prob(piece) for piece in pieces]).reshape(shape)
@@ -194,7 +187,7 @@ class AutoregressiveDistribution(Antithetic, Distribution):
             from robust_npe.estimators.kernels import density
 
             columns = z.reshape(-1, z.shape[-1]).T.contiguous()
-            found = density.sample_and_log_prob(self._conditioners, columns, self._terms)
+            found = density.sample_and_log_prob(self._conditioners, columns, torch.cat(self._terms))
             return found[0].T.reshape(z.shape), found[1].view(z.shape[:-1])
         pairs = [self._inverse_and_log_prob(piece) for piece in self._pieces(z)]
         samples, log_prob = zip(*pairs, strict=True)
@@ -205,7 +198,7 @@ class AutoregressiveDistribution(Antithetic, Distribution):
         many columns, on one thread, since the products in a tile are too small to be shared."""
         if columns < MIN_COMPILED or type(self._univariate) is not Affine:
             return False
-        if torch.get_num_threads() > 1 or not fits_kernels(self._terms):
+        if torch.get_num_threads() > 1 or not fits_kernels(self._terms[0]):
             return False
         nets = self._conditioners
         weights = (t for net in nets for t in (net.direct, *net.weights, *net.biases))
@@ -226,8 +219,9 @@ class AutoregressiveDistribution(Antithetic, Distribution):
         """Return the log density of columns `(D, N)`, at these context terms or its own."""
         nets = self._conditioners
         if terms is not None:
-            parts = zip(nets, _split(terms, len(nets), self.event_shape[0]), strict=True)
-            nets = [net._replace(context_term=c, direct_term=d) for net, (c, d) in parts]
+            parts = (p.chunk(len(nets)) for p in terms.split([len(p) for p in self._terms]))
+            both = zip(nets, *parts, strict=True)
+            nets = [net._replace(context_term=c, direct_term=d) for net, c, d in both]
         log_prob: Tensor | float = 0.0
         for i, conditioner in enumerate(nets):
             theta = theta.flip(0) if i else theta

@@ -175,5 +175,8 @@ class BoundConditioner(NamedTuple):
 
 def with_direct(phi: Tensor, direct: Tensor) -> Tensor:
     """Add what shifts and log slopes see directly, `(2 n, N)`, to parameters `(P, n, N)`."""
-    first = phi[:NUM_DIRECT] + direct.unflatten(0, (-1, NUM_DIRECT)).transpose(0, 1)
-    return torch.cat((first, phi[NUM_DIRECT:])) if len(phi) > NUM_DIRECT else first
+    added = direct.unflatten(0, (-1, NUM_DIRECT)).transpose(0, 1)
+    if len(phi) == NUM_DIRECT:
+        return phi + added
+    first, rest = phi.split([NUM_DIRECT, len(phi) - NUM_DIRECT])
+    return torch.cat((first + added, rest))

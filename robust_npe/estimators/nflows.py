@@ -6,12 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from nflows.nn.nets import ResidualNet
 from nflows.transforms import (
     CompositeTransform,
+    LULinear,
     MaskedAffineAutoregressiveTransform,
     MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+    PiecewiseRationalQuadraticCouplingTransform,
+    RandomPermutation,
     ReversePermutation,
 )
+from nflows.utils.torchutils import create_alternating_binary_mask
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
@@ -20,7 +25,7 @@ from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
 from robust_npe.estimators.interfaces import Head
 
-__all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF"]
+__all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF", "SbiMAF", "SbiNSF"]
 
 
 class NflowsDistribution(Antithetic, Distribution):
@@ -74,14 +79,14 @@ class NflowsDistribution(Antithetic, Distribution):
 
 
 class _NflowsFlow(Head):
-    """Autoregressive transforms with reversed order in between.
+    """Several times the layers that `make_layers` returns for the number of the transform.
 
     The first coordinate of nflows' MADE does not see the context at all, so the order has to
     change between transforms, and one parameter alone cannot be estimated.
     """
 
     def __init__(
-        self, dim_theta: int, transforms: int, make_layer: Callable[[], nn.Module]
+        self, dim_theta: int, transforms: int, make_layers: Callable[[int], list[nn.Module]]
     ) -> None:
         super().__init__()
         require(
@@ -93,9 +98,7 @@ class _NflowsFlow(Head):
         )
         require(transforms > 1, "estimator.transforms", transforms, "an integer above 1")
         self.dim_theta = dim_theta
-        layers: list[nn.Module] = []
-        for _ in range(transforms):
-            layers += [ReversePermutation(dim_theta), make_layer()]
+        layers = [layer for i in range(transforms) for layer in make_layers(i)]
         self.transform = CompositeTransform(layers)
 
     def forward(self, context: Tensor) -> NflowsDistribution:
@@ -123,9 +126,11 @@ class NflowsMAF(_NflowsFlow):
         hidden: Sequence[int] = (100, 100),
     ) -> None:
         layer = _made_settings(dim_theta, dim_context, hidden)
-        super().__init__(
-            dim_theta, transforms, lambda: MaskedAffineAutoregressiveTransform(**layer)
-        )
+
+        def make_layers(_: int) -> list[nn.Module]:
+            return [ReversePermutation(dim_theta), MaskedAffineAutoregressiveTransform(**layer)]
+
+        super().__init__(dim_theta, transforms, make_layers)
 
 
 class NflowsNSF(_NflowsFlow):
@@ -155,11 +160,102 @@ class NflowsNSF(_NflowsFlow):
         require(bound > 0, "estimator.bound", bound, "a positive number")
         layer = _made_settings(dim_theta, dim_context, hidden)
         layer |= {"num_bins": bins, "tails": "linear", "tail_bound": bound}
-        super().__init__(
-            dim_theta,
-            transforms,
-            lambda: MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**layer),
-        )
+
+        def make_layers(_: int) -> list[nn.Module]:
+            spline = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**layer)
+            return [ReversePermutation(dim_theta), spline]
+
+        super().__init__(dim_theta, transforms, make_layers)
+
+
+class SbiMAF(_NflowsFlow):
+    """The masked autoregressive flow that sbi trains by default (`NPE(density_estimator="maf")`).
+
+    References:
+        sbi 0.27, https://github.com/sbi-dev/sbi, `neural_nets/net_builders/flow.py`.
+
+    Args:
+        dim_theta: Number of parameters D, at least 2.
+        dim_context: Number of features of the context.
+        transforms: Number of autoregressive transforms, with random permutations after them.
+        hidden: Width of all layers.
+        blocks: Number of hidden layers after the first.
+    """
+
+    name = "sbi_maf"
+
+    def __init__(
+        self,
+        dim_theta: int,
+        dim_context: int,
+        transforms: int = 5,
+        hidden: int = 50,
+        blocks: int = 2,
+    ) -> None:
+        layer = _made_settings(dim_theta, dim_context, [hidden] * blocks)
+        layer["activation"] = torch.tanh
+
+        def make_layers(_: int) -> list[nn.Module]:
+            affine = MaskedAffineAutoregressiveTransform(**layer)
+            return [affine, RandomPermutation(dim_theta)]
+
+        super().__init__(dim_theta, transforms, make_layers)
+
+
+class _LULinear(LULinear):
+    """nflows' own inverse calls a function that torch has deprecated."""
+
+    def inverse_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = self._create_lower_upper()
+        columns = (inputs - self.bias).T
+        columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+        outputs = torch.linalg.solve_triangular(upper, columns, upper=True).T
+        return outputs, -self.logabsdet().expand(len(outputs))
+
+
+class SbiNSF(_NflowsFlow):
+    """The neural spline flow that sbi trains by default (`NPE(density_estimator="nsf")`): coupling
+    transforms with residual networks, and learned linear maps between them.
+
+    References:
+        sbi 0.27, https://github.com/sbi-dev/sbi, `neural_nets/net_builders/flow.py`.
+
+    Args:
+        dim_theta: Number of parameters D, at least 2.
+        dim_context: Number of features of the context.
+        transforms: Number of coupling transforms.
+        bins: Number of spline bins.
+        bound: The splines act on [-bound, bound], in z-scored units.
+        hidden: Width of all layers.
+        blocks: Number of residual blocks.
+    """
+
+    name = "sbi_nsf"
+
+    def __init__(
+        self,
+        dim_theta: int,
+        dim_context: int,
+        transforms: int = 5,
+        bins: int = 10,
+        bound: float = 3.0,
+        hidden: int = 50,
+        blocks: int = 2,
+    ) -> None:
+        require(bins > 1, "estimator.bins", bins, "an integer above 1")
+        require(bound > 0, "estimator.bound", bound, "a positive number")
+
+        def make_network(dim_in: int, dim_out: int) -> ResidualNet:
+            return ResidualNet(dim_in, dim_out, hidden, dim_context, num_blocks=blocks)
+
+        def make_layers(i: int) -> list[nn.Module]:
+            mask = create_alternating_binary_mask(dim_theta, even=i % 2 == 0)
+            spline = PiecewiseRationalQuadraticCouplingTransform(
+                mask, make_network, num_bins=bins, tails="linear", tail_bound=bound
+            )
+            return [spline, _LULinear(dim_theta, identity_init=True)]
+
+        super().__init__(dim_theta, transforms, make_layers)
 
 
 def _made_settings(dim_theta: int, dim_context: int, hidden: Sequence[int]) -> dict[str, Any]:

@@ -85,23 +85,30 @@ class AffineSpline(Univariate):
 
     @override
     def forward(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        y, affine_slope = self.affine.forward(x, phi[:2])
-        z, spline_slope = self.spline.forward(y, phi[2:])
+        first, rest = self._parts(phi)
+        y, affine_slope = self.affine.forward(x, first)
+        z, spline_slope = self.spline.forward(y, rest)
         return z, affine_slope + spline_slope
 
     @override
     def inverse(self, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        y, spline_slope = self.spline.inverse(y, phi[2:])
-        x, affine_slope = self.affine.inverse(y, phi[:2])
+        first, rest = self._parts(phi)
+        y, spline_slope = self.spline.inverse(y, rest)
+        x, affine_slope = self.affine.inverse(y, first)
         return x, affine_slope + spline_slope
 
     @override
     @torch.no_grad()
     def derivatives(self, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        y, _ = self.affine.forward(x, phi[:2])
-        outer, slope_spline = self.spline.derivatives(y, phi[2:])
-        inner, slope_affine = self.affine.derivatives(x, phi[:2])
+        first, rest = self._parts(phi)
+        y, _ = self.affine.forward(x, first)
+        outer, slope_spline = self.spline.derivatives(y, rest)
+        inner, slope_affine = self.affine.derivatives(x, first)
         return outer * inner, torch.cat((outer * slope_affine, slope_spline))
+
+    def _parts(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        first, rest = phi.split([self.affine.num_parameters, self.spline.num_parameters])
+        return first, rest
 
 
 class RationalQuadraticSpline(Univariate):

@@ -17,12 +17,13 @@ from tests.helpers import (
 ESTIMATORS = conf_names("estimator")
 EMBEDDINGS = conf_names("embedding")
 DIM_X = {"cnn1d": 12, "cnn2d": 16, "pyloric_cnn": 27}  # 3 for the others
-EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith("nflows")]
+EVERY_DIMENSION = [n for n in ESTIMATORS if not n.startswith(("nflows", "sbi"))]
 # random weights are scaled up, so that q depends on x and is not Gaussian, but stays well resolved
 GAIN = {"maf": 1.5, "nsf": 1.5, "gaussian": 1.3, "gaussian_full": 1.2, "mdn": 1.3, "fmpe": 1.3}
 # what keeps tests on a grid of theta fast
 SETTINGS = {"fmpe": {"hidden": 16, "steps": 6}}
 
+WIDE = {"nflows_maf": 3, "sbi_maf": 5}
 MIN_NOISE = 0.01  # of flow matching
 
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
@@ -35,8 +36,8 @@ def make(name, support="real", embedding="identity", **kwargs):
     gain = GAIN.get(name, 1.15)
     dim_x = DIM_X.get(embedding, 3)
     estimator = make_estimator(head, support, embedding=net, gain=gain, dim_x=dim_x, **kwargs)
-    if name == "nflows_maf":  # a fresh one is about three times as wide as the prior
-        estimator.bijection.standardize.std.div_(3)
+    if name in WIDE:  # a fresh one is so many times as wide as the prior
+        estimator.bijection.standardize.std.div_(WIDE[name])
     return estimator
 
 
