@@ -214,7 +214,7 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
         what = "the observation looks" if found.num_observations == 1 else what
         unlike = f"{what} unlike the training simulations (p < {UNUSUAL:g})"
         if found.smallest_p >= UNUSUAL:
-            doubts.append("there are too few held-out simulations to call an observation unusual")
+            doubts.append("there are too few held-out simulations to call one observation unusual")
         elif not found.unusual:
             fine.append("the checks do not tell the observations from training simulations")
         elif found.by_chance:
