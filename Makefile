@@ -6,7 +6,8 @@ INSTALLED := $(VENV)/.installed
 SBI_VENV := .venv-sbi
 SBI_INSTALLED := $(SBI_VENV)/.installed
 
-.PHONY: help install quickstart test test-slow test-sbi lint format figures readme-figure clean
+.PHONY: help install quickstart test test-slow test-sbi test-browser lint format figures
+.PHONY: readme-figure clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +35,9 @@ $(SBI_INSTALLED): pyproject.toml constraints-sbi.txt
 	test -x $(SBI_VENV)/bin/python || $(PYTHON) -m venv $(SBI_VENV)
 	$(SBI_VENV)/bin/pip install --quiet --constraint constraints-sbi.txt --editable '.[sbi]' pytest
 	touch $@
+
+test-browser: install  ## the page of an audit in Chromium (apt-get install chromium chromium-driver)
+	$(BIN)/pytest -q tests/auditing/test_page.py -rs
 
 lint: install    ## linter, formatter, types
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from robust_npe import adapters, attacks, defenses, estimators, integrations, metrics, tasks
     from robust_npe.adapters import as_posterior
     from robust_npe.api import attack, kl, simulate, train
+    from robust_npe.auditing.entry import audit
 
 __all__ = [
     "__version__",
@@ -24,6 +25,7 @@ __all__ = [
     "as_posterior",
     "attack",
     "attacks",
+    "audit",
     "defenses",
     "estimators",
     "integrations",
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = {name: "robust_npe.api" for name in ("attack", "kl", "simulate", "train")}
 _FUNCTIONS["as_posterior"] = "robust_npe.adapters"
+_FUNCTIONS["audit"] = "robust_npe.auditing.entry"
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": "simulate, train, attack, measure; write tidy tables and plots",
     "attack": "evaluate another attack on the estimator of an earlier run",
+    "audit": "examine a trained posterior at your observations; write a report",
     "simulate": "make (or complete) a simulation set",
     "reference": "compute samples of true posteriors from prior and likelihood",
     "collect": "gather the tables of all runs into one",

@@ -23,6 +23,7 @@ from robust_npe.schemas import (
     MAX_COUNT,
     SCHEMAS,
     AttackConfig,
+    AuditConfig,
     CollectConfig,
     CompareConfig,
     Evaluation,
@@ -35,6 +36,7 @@ from robust_npe.schemas import (
 __all__ = [
     "MAX_COUNT",
     "AttackConfig",
+    "AuditConfig",
     "CollectConfig",
     "CompareConfig",
     "Evaluation",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from robust_npe.auditing.settings import AuditSettings
 from robust_npe.checks import require
 from robust_npe.reference import ReferenceSettings
 from robust_npe.training import TrainingSettings
@@ -15,6 +16,7 @@ __all__ = [
     "MAX_COUNT",
     "SCHEMAS",
     "AttackConfig",
+    "AuditConfig",
     "CollectConfig",
     "CompareConfig",
     "Evaluation",
@@ -138,6 +140,20 @@ class AttackConfig(CommonConfig, ThreatConfig):
 
 
 @dataclass
+class AuditConfig(CommonConfig, ThreatConfig):
+    """Keys of `robust-npe audit`."""
+
+    run: Any = MISSING
+    x: str = MISSING
+    theta: str | None = None
+    attack: Any = MISSING
+    objective: Any = MISSING
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    report: bool = True
+    seed: int = 0
+
+
+@dataclass
 class SimulateConfig(CommonConfig):
     """Keys of `robust-npe simulate`."""
 
@@ -179,6 +195,7 @@ class CompareConfig(CommonConfig):
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
     "attack_schema": AttackConfig,
+    "audit_schema": AuditConfig,
     "simulate_schema": SimulateConfig,
     "collect_schema": CollectConfig,
     "compare_schema": CompareConfig,

@@ -62,6 +62,7 @@ def test_help_of_a_command(capsys):
         ("robust-npe train seeds.da", {"seeds.data="}),
         ("robust-npe train -m defense=fim defense.ro", {"defense.rows="}),
         ("robust-npe attack nu", set()),
+        ("robust-npe audit audit.fl", {"audit.flow="}),
     ],
 )
 def test_completion(line, expected):

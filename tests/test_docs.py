@@ -12,6 +12,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from robust_npe.auditing import AuditSettings
+from robust_npe.random import draws_from, stream
 from robust_npe.training import train
 from tests.test_contributing import BLOCK, ROOT
 
@@ -66,3 +68,33 @@ def test_python_of_a_page_runs(page, monkeypatch, capsys):
     monkeypatch.setattr("robust_npe.api._train", train_shortly)
     exec(compile(small, page, "exec"), {})
     assert float(re.search(r"[\d.]+", capsys.readouterr().out)[0]) > 0
+
+
+def test_commands_of_the_page_about_audits_work(tmp_path):
+    text = (ROOT / "docs" / "audit.md").read_text()
+    for name, content in re.findall(r"^`([\w.]+)`\n```\w+\n(.*?)^```", text, re.M | re.S):
+        (tmp_path / name).write_text(content)
+    training, audit = re.findall(r"^robust-npe (.*)$", text, re.MULTILINE)
+    done = run(tmp_path, "-m", "robust_npe.cli", *shlex.split(training), *SMALL)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    words = shlex.split(audit.replace("<run>", folder.name))
+    quick = ("attack=fgsm", "audit.num_samples=50", "audit.num_predictive=20")
+    done = run(tmp_path, "-m", "robust_npe.cli", *words, *quick)
+    assert done.returncode == 0, done.stderr
+    (page,) = tmp_path.glob("outputs/audits/*/audit.html")
+    assert "mass" in page.read_text()
+    listed = set(re.findall(r"`(\w+\.csv)`", text)) - {"x_o.csv"}
+    assert listed == {path.name for path in page.parent.glob("*.csv")}
+
+
+def test_python_of_the_page_about_audits_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "audit.md").read_text()
+    block = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)[-1]
+    small = block.replace("10_000", "300").replace("-1.4], ", "-1.4], settings=quick, ")
+    quick = AuditSettings(num_attacked=1, num_samples=50, flow=False, num_pictured=1)
+    with draws_from(stream(0, "docs")):
+        exec(compile(small, "audit.md", "exec"), {"quick": quick})
+    assert "perturbation" in capsys.readouterr().out
+    assert (tmp_path / "audit" / "audit.html").is_file()

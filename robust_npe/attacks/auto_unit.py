@@ -53,13 +53,14 @@ class AutoUnit:
             "replicates": "the median distance of two simulations at the same theta",
             "neighbours": "the median distance of nearest neighbours, a lower end",
         }
-        parts = [f"epsilon={epsilon:g}: {self._moves(epsilon, x_names)}" for epsilon in radii]
+        parts = [f"epsilon={epsilon:g}: {self.moves(epsilon, x_names)}" for epsilon in radii]
         return (
             f"epsilon_unit=auto is {rules[self.rule]}. A single feature moves by at most: "
             + "; ".join(parts)
         )
 
-    def _moves(self, epsilon: float, x_names: Sequence[str]) -> str:
+    def moves(self, epsilon: float, x_names: Sequence[str]) -> str:
+        """Say how far a single feature moves at most, in units of x."""
         moves = (epsilon * self.length * self.scale.double()).tolist()
         named = list(zip(moves, x_names, strict=True))
         if len(named) <= LISTED:

@@ -1,0 +1,241 @@
+"""How far perturbations of the observations move the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Generator, Tensor
+
+from robust_npe.attacks import (
+    PGD,
+    Attack,
+    Ball,
+    Found,
+    KLForward,
+    MeanShift,
+    Noise,
+    Objective,
+    minimal_radius,
+)
+from robust_npe.attacks.objectives import with_samples
+from robust_npe.auditing.case import Case
+from robust_npe.auditing.settings import AuditSettings
+from robust_npe.divergences import kl_with_error
+from robust_npe.metrics import Context
+from robust_npe.metrics.soundness import Soundness
+from robust_npe.posterior import Posterior, as_events, is_outside, log_prob
+from robust_npe.random import child, draws_from
+
+__all__ = [
+    "CLEAN",
+    "CRITERIA",
+    "Attacked",
+    "attacked",
+    "minimal",
+    "moved",
+    "soundness",
+    "summaries",
+]
+
+CLEAN = "none"  # name of the attack that changes nothing
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+CRITERIA: dict[str, type[Objective]] = {"kl_forward": KLForward, "mean_shift": MeanShift}
+"""What counts as moved when it exceeds 1: nats, or posterior standard deviations."""
+NOISES, JUDGING = 15, 64  # draws of noise, and samples behind the divergence of each
+BEYOND = 4.0  # of the largest radius: where the search for the smallest one gives up
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one attack found at one radius.
+
+    Attributes:
+        attack: Name of the attack.
+        epsilon: The radius.
+        found: x~ of the first observations.
+    """
+
+    attack: str
+    epsilon: float
+    found: Found
+
+    @property
+    def x_adv(self) -> Tensor:
+        """x~ `(B, Dx)`."""
+        return self.found.x_adv
+
+
+def attacked(case: Case, attack: Attack, settings: AuditSettings) -> list[Attacked]:
+    """Attack the first observations at every radius; for comparison, with random noise that moves
+    the posterior as much as half of 15 draws do."""
+    results = []
+    for method in [attack] if isinstance(attack, Noise) else [_MedianNoise(), attack]:
+        for epsilon in case.epsilons:
+            generator = case.generator("attack", method.name, str(epsilon))
+            ball, parts = case.ball(epsilon), []
+            with draws_from(child(generator)):  # a posterior that is random draws from there
+                for x, theta in case.batches(settings.batch_size, settings.num_attacked):
+                    parts.append(method.search(case.posterior, x, theta, ball, generator))
+            zero = [part.zero_gradients for part in parts if part.zero_gradients is not None]
+            x_adv = torch.cat([part.x_adv for part in parts])
+            results.append(
+                Attacked(method.name, epsilon, Found(x_adv, torch.cat(zero) if zero else None))
+            )
+    return results
+
+
+class _MedianNoise(Noise):
+    """Of 15 uniform draws from the ball, the one with the median divergence."""
+
+    def search(
+        self,
+        posterior: Posterior,
+        x: Tensor,
+        theta: Tensor | None,
+        ball: Ball,
+        generator: Generator,
+    ) -> Found:
+        """Draw, judge with common random numbers, and choose for each observation."""
+        drawn = [super(_MedianNoise, self).search(posterior, x, theta, ball, generator).x_adv
+                 for _ in range(NOISES)]  # fmt: skip
+        judge = with_samples(KLForward()(posterior, x, theta, child(generator)), JUDGING)
+        with torch.no_grad():
+            values = torch.stack([judge(x_adv) for x_adv in drawn])
+        middle = values.argsort(0)[NOISES // 2]
+        return Found(torch.stack(drawn)[middle, torch.arange(len(x))])
+
+
+@torch.no_grad()
+def moved(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> pd.DataFrame:
+    """Return one row for each observation, attack and radius.
+
+    `kl_forward` = KL(q(.|x) || q(.|x~)) in nats and `kl_forward_se`, its Monte-Carlo error;
+    `mean_shift`, the length over parameters of the shift of the mean in posterior standard
+    deviations; `parameter`, which one shifts most; `distance` of x~ in the unit of epsilon;
+    `nll` = -log q(theta|x~) where theta is known; `leakage`, the mass of q(.|x~) outside of the
+    prior's support where there is one. The attack `none` at radius 0 is x itself.
+    """
+    frames = []
+    clean = Attacked(CLEAN, 0.0, Found(case.x))
+    for result in [clean, *results]:
+        start = 0
+        for x, theta in case.batches(settings.batch_size, settings.num_attacked):
+            x_adv = result.x_adv[start : start + len(x)]
+            values = _measured(case, x, x_adv, theta, settings)
+            values["observation"] = range(start, start + len(x))
+            frames.append(
+                pd.DataFrame({**values, "attack": result.attack, "epsilon": result.epsilon})
+            )
+            start += len(x)
+    first = ["observation", "attack", "epsilon"]
+    table = pd.concat(frames, ignore_index=True)
+    return table[[*first, *(c for c in table.columns if c not in first)]]
+
+
+def _measured(
+    case: Case, x: Tensor, x_adv: Tensor, theta: Tensor | None, settings: AuditSettings
+) -> dict[str, Any]:
+    with draws_from(case.generator("posterior")):
+        p, q = case.q(x), case.q(x_adv)
+    count, generator = settings.num_samples, case.generator("divergence")
+    value, error = kl_with_error(p, q, count, generator)
+    if torch.equal(x, x_adv):
+        value, error = torch.zeros_like(value), torch.zeros_like(error)
+    before, after = (case.draws(v, count).double() for v in (x, x_adv))
+    std = before.std(0).clamp(min=torch.finfo(torch.float32).tiny)
+    shift = (after.mean(0) - before.mean(0)) / std
+    names = case.theta_names
+    values: dict[str, Any] = {
+        "kl_forward": value.double(),
+        "kl_forward_se": error.double(),
+        "mean_shift": torch.linalg.vector_norm(shift, dim=1),
+        "parameter": [names[i] for i in shift.abs().argmax(1).tolist()],
+        "distance": case.ball(1.0).norm(x_adv - x) / case.ball(1.0).radius,
+    }
+    if theta is not None:
+        values["nll"] = -log_prob(q, as_events(q, theta.to(x)))
+    if case.task is not None:
+        beyond = is_outside(case.task.prior, after.float().flatten(0, 1))
+        values["leakage"] = beyond.reshape(after.shape[:2]).double().mean(0)
+    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in values.items()}
+
+
+@torch.no_grad()
+def summaries(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> pd.DataFrame:
+    """Return mean, standard deviation and quantiles of each parameter at every x and x~: one row
+    for each observation, attack, radius and parameter. Observations that were not attacked have
+    those at x alone."""
+    frames = []
+    for result in [Attacked(CLEAN, 0.0, Found(case.x)), *results]:
+        start = 0
+        for x in result.x_adv.split(settings.batch_size):
+            draws = case.draws(x, settings.num_samples).double()
+            levels = torch.tensor([*QUANTILES.values()], dtype=draws.dtype)
+            ordered = torch.quantile(draws, levels, dim=0)
+            columns = {"mean": draws.mean(0), "sd": draws.std(0)}
+            columns |= dict(zip(QUANTILES, ordered, strict=True))
+            frame = pd.DataFrame({k: v.flatten().tolist() for k, v in columns.items()})
+            names = case.theta_names
+            frame.insert(0, "observation", [start + i for i in range(len(x)) for _ in names])
+            frame.insert(1, "attack", result.attack)
+            frame.insert(2, "epsilon", result.epsilon)
+            frame.insert(3, "parameter", names * len(x))
+            frames.append(frame)
+            start += len(x)
+    return pd.concat(frames, ignore_index=True)
+
+
+def minimal(case: Case, table: pd.DataFrame, settings: AuditSettings) -> pd.DataFrame:
+    """Return the smallest radius found at which each of the first observations moves by 1 nat or by
+    one posterior standard deviation: an upper bound of the smallest there is, inf where nothing up
+    to four times the largest radius was found. One row for each observation and criterion.
+
+    PGD on the criterion itself is bisected, see `minimal_radius`; where the audit's own attack
+    reached the criterion nearer to x, that counts.
+
+    Args:
+        case: What is audited.
+        table: From `moved`.
+        settings: How finely to measure.
+    """
+    rows: list[tuple[int, str, float]] = []
+    count = min(settings.num_minimal, settings.num_attacked, len(case.x))
+    x, theta = case.x[:count], None if case.theta is None else case.theta[:count]
+    for name, criterion in CRITERIA.items() if count else ():
+        generator = case.generator("minimal radius", name)
+        largest = BEYOND * max(case.epsilons)
+        attack = PGD(criterion(), steps=50)
+        with draws_from(child(generator)):
+            radius = minimal_radius(
+                attack, case.posterior, x, theta, case.ball, criterion(), 1.0, largest, generator,
+                num_samples=settings.num_samples,
+            ).radius  # fmt: skip
+        reached = (
+            table[(table.epsilon > 0) & (table[name] > 1)].groupby("observation").distance.min()
+        )
+        for i, value in enumerate(radius.tolist()):
+            rows.append((i, name, min(value, float(reached.get(i, torch.inf)))))
+    return pd.DataFrame(rows, columns=["observation", "criterion", "radius"])
+
+
+def soundness(
+    case: Case, attack: Attack, results: Sequence[Attacked], settings: AuditSettings
+) -> pd.DataFrame:
+    """Return the measurements behind the flags of `robust_npe.metrics.Soundness`, one row for each
+    radius and statistic."""
+    count = min(settings.num_attacked, len(case.x))
+    x, kept, rows = case.x[:count], dict[str, Any](), list[dict[str, Any]]()
+    theta = case.draws(x, 1)[0] if case.theta is None else case.theta[:count]  # not looked at then
+    for result in (r for r in results if r.attack == attack.name):
+        task: Any = case.task  # not looked at
+        given = task, case.posterior, theta, x, result.x_adv, True, case.seed, settings.batch_size
+        context = Context(*given, attack, case.ball, result.epsilon, result.found, kept)
+        for measurement in Soundness()(context):
+            rows += [
+                {"epsilon": result.epsilon, "metric": "soundness", **r} for r in measurement.rows
+            ]
+    return pd.DataFrame(rows, columns=["epsilon", "metric", "statistic", "level", "value"])

@@ -1,0 +1,66 @@
+"""Observations from files, in the order of features that a task knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robust_npe.auditing.case import checked_rows
+from robust_npe.checks import ConfigError
+from robust_npe.tasks.reading import read_array
+
+__all__ = ["read_rows"]
+
+
+def read_rows(setting: str, path: Path, shape: Sequence[int], names: Sequence[str]) -> Tensor:
+    """Read observations, or parameters, `(B, K)`.
+
+    Args:
+        setting: `x` or `theta`, for messages.
+        path: The file, see `robust_npe.tasks.reading.read_array`.
+        shape: Shape of one of them as its maker knows it, with a product of K; the file holds one,
+            or any number of them, in this shape or flattened.
+        names: Names of the K numbers: columns of these names may come in any order.
+
+    Raises:
+        ConfigError: The file is not there or damaged, or holds something else, in one line.
+    """
+    array, columns = read_array(path, setting, setting)
+    if array.dtype.kind in "fiub":
+        array = array.astype("float32")
+    size, own = math.prod(shape), tuple(shape)
+    one = array.shape in (own, (size,)) and (array.ndim > 1 or size > 1)
+    rows = array.reshape(1, size) if one else array
+    flat = rows.reshape(len(rows), -1)
+    if array.ndim == 1 and size == 1:
+        flat = array.reshape(-1, 1)
+    if flat.shape[1] != size:
+        what = "columns" if columns else f"values in each row (its shape is {array.shape})"
+        raise ConfigError(
+            f"{setting}={str(path)!r} has {flat.shape[1]} {what}, expected {size}: "
+            f"{_listed(names)}."
+        )
+    order = _order(setting, path, columns, names)
+    return checked_rows(f"{setting}={str(path)!r}", torch.from_numpy(flat[:, order].copy()))
+
+
+def _order(
+    setting: str, path: Path, columns: Sequence[str] | None, names: Sequence[str]
+) -> list[int]:
+    """Return where the features are; columns of other names are taken as they come."""
+    shared = set(columns or ()) & set(names)
+    if not columns or not shared:
+        return list(range(len(names)))
+    if len(shared) < len(names):
+        missing = _listed([name for name in names if name not in shared])
+        raise ConfigError(f"{setting}={str(path)!r} has no column {missing}.")
+    return [columns.index(name) for name in names]
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,252 @@
+"""From tables to plain words: what was found, and what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from scipy.special import bdtrc
+
+from robust_npe.auditing.typicality import ALL, COMBINED
+from robust_npe.metrics.soundness import OF_PGD, flags
+
+__all__ = ["Findings", "median_radius", "next_steps", "number", "verdict"]
+
+UNUSUAL = 0.01  # p-value below which an observation is called unlike the simulations
+SURPRISING = 0.05  # probability below which chance is no explanation
+USELESS = 0.1  # nats that the right x must be worth
+POOR = 0.1  # mean absolute error of coverage
+LEAKING = 0.01
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The numbers that words are made of.
+
+    Attributes:
+        table: Radius by attack: median and largest KL and shift, and how many moved.
+        num_observations: How many were given, and
+        num_attacked: how many were attacked.
+        largest: The largest radius.
+        num_moved: How many moved by more than 1 nat or one standard deviation up to there.
+        num_shaken: How many random noise of such a size moved.
+        radius: Median of the smallest radii found, inf where it is beyond; nan: not searched.
+        unusual: How many observations look unlike the simulations; None: not known.
+        by_chance: Whether typical observations would be so unusual, too.
+        smallest_p: The smallest combined p-value there may be.
+        clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
+        flags: Sentences on the attack, by flag.
+    """
+
+    table: pd.DataFrame
+    num_observations: int
+    num_attacked: int
+    largest: float
+    num_moved: int
+    num_shaken: int
+    radius: float
+    unusual: int | None
+    by_chance: bool
+    smallest_p: float
+    clean: Mapping[str, float]
+    flags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, tables: Mapping[str, pd.DataFrame], attack: str) -> Findings:
+        """Return the findings of an audit's tables."""
+        moved, typical = tables["attacks"], tables["typicality"]
+        own = moved[moved.attack == attack]
+        over = moved[(moved.kl_forward > 1) | (moved.mean_shift > 1)]
+        combined = typical[typical.check == COMBINED]
+        known = len(combined) > 0
+        return cls(
+            _by_radius(moved),
+            tables["posterior"].observation.nunique(),
+            own.observation.nunique(),
+            float(own.epsilon.max()),
+            over[over.attack == attack].observation.nunique(),
+            over[over.attack == "noise"].observation.nunique(),
+            median_radius(tables["minimal_radius"]),
+            int((combined.p_value < UNUSUAL).sum()) if known else None,
+            _by_chance(combined.p_value),
+            _smallest_p(typical),
+            _clean(tables["quality"]),
+            {k: v for k, v in flags(tables["soundness"]).items() if k != OF_PGD},
+        )
+
+
+def _by_radius(moved: pd.DataFrame) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for (epsilon, attack), part in moved[moved.epsilon > 0].groupby(
+        ["epsilon", "attack"], sort=False
+    ):
+        over = (part.kl_forward > 1) | (part.mean_shift > 1)
+        row = {
+            "epsilon": epsilon,
+            "attack": attack,
+            "median KL": part.kl_forward.median(),
+            "largest KL": part.kl_forward.max(),
+            "median shift": part.mean_shift.median(),
+            "largest shift": part.mean_shift.max(),
+            "moved": f"{int(over.sum())} of {len(part)}",
+        }
+        rows.append({k: number(v) if isinstance(v, float) else v for k, v in row.items()})
+    return pd.DataFrame(rows).sort_values(["epsilon", "attack"], key=_order, kind="stable")
+
+
+def _order(column: pd.Series) -> pd.Series:
+    return column.astype(float) if column.name == "epsilon" else column != "noise"
+
+
+def median_radius(table: pd.DataFrame) -> float:
+    """Return the median over observations of the smallest radius of either criterion."""
+    if table.empty:
+        return math.nan
+    nearest = table.groupby("observation").radius.min().sort_values()
+    return float(nearest.iloc[(len(nearest) - 1) // 2])
+
+
+def _smallest_p(typical: pd.DataFrame) -> float:
+    """Return a p-value that all observations may be above: each check has a most unusual one among
+    held-out simulations, and these tie with whatever is beyond them."""
+    if typical.empty:
+        return math.nan
+    single = typical[(typical.observation != ALL) & (typical.check != COMBINED)]
+    checks = len(single.groupby(["space", "check"]))
+    return (1 + checks) / (1 + float(typical.num_held_out.iloc[0]))
+
+
+def _by_chance(p: pd.Series) -> bool:
+    """Tell whether p-values of typical observations have a smallest one as small, and as many small
+    ones, in more than 5 % of cases."""
+    if p.empty or float(p.min()) * len(p) < SURPRISING:
+        return p.empty
+    return bool(bdtrc(int((p < UNUSUAL).sum()) - 1, len(p), UNUSUAL) > SURPRISING)
+
+
+def _clean(quality: pd.DataFrame) -> dict[str, float]:
+    wanted = {
+        "nll": ("nll", "mean"),
+        "gain": ("gain_over_other_x", "median"),
+        "information": ("information_gain", "mean"),
+        "coverage_error": ("coverage", "mean_absolute_error"),
+        "coverage_area": ("coverage", "signed_area"),
+        "leakage": ("leakage", "mean"),
+    }
+    found = {}
+    for name, (metric, statistic) in wanted.items():
+        values = quality[(quality.metric == metric) & (quality.statistic == statistic)].value
+        if len(values):
+            found[name] = float(values.iloc[0])
+    return found
+
+
+def number(value: Any) -> str:
+    """Return a number as people read it."""
+    if isinstance(value, float) and math.isnan(value):
+        return "not known"
+    return "infinite" if value == math.inf else f"{value:.3g}"
+
+
+def verdict(found: Findings) -> str:
+    """Return two sentences: what attacks found, and what stands against trusting the posterior or
+    this audit."""
+    return f"{_first(found)} {_second(found)}"
+
+
+def _first(found: Findings) -> str:
+    who = "the observation" if found.num_attacked == 1 else f"the {found.num_attacked} observations"
+    reach = f"up to the radius {number(found.largest)}"
+    moves = "by more than 1 nat or one posterior standard deviation"
+    if not found.num_moved:
+        return (
+            f"No perturbation that was tried, {reach}, moved the posterior at {who} {moves}; that "
+            "is what this search found, not a proof that there is none."
+        )
+    if found.num_attacked == 1:
+        start = f"A perturbation {reach} moves the posterior at {who} {moves}"
+    else:
+        start = (
+            f"Perturbations {reach} move the posterior at {found.num_moved} of {who[4:]} {moves}"
+        )
+    if found.num_attacked > 1 or found.num_shaken:
+        shaken = f"{found.num_shaken} of {found.num_attacked}" if found.num_attacked > 1 else "too"
+        start += f" (random noise of such a size: {shaken})"
+    if not found.radius < math.inf:
+        return f"{start}."
+    of_median = "" if found.num_attacked == 1 else " (median observation)"
+    return f"{start}, and a radius of {number(found.radius)} is enough for that{of_median}."
+
+
+def _second(found: Findings) -> str:
+    doubts, fine = _doubts(found)
+    if doubts:
+        return f"Beware: {'; '.join(doubts)}."
+    if fine:
+        return f"On what was checked beside this, nothing stands out: {'; '.join(fine)}."
+    return (
+        "Neither the quality of the posterior nor whether the observations are typical was "
+        "checked, as there are no simulations."
+    )
+
+
+def _doubts(found: Findings) -> tuple[list[str], list[str]]:
+    """Return what stands against trust, and what does not."""
+    doubts, fine, clean = [], [], found.clean
+    if found.flags:
+        doubts.append(f"{len(found.flags)} flag(s) say that the attack may have missed much")
+    if "gain" in clean and not clean["gain"] > USELESS:
+        doubts.append("the posterior hardly depends on x, so that it is robust but useless")
+    if "coverage_error" in clean:
+        good = clean["coverage_error"] <= POOR
+        side = "too narrow" if clean["coverage_area"] < 0 else "too wide"
+        if good:
+            fine.append("coverage on held-out simulations is about right")
+        else:
+            doubts.append(f"on held-out simulations the posterior is {side}")
+    if clean.get("leakage", 0.0) > LEAKING:
+        doubts.append(f"{100 * clean['leakage']:.2g} % of the posterior is outside of the prior")
+    if found.unusual is not None:
+        what = f"{found.unusual} of {found.num_observations} observations look"
+        what = "the observation looks" if found.num_observations == 1 else what
+        unlike = f"{what} unlike the training simulations (p < {UNUSUAL:g})"
+        if found.smallest_p >= UNUSUAL:
+            doubts.append("there are too few held-out simulations to call one observation unusual")
+        elif not found.unusual:
+            fine.append("the checks do not tell the observations from training simulations")
+        elif found.by_chance:
+            fine.append(f"{unlike}, no more than chance explains")
+        else:
+            doubts.append(unlike)
+    return doubts, fine
+
+
+def next_steps(found: Findings, about: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what to do next: sentences, each with a command or nothing."""
+    source = about.get("Command", "")
+    again = f"robust-npe audit {source}" if source else "rn.audit(posterior, x, ...)"
+    steps = []
+    if found.flags:
+        other = " attack=worst_case" if source else " with method=..."
+        steps.append(("Repeat the audit with other attacks: the worst counts.", again + other))
+    if found.unusual and not found.by_chance:
+        text = (
+            "Look at the unusual observations first: a unit, an outlier, a missing effect in the "
+        )
+        text += "simulator? No posterior is to be trusted at what it has never seen."
+        steps.append((text, ""))
+    if found.num_moved:
+        text = "Repeat the training with a defense, and audit that posterior at the same x."
+        steps.append((text, "robust-npe train ... defense=fim beta=0.01"))
+    if not found.num_moved and not found.flags:
+        steps.append(
+            ("Look further out.", f"{again} epsilon={2 * found.largest:g}" if source else again)
+        )
+    if not found.clean:
+        text = "Bring simulations that the posterior was not trained on: quality is unknown."
+        steps.append((text, "rn.audit(posterior, x, simulations=(theta, x_simulated))"))
+    steps.append(("Read what an audit can and cannot say: docs/audit.md.", ""))
+    return steps

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robust_npe import cli
+from robust_npe.commands import audit, train
+from tests.test_config import composed
+
+SMALL = ("scale=smoke", "num_simulations=128", "training.max_epochs=1", "estimator=gaussian")
+SMALL += ("epsilon=1", "plots=false", "metric=[nll]", "embedding=mlp", "embedding.hidden=[8]")
+QUICK = ("attack=fgsm", "audit.num_samples=50", "audit.num_scores=8", "audit.num_predictive=20")
+QUICK += ("audit.flow=false", "audit.num_pictured=1", "audit.num_minimal=1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    output = tmp_path_factory.mktemp("outputs")
+    run = train.main(composed(*SMALL, f"output_dir={output}")).folder.name
+    generator = np.random.default_rng(0)
+    np.save(output / "x.npy", generator.normal(size=(2, 10)))
+    np.save(output / "theta.npy", generator.normal(size=(2, 10)))
+    return output, run
+
+
+def audited(trained, *words, x="x.npy"):
+    output, run = trained
+    given = (f"run='{run}'", f"x={output / x}", f"output_dir={output}", *QUICK, *words)
+    return audit.main(composed(*given, command="audit"))
+
+
+def tables(text):
+    folder = next(line.strip() for line in text.splitlines() if line.endswith("attacks.csv"))
+    return folder.removesuffix("attacks.csv")
+
+
+def test_an_audit_writes_tables_pictures_and_the_page_once(trained, caplog):
+    caplog.set_level("INFO")
+    output, run = trained
+    text = audited(trained, f"theta={output / 'theta.npy'}")
+    folder = tables(text)
+    assert "wrote:" in text
+    table = pd.read_csv(f"{folder}attacks.csv")
+    assert sorted(table.attack.unique()) == ["fgsm", "noise", "none"]
+    assert table.epsilon.unique().tolist() == [0.0, 0.25, 0.5, 1.0]
+    assert table.nll.notna().all()
+    spaces = set(pd.read_csv(f"{folder}typicality.csv").space)
+    assert spaces == {"data", "embedding", "all"}  # the embedding is an mlp
+    page = (output / "audits" / folder.rstrip("/").rpartition("/")[2] / "audit.html").read_text()
+    assert f"robust-npe audit run={run} x=" in page or "defense=fim" in page
+    assert "gaussian of gaussian_linear, defense none" in page
+    assert "a single feature" in page.lower()
+    again = audited(trained, f"theta={output / 'theta.npy'}")
+    assert "found:" in again
+    assert "nothing to compute" in caplog.text
+    assert again.replace("found:", "wrote:") == text
+
+
+def test_columns_of_a_table_may_come_in_any_order(trained):
+    output, _ = trained
+    x = np.load(output / "x.npy")[:1]
+    names = [f"x_{i + 1}" for i in range(10)]
+    backwards = pd.DataFrame(x[:, ::-1], columns=names[::-1])
+    backwards.to_csv(output / "x.csv", index=False)
+    np.save(output / "one.npy", x[0])
+    first, second = (tables(audited(trained, "report=false", x=n)) for n in ("x.csv", "one.npy"))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "it must be the path of a file"),
+        ("a,b\n1,2\n", "has 2 columns, expected 10: x_1, x_2, x_3, x_4, x_5 and 5 more."),
+        ("x_1,x_2\n1,2\n", "has 2 columns, expected 10"),
+        (f"{','.join(f'x_{i}' for i in range(10))}\n{','.join('1' * 10)}\n", "no column x_10."),
+        (f"{','.join('abcdefghij')}\n{','.join('1' * 9)},nan\n", "not finite in 1 of 1 rows"),
+        (f"{','.join('1' * 10)}\n{','.join('1' * 10)}\n", "expected names of the columns"),
+        (f"{','.join('abcdefghij')}\n{','.join('1' * 9)},q\n", "its column 'j' holds"),
+    ],
+)
+def test_wrong_files_are_refused_in_one_line(trained, content, message, capsys, tmp_path):
+    output, run = trained
+    path = tmp_path / "wrong.csv"
+    if content is not None:
+        path.write_text(content)
+    words = ["audit", f"run={run}", f"x={path}", f"output_dir={output}"]
+    before = sorted(output.rglob("*"))
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"x='{path}'" in error
+    assert message in error
+    assert [p for p in sorted(output.rglob("*")) if "logs" not in p.parts] == [
+        p for p in before if "logs" not in p.parts
+    ]
+
+
+def test_parameters_of_other_number_are_refused(trained, capsys, tmp_path):
+    output, run = trained
+    np.save(tmp_path / "theta.npy", np.zeros((3, 10)))
+    words = ["audit", f"run={run}", f"x={output / 'x.npy'}", f"theta={tmp_path / 'theta.npy'}"]
+    assert cli.main([*words, f"output_dir={output}"]) == 2
+    assert "number of rows of theta=3" in capsys.readouterr().err
