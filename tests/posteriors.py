@@ -90,7 +90,7 @@ def estimator(seed=0):
     with torch.no_grad():
         for parameter in q.parameters():
             parameter.mul_(1.2)
-        q.head.context.weight.mul_(2)
+        q.head.context.weight.mul_(4)
     return q
 
 
