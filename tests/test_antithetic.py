@@ -27,7 +27,8 @@ def head(request):
 @pytest.fixture
 def q(head):
     with torch.no_grad():
-        return make_estimator(head)(observations(3))
+        # random splines are far from linear, so that little would cancel within pairs
+        return make_estimator(head, gain=0.7 if head is NSF else 1.0)(observations(3))
 
 
 def test_each_sample_follows_the_distribution_and_pairs_oppose_each_other(q):

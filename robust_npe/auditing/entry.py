@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from robust_npe.adapters import as_posterior
 from robust_npe.attacks import (
     Attack,
     AutoUnit,
@@ -61,7 +62,8 @@ def audit(
     quality and typicality, and `epsilon` must be given in units of x.
 
     Args:
-        posterior: Any map from x `(B, Dx)` to a distribution over theta with batch shape `(B,)`.
+        posterior: Any map from x `(B, Dx)` to a distribution over theta with batch shape `(B,)`, or
+            what `robust_npe.as_posterior` makes one of: posteriors of sbi, flows of zuko, ...
         x: One observation `(Dx,)` or several, `(B, Dx)`.
         theta: The parameters that generated x, `(B, D)`, if known.
         simulator: A task, or a function as `robust_npe.tasks.FunctionTask` takes it, which then
@@ -84,7 +86,7 @@ def audit(
     Raises:
         ConfigError: The arguments do not fit each other; raised before any work is done.
     """
-    require(callable(posterior), "posterior", posterior, "a map from x to a distribution")
+    posterior = as_posterior(posterior)
     settings = settings or AuditSettings()
     rows = checked_rows("x", x)
     truth = None if theta is None else checked_rows("theta", theta)

@@ -91,7 +91,7 @@ def test_sampled_objectives_are_climbed_on_the_same_samples():
 
 
 def test_is_about_as_strong_as_pgd_and_beats_one_step_on_a_nonlinear_estimator():
-    nonlinear, x, ball = make_estimator(MAF, gain=1.7), observations(40), make_ball("l2", 1.5)
+    nonlinear, x, ball = make_estimator(MAF, gain=3.0), observations(40), make_ball("l2", 1.5)
     value = {
         attack.name: true_value(nonlinear, x, attack(nonlinear, x, ball=ball, generator=stream(0)))
         for attack in (APGD(KLForward(5)), PGD(KLForward(5)), FGSM(KLForward(5)))

@@ -162,7 +162,7 @@ def test_works_with_and_without_grad_mode(grad_enabled):
 
 
 def test_best_of_takes_the_best_candidate_of_each_row_on_fresh_numbers():
-    nonlinear = make_estimator(MAF, gain=1.7)
+    nonlinear = make_estimator(MAF, gain=3.0)
     x, ball = observations(30), make_ball("l2", 1.5)
     found = [PGD(KLForward(2), 5)(nonlinear, x, ball=ball, generator=stream(s)) for s in range(3)]
     best = best_of(KLForward(2), nonlinear, x, None, found, stream(9))

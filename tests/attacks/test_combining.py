@@ -39,7 +39,7 @@ def test_restarts_find_the_higher_hill_more_often():
 
 
 def test_the_worst_case_is_the_best_of_its_attacks_by_its_own_objective():
-    nonlinear, x, ball = make_estimator(MAF, gain=1.7), observations(30), make_ball("l2", 1.5)
+    nonlinear, x, ball = make_estimator(MAF, gain=2.5), observations(30), make_ball("l2", 1.5)
     parts = [PGD(KLReverse(), steps=10), SpectralAttack(KLReverse()), Noise()]
     both = WorstCase(parts, KLForward(1000))  # judged with that many
     reached = true_value(nonlinear, x, both(nonlinear, x, ball=ball, generator=stream(0)))
