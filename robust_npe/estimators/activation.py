@@ -1,4 +1,4 @@
-"""The activation of conditioners: a ReLU without kink."""
+"""Functions that conditioners are made of: a ReLU without kink, and a limit for what enters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["slope_of", "smooth_relu"]
+__all__ = ["limited", "limited_slope", "slope_of", "smooth_relu"]
+
+LIMIT = 5.0  # standard deviations; `limited` leaves what is within as it is
 
 
 def smooth_relu(a: Tensor) -> Tensor:
@@ -40,3 +42,18 @@ class _SmoothReLU(torch.autograd.Function):
 
 def _slope(a: Tensor) -> Tensor:
     return torch.add(a, 1.0).mul(0.5).clamp(0.0, 1.0)
+
+
+def limited(t: Tensor) -> Tensor:
+    """Return t where |t| is at most 5, and beyond, with its sign, 5 (1 + log(|t| / 5)).
+
+    A network that is linear far outside of its training data would turn an outlier of x into a
+    density of 10^-1000.
+    """
+    size = t.abs().clamp(min=LIMIT)
+    return t * ((size / LIMIT).log() + 1) * (LIMIT / size)
+
+
+def limited_slope(t: Tensor) -> Tensor:
+    """Return the derivative of `limited` at t."""
+    return LIMIT / t.abs().clamp(min=LIMIT)

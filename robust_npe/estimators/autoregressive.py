@@ -13,6 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
+from robust_npe.estimators.activation import limited, limited_slope
 from robust_npe.estimators.conditioner import NUM_DIRECT, BoundConditioner, Conditioner
 from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.inverse import invert, solve
@@ -83,7 +84,7 @@ class AutoregressiveFlow(Head):
 
     def forward(self, context: Tensor) -> AutoregressiveDistribution:
         """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""
-        columns = context.reshape(-1, context.shape[-1]).T
+        columns = limited(context.reshape(-1, context.shape[-1])).T
         first = torch.addmm(self.context.bias.unsqueeze(1), self.context.weight, columns)
         terms = first, self.direct.weight @ columns
         nets = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
@@ -117,8 +118,8 @@ class AutoregressiveFlow(Head):
         z, weight = weighted_noise(len(context), self.dim_theta, generator, context.dtype)
         conditioners = [cast(Conditioner, conditioner) for conditioner in self.conditioners]
         layers = self.context, self.direct
-        score = sampled_score(*layers, conditioners, self.univariate, context, z)
-        return score, weight
+        score = sampled_score(*layers, conditioners, self.univariate, limited(context), z)
+        return score * limited_slope(context), weight
 
 
 def _groups(dim: int, passes: int | None) -> list[int]:

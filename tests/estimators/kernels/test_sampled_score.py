@@ -10,6 +10,7 @@ from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity, MixtureDen
 from robust_npe.estimators.kernels import score_kernels
 from robust_npe.estimators.kernels.sampled_score import sampled_score
 from robust_npe.estimators.kernels.score_kernels import TILE
+from robust_npe.estimators.kernels.weighted_noise import weighted_noise
 from robust_npe.fisher import fisher_trace, scores
 from robust_npe.random import draws_from, stream
 from tests.helpers import connect_directly
@@ -153,3 +154,22 @@ def test_who_is_compiled():
         mixture = Estimator(MixtureDensityNetwork, Identity, 2, 5, REALS)
     assert mixture.score_method == "differentiated"
     assert scores(mixture, torch.zeros(3, 5), 2, stream(0), attached=True).shape == (2, 3, 5)
+
+
+@each_head
+@pytest.mark.parametrize("embedding", [Identity, MLP])
+def test_scores_far_outside_of_the_training_data(head, embedding):
+    estimator = make(2, 5, 3, None, (16, 13), embedding=embedding, head=head)
+    x = (9 * torch.randn(40, 5, generator=stream(1)).double()).requires_grad_(True)
+    z, _ = weighted_noise(40, 2, stream(2), torch.float64)
+    results = []
+    context = estimator.context(x)
+    gradient, _ = estimator.head.sampled_score(context, stream(2))
+    own = torch.autograd.grad(context, x, gradient, create_graph=True)[0]
+    for score in (own, by_differentiation(estimator, x.detach(), z.T)):
+        total = score.square().sum()
+        weights = torch.autograd.grad(total, list(estimator.parameters()), materialize_grads=True)
+        results.append((score.detach(), *weights))
+    assert (estimator.context(x).abs() > 5).any()
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-8 * float(results[1][0].max()))
