@@ -202,7 +202,7 @@ def test_other_shapes(posterior, tmp_path):
         ({"epsilon": -1}, "epsilon=-1"),
         ({"norm": "l3"}, "norm='l3'"),
         ({"prior": PRIOR}, "a task has its own prior and names"),
-        ({"posterior": 3}, "posterior=3"),
+        ({"posterior": 3}, "posterior=builtins.int is not valid"),
         ({"posterior": lambda x: x}, "must be a torch distribution"),
         ({"method": FGSM(CoverageBreaking())}, "needs theta"),
         ({"settings": replace(QUICK)}, None),
