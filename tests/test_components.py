@@ -213,7 +213,11 @@ def test_nothing_else_is_built(target, kind):
 def modules():
     yield robust_npe
     for found in pkgutil.walk_packages(robust_npe.__path__, "robust_npe."):
-        yield importlib.import_module(found.name)
+        try:
+            yield importlib.import_module(found.name)
+        except ImportError as error:  # adapters need the library that they are for
+            if (error.name or "").partition(".")[0] not in ("sbi", "lampe"):
+                raise
 
 
 def test_of_everything_importable_only_classes_of_the_kind_pass():

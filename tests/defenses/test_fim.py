@@ -159,8 +159,8 @@ def test_published_settings(problem):
     [
         (MAF, Identity, 320, 2),
         (NSF, Identity, 320, 2),
-        (MAF, MLP, 96, 1),
-        (NSF, MLP, 96, 1),
+        (MAF, MLP, 80, 1),
+        (NSF, MLP, 80, 1),
         (MixtureDensityNetwork, Identity, 256, 8),
     ],
 )
