@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+WARM = ("scale=smoke", "evaluation.num_test=512", "evaluation.num_attacked=512")
 JOBS = (["task=lotka_volterra"], ["task=gaussian_linear"])
 
 
@@ -35,8 +36,7 @@ def main() -> None:
             environment = {**os.environ, **({"NUMBA_CACHE_DIR": folder} if cold else {})}
             for name in ["job"] if cold else ["warm", "job"]:
                 given = [*job, f"output_dir={Path(folder) / name}"]
-                given += ["evaluation.num_attacked=512"] if name == "warm" else []
-                given += ["scale=smoke"] if name == "warm" else []
+                given += [*WARM] if name == "warm" else []
                 command = [sys.executable, __file__, "--child", *given]
                 done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
         print(" ".join(job), done.stdout.decode().partition("STAGES")[2], sep="\n", flush=True)
