@@ -92,16 +92,22 @@ def audit(
     truth = None if theta is None else checked_rows("theta", theta)
     threat = ThreatModel(norm, epsilon_unit, "none" if simulator is None else "task")
     task = _task(simulator, prior, simulations, theta_names, x_names)
-    if task is None and epsilon_unit == "auto":
-        raise ConfigError(
-            "epsilon_unit=auto needs simulator or simulations to tell what a small change of x is: "
-            'give one of them, or say it: epsilon=0.1, epsilon_unit="absolute" for units of x.'
-        )
-    radii = checked_radii(epsilons(epsilon, threat.radii(task) if task else ()))
+    radii = _radii(threat, task, epsilon)
     given = posterior, rows, truth, task
     names = Case(*given, None, None, radii, lambda e: threat.ball(e, task, rows), "").check()
     case = _case(given, threat, radii, names, simulations, settings, seed)
     return examine(case, method or StandardEvaluation(KLForward()), settings)
+
+
+def _radii(
+    threat: ThreatModel, task: Task | None, epsilon: float | Sequence[float] | None
+) -> list[float]:
+    if task is None and threat.epsilon_unit == "auto":
+        raise ConfigError(
+            "epsilon_unit=auto needs simulator or simulations to tell what a small change of x is: "
+            'give one of them, or say it: epsilon=0.1, epsilon_unit="absolute" for units of x.'
+        )
+    return checked_radii(epsilons(epsilon, threat.radii(task) if task else ()))
 
 
 def _case(

@@ -100,8 +100,8 @@ class _MedianNoise(Noise):
         generator: Generator,
     ) -> Found:
         """Draw, judge with common random numbers, and choose for each observation."""
-        drawn = [super(_MedianNoise, self).search(posterior, x, theta, ball, generator).x_adv
-                 for _ in range(NOISES)]  # fmt: skip
+        draw = super().search
+        drawn = [draw(posterior, x, theta, ball, generator).x_adv for _ in range(NOISES)]
         judge = with_samples(KLForward()(posterior, x, theta, child(generator)), JUDGING)
         with torch.no_grad():
             values = torch.stack([judge(x_adv) for x_adv in drawn])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from robust_npe.estimators.activation import smooth_relu
 
-__all__ = ["NUM_DIRECT", "Blocks", "BoundConditioner", "Conditioner", "with_direct"]
+__all__ = ["NUM_DIRECT", "Blocks", "BoundConditioner", "Conditioner"]
 
 NUM_DIRECT = 2  # parameters of each coordinate that see the inputs directly: shift, log slope
 
@@ -160,7 +160,7 @@ class BoundConditioner(NamedTuple):
             h = torch.addmm(bias, weight, smooth_relu(h))
         phi = self.unpack(h)
         direct = self._affine(self.direct, self.direct_term, theta)
-        return with_direct(phi, direct)
+        return _with_direct(phi, direct)
 
     def _affine(self, weight: Tensor, term: Tensor, theta: Tensor) -> Tensor:
         """Return `weight @ theta` for the coordinates that it has, plus the term of each column."""
@@ -173,7 +173,7 @@ class BoundConditioner(NamedTuple):
         return outputs.unflatten(0, (-1, self.num_parameters)).transpose(0, 1)
 
 
-def with_direct(phi: Tensor, direct: Tensor) -> Tensor:
+def _with_direct(phi: Tensor, direct: Tensor) -> Tensor:
     """Add what shifts and log slopes see directly, `(2 n, N)`, to parameters `(P, n, N)`."""
     added = direct.unflatten(0, (-1, NUM_DIRECT)).transpose(0, 1)
     if len(phi) == NUM_DIRECT:
