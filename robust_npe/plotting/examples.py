@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from robust_npe.plotting.names import defense_name, line_name, task_name
+from robust_npe.plotting.describing import (
+    SETTINGS,
+    defense_title,
+    divergence_text,
+    radius_text,
+    rank_note,
+    require_one,
+)
+from robust_npe.plotting.names import task_name
 from robust_npe.plotting.observations import draw_images, draw_traces, is_image
 from robust_npe.plotting.pairs import LINES, STATE_COLORS, draw_pairs, most_moved
 from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
@@ -16,8 +23,6 @@ from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, n
 __all__ = ["examples_figure"]
 
 ACROSS = 3  # tasks beside each other
-SETTINGS = ("estimator", "defense", "beta", "defense_epsilon", "num_simulations", "seed")
-SETTINGS += ("attack", "norm", "epsilon", "epsilon_unit", "observation")
 NOTE = (
     "Above: an observation (black), clean and attacked, over simulations from its posterior (bands "
     "of 65, 90 and 98 %; images: their mean). Below: the two posteriors, densities of equal height "
@@ -40,7 +45,7 @@ def examples_figure(table: pd.DataFrame, parameters: int = 4) -> Figure:
         raise NothingToDrawError("no examples")
     tasks = list(dict.fromkeys(table.task))
     for task in tasks:
-        require_one_example(table[table.task == task])
+        require_one(table[table.task == task], task, ("defense", *SETTINGS))
     with style():
         down = -(-(len(tasks) + 1) // ACROSS)  # the last one is the legend's
         figure = new_figure(6.69, 3.4 * down + 0.4)
@@ -52,22 +57,11 @@ def examples_figure(table: pd.DataFrame, parameters: int = 4) -> Figure:
     return figure
 
 
-def require_one_example(rows: pd.DataFrame) -> None:
-    """Refuse rows of several examples, naming the column in which they differ."""
-    for name in SETTINGS:
-        values = rows[name].unique()
-        if len(values) > 1:
-            raise ValueError(
-                f"The rows for {rows.task.iloc[0]} mix {name} {', '.join(map(str, values))}: "
-                "select one of them before plotting."
-            )
-
-
 def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int, letter: str) -> None:
     """One task: what was observed above the posteriors."""
     first = rows.iloc[0]
-    title = f"{task_name(first.task)}, radius {first.epsilon:g}\n{divergence(first.kl_forward)}"
-    figure.suptitle(title, fontsize=8)
+    title = f"{task_name(first.task)}, {radius_text(first)}"
+    figure.suptitle(f"{title}\n{divergence_text(first.kl_forward)}", fontsize=8)
     figure.text(0.01, 0.99, letter, fontsize=9, fontweight="bold", va="top")
     image = is_image(rows)
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 3.2] if image else [1, 1.7])
@@ -76,13 +70,6 @@ def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int, letter
     names = most_moved(samples, parameters)
     truth = rows[rows.what == "truth"].set_index("name").value[names]
     draw_pairs(bottom, samples, truth)
-
-
-def divergence(nats: float) -> str:
-    """Return an estimated divergence of the two posteriors in words."""
-    if nats <= 0:
-        return "divergence below resolution"
-    return rf"$D_{{KL}}(q(\theta|x)\,\|\,q(\theta|\tilde x))$ = {float(f'{nats:.2g}'):g} nats"
 
 
 def _draw_legend(figure: Figure, block: SubFigure) -> None:
@@ -99,11 +86,10 @@ def _draw_legend(figure: Figure, block: SubFigure) -> None:
 
 def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     """What the examples are, and what is left out."""
-    defenses = table.drop_duplicates(["task", "defense"])
-    names = [line_name("defense", defense_name(d.defense, d.beta, d.defense_epsilon)) for d in defenses.itertuples()]
-    rank = table["quantile"].iloc[0]
-    notes = [f"Defense: {', '.join(dict.fromkeys(names))}."]
-    notes += [f"Of the attacked observations it is the one whose divergence without a defense has rank {100 * rank:g} %."]
+    names = [defense_title(rows) for _, rows in table.groupby(["task", "defense"], sort=False)]
+    notes = [f"Defense: {', '.join(dict.fromkeys(names))}.", rank_note(table)]
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
-    notes += [f"{task_name(task)}: the {parameters} of {n} parameters that move most." for task, n in many[many > parameters].items()]
-    return notes
+    return notes + [
+        f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."
+        for task, count in many[many > parameters].items()
+    ]

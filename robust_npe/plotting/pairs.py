@@ -64,6 +64,7 @@ def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> li
         state: rows.pivot_table(index="position", columns="name", values="value")[names]
         for state, rows in samples.groupby("state")
     }
+    limits = {n: _limits([w[n].to_numpy() for w in wide.values()], truth[n]) for n in names}
     for i, row in enumerate(names):
         for j, column in enumerate(names):
             axes = panels[i, j]
@@ -74,9 +75,9 @@ def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> li
             else:
                 draw_regions(axes, {s: w[[column, row]].to_numpy() for s, w in wide.items()})
                 axes.plot(*truth[[column, row]], **_truth())
-                axes.set_ylim(*_limits([w[row].to_numpy() for w in wide.values()], truth[row]))
+                axes.set_ylim(*limits[row])
             if j <= i:
-                axes.set_xlim(*_limits([w[column].to_numpy() for w in wide.values()], truth[column]))
+                axes.set_xlim(*limits[column])
                 _label(axes, i, j, names)
     return [panels[i, j] for i in range(len(names)) for j in range(i + 1)]
 
@@ -102,7 +103,7 @@ def draw_regions(axes: Axes, values: dict[str, Array], **style: Any) -> None:
         x, y, density, levels = _density(values[state])
         color = STATE_COLORS[state]
         axes.contourf(x, y, density, [*levels, np.inf], colors=[color] * 2, alpha=0.25, **style)
-        look = {"colors": [color], "linestyles": LINES[state], "linewidths": 0.9}
+        look = {"colors": [color], "linestyles": LINES[state], "linewidths": 0.7}
         axes.contour(x, y, density, levels, **look)
 
 
@@ -126,20 +127,21 @@ def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:
 
 
 def _truth() -> dict[str, Any]:
-    dot = {"marker": "+", "markersize": 6, "markeredgewidth": 1.2, "linestyle": ""}
+    dot = {"marker": "+", "markersize": 5, "markeredgewidth": 0.9, "linestyle": ""}
     return {**dot, "color": COLORS["truth"], "zorder": 5}
 
 
 def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     """Numbers and names at the outer panels alone."""
-    axes.xaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
+    for axis in (axes.xaxis, axes.yaxis):
+        bins = 2 if len(names) < 4 else 1  # labels of small panels must not touch
+        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10], min_n_ticks=1))
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)
     if bottom:
-        axes.set_xlabel(parameter_name(names[j]), labelpad=1)
+        axes.set_xlabel(parameter_name(names[j]), labelpad=1, fontsize=8)
     if left:
-        axes.set_ylabel(parameter_name(names[i]), labelpad=1)
+        axes.set_ylabel(parameter_name(names[i]), labelpad=1, fontsize=8)
     if i == j:
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)

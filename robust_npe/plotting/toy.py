@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.names import defense_name, line_name
+from robust_npe.plotting.describing import defense_title, require_one
 from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
 
 __all__ = ["toy_figure"]
@@ -32,16 +32,18 @@ def toy_figure(table: pd.DataFrame) -> Figure:
     densities, informed = (table[table.what == w] for w in ("density", "information"))
     names = list(dict.fromkeys(table.defense))
     truth = informed[informed.defense == "truth"]
+    look = {"cmap": "Greys", "vmin": 0, "vmax": 0.35, "shading": "nearest", "rasterized": True}
     with style():
         figure = new_figure(6.69, 3.5)
-        panels = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey="row", height_ratios=[1.7, 1])
+        shared = {"squeeze": False, "sharex": True, "sharey": "row"}
+        panels = figure.subplots(2, len(names), height_ratios=[1.7, 1], **shared)
         for name, (upper, lower) in zip(names, panels.T, strict=True):
             rows, along = densities[densities.defense == name], informed[informed.defense == name]
-            title = _title(rows)
+            require_one(table[table.defense == name], name, SETTINGS)
+            title = "true posterior" if name == "truth" else defense_title(rows)
             color = COLORS["truth" if name == "truth" else name]
             grid = rows.pivot_table(index="theta", columns="x", values="value")
-            ends = (grid.columns[0], grid.columns[-1], grid.index[0], grid.index[-1])
-            image = upper.imshow(grid, cmap="Greys", extent=ends, aspect="auto", origin="lower", vmin=0, vmax=0.35)
+            image = upper.pcolormesh(grid.columns, grid.index, grid, **look)
             upper.set_title(title, color=color)
             lower.plot(truth.x, truth.value, "--", color=COLORS["truth"], linewidth=0.9)
             if name != "truth":
@@ -54,15 +56,3 @@ def toy_figure(table: pd.DataFrame) -> Figure:
             axes.set_title(letter, loc="left", fontweight="bold")
         add_caption(figure, [NOTE])
     return figure
-
-
-def _title(rows: pd.DataFrame) -> str:
-    """Name of a defense; refuses rows of more than one training."""
-    first = rows.iloc[0]
-    for name in SETTINGS:
-        if rows[name].nunique(dropna=False) > 1:
-            values = ", ".join(map(str, rows[name].unique()))
-            raise ValueError(f"The rows for {first.defense} mix {name} {values}: select one of them.")
-    if first.defense == "truth":
-        return "true posterior"
-    return line_name("defense", defense_name(first.defense, first.beta, first.defense_epsilon))

@@ -1,0 +1,1 @@
+"""Figures: which runs they need, and the tables they are drawn from."""

@@ -22,6 +22,8 @@ __all__ = ["examples", "rounded"]
 
 QUANTILES = (0.01, 0.05, 0.175, 0.5, 0.825, 0.95, 0.99)
 STATES = ("clean", "attacked")
+KEYS = ["task", "estimator", "defense", "beta", "defense_epsilon", "num_simulations", "seed"]
+KEYS += ["attack", "norm", "epsilon", "epsilon_unit", "observation"]
 FEATURE = re.compile(r"(?P<name>.+?)[ (](?P<position>[\d.]+)(?:,(?P<row>\d+))?(?: ms|\))?")
 
 
@@ -30,12 +32,14 @@ def examples(
     radii: Mapping[str, float],
     quantile: float = 0.5,
     num_samples: int = 500,
+    num_simulations: int = 500,
     num_traces: int = 0,
 ) -> pd.DataFrame:
     """Return one observation of each task, clean and as it was attacked, with its posteriors.
 
     The observation is the one whose KL without a defense has the given rank among those attacked;
-    with a defense it is the same one, attacked anew. Columns are those of observations.csv, with
+    with a defense it is the same one, attacked anew. Columns, beside those that observations.csv
+    has too:
 
     - `kl_forward`: divergence of the two posteriors, nats; `quantile`: its rank without a defense,
     - `state`: clean or attacked, and `what` one row is:
@@ -50,14 +54,16 @@ def examples(
         experiments: Finished runs: for each task one without a defense, and others.
         radii: The radius of the attack by task, one of those the runs attacked with.
         quantile: Rank of the example's divergence without a defense, from 0 to 1.
-        num_samples: Samples of each posterior, and simulations behind the predictive quantiles.
-        num_traces: How many of these simulations are kept.
+        num_samples: Samples of each posterior.
+        num_simulations: How many of them are simulated with, for the predictive quantiles.
+        num_traces: How many of the simulations are kept.
 
     Raises:
         StoreError: A task has no run without a defense, or a run lacks the radius.
     """
     tables = []
     undefended = {e.task.name: e for e in experiments if e.defense.name == "none"}
+    counts = num_samples, num_simulations, num_traces
     for experiment in experiments:
         name = experiment.task.name
         if name not in undefended:
@@ -65,47 +71,57 @@ def examples(
         ranked = divergences(undefended[name], radii[name]).sort_values("value")
         number = int(ranked.observation.iloc[round(quantile * (len(ranked) - 1))])
         rows = divergences(experiment, radii[name])
-        keys = rows[rows.observation == number].drop(columns="metric")
+        keys = rows[rows.observation == number][[*KEYS, "value"]]
         keys = keys.rename(columns={"value": "kl_forward"}).assign(quantile=quantile)
-        content = _example(experiment, number, radii[name], num_samples, num_traces)
-        tables.append(keys.merge(content, how="cross"))
+        keys["kl_forward"] = rounded(keys.kl_forward)
+        tables.append(keys.merge(_example(experiment, number, radii[name], *counts), how="cross"))
     return pd.concat(tables, ignore_index=True)
 
 
 def _example(
-    experiment: Experiment, number: int, epsilon: float, num_samples: int, num_traces: int
+    experiment: Experiment,
+    number: int,
+    epsilon: float,
+    num_samples: int,
+    num_simulations: int,
+    num_traces: int,
 ) -> pd.DataFrame:
     """What is drawn of one observation."""
     task, trained, count = experiment.task, experiment.trained(), experiment.evaluation.num_attacked
+    seed = experiment.seeds.evaluation
     theta, x = (t[:count] for t in experiment.test_set)
     x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv  # stored by the run
     truth = _parameters(task, theta[number : number + 1]).assign(what="truth", state="clean")
     parts = [truth.assign(position=np.nan)]
     for state, batch in zip(STATES, (x, x_adv), strict=True):
         one = batch[number : number + 1]
-        seed = experiment.seeds.evaluation
-        samples, simulated = _drawn(task, trained.posterior, one, seed, num_samples)
-        observed = features(task, one.cpu(), [""]).assign(what="observation")
-        posterior = _parameters(task, samples).assign(what="posterior")
-        names = [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES]
-        statistics = simulated.double().nanquantile(torch.tensor(QUANTILES).double(), dim=0)
-        statistics = torch.cat((statistics, simulated.double().nanmean(0, keepdim=True)))
-        predictive = features(task, statistics, [*names, "mean"]).assign(what="predictive")
-        traces = features(task, simulated[:num_traces], range(num_traces))
-        new = [observed, posterior, predictive, traces.assign(what="simulation")]
-        parts += [part.assign(state=state) for part in new]
+        samples = _samples(trained.posterior, one, seed, num_samples)
+        # the same noise for both: what differs is due to the posteriors
+        noise = stream(seed, "example", "simulate")
+        simulated = task.simulate(samples[:num_simulations], noise)
+        new = {
+            "observation": features(task, one.cpu(), [""]),
+            "posterior": _parameters(task, samples),
+            "predictive": _predictive(task, simulated),
+            "simulation": features(task, simulated[:num_traces], range(num_traces)),
+        }
+        parts += [rows.assign(what=what, state=state) for what, rows in new.items() if len(rows)]
     table = pd.concat(parts, ignore_index=True)
     return table.assign(value=rounded(table.value))
 
 
-def _drawn(
-    task: Task, posterior: Posterior, x: Tensor, seed: int, count: int
-) -> tuple[Tensor, Tensor]:
-    """Samples of q(theta|x) `(S, D)` and simulations with them `(S, Dx)`; equal random numbers for
-    the clean and the attacked observation, so that what differs is due to x."""
+def _samples(posterior: Posterior, x: Tensor, seed: int, count: int) -> Tensor:
+    """Samples of q(theta|x) `(S, D)`, with equal random numbers for each x `(1, Dx)`."""
     with torch.no_grad(), draws_from(stream(seed, "example", "samples")):
-        samples = posterior(x).sample(torch.Size([count]))[:, 0].cpu()
-    return samples, task.simulate(samples, stream(seed, "example", "simulate"))
+        return posterior(x).sample(torch.Size([count]))[:, 0].cpu()
+
+
+def _predictive(task: Task, simulated: Tensor) -> pd.DataFrame:
+    """Quantiles and mean of simulations `(S, Dx)`, those that failed left out."""
+    finite = simulated[simulated.isfinite().all(-1)].double()
+    values = finite.quantile(torch.tensor(QUANTILES).double(), dim=0)
+    names = [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES]
+    return features(task, torch.cat((values, finite.mean(0, keepdim=True))), [*names, "mean"])
 
 
 def _parameters(task: Task, theta: Tensor) -> pd.DataFrame:

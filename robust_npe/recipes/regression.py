@@ -51,9 +51,8 @@ def fim_ridge(x: Array, y: Array, beta: float, ridge: float = PRIOR) -> Array:
     require(beta >= 0, "beta", beta, "a number that is not negative")
     require(ridge > 0, "ridge", ridge, "a positive number")
     phi, slope = bumps(x)
-    stacked = np.concatenate((phi, np.sqrt(2 * beta) * slope, np.sqrt(ridge) * np.eye(len(CENTRES))))
-    target = np.concatenate((y, np.zeros(len(stacked) - len(y))))
-    return np.linalg.lstsq(stacked, target, rcond=None)[0]
+    system = phi.T @ phi + 2 * beta * slope.T @ slope + ridge * np.eye(len(CENTRES))
+    return np.linalg.solve(system, phi.T @ y)
 
 
 def ridge_table(betas: Sequence[float] = BETAS, seed: int = 0) -> pd.DataFrame:
@@ -67,7 +66,8 @@ def ridge_table(betas: Sequence[float] = BETAS, seed: int = 0) -> pd.DataFrame:
     y = np.sin(x) + SIGMA * generator.standard_normal(POINTS)
     grid = np.linspace(min(-4, x.min()), max(4, x.max()), 401)
     phi, slope = bumps(grid)
-    parts = [{"what": "data", "x": x, "value": y}, {"what": "truth", "x": grid, "value": np.sin(grid)}]
+    parts = [{"what": "data", "x": x, "value": y}]
+    parts += [{"what": "truth", "x": grid, "value": np.sin(grid)}]
     for beta in betas:
         w = fim_ridge(x, y, beta)
         shared = {"beta": beta, "x": grid}
