@@ -24,7 +24,7 @@ QUANTILES = (0.01, 0.05, 0.175, 0.5, 0.825, 0.95, 0.99)
 STATES = ("clean", "attacked")
 KEYS = ["task", "estimator", "defense", "beta", "defense_epsilon", "num_simulations", "seed"]
 KEYS += ["attack", "norm", "epsilon", "epsilon_unit", "observation"]
-FEATURE = re.compile(r"(?P<name>.+?)[ (](?P<position>[\d.]+)(?:,(?P<row>\d+))?(?: ms|\))?")
+FEATURE = re.compile(r"(?P<name>.+?)[ (](?:(?P<row>\d+),)?(?P<position>[\d.]+)(?: ms|\))?")
 
 
 def examples(
@@ -44,7 +44,8 @@ def examples(
     - `kl_forward`: divergence of the two posteriors, nats; `quantile`: its rank without a defense,
     - `state`: clean or attacked, and `what` one row is:
       `observation`: a feature of x, its `name`, `position` (time or column) and `row` of an image,
-      `predictive`: the same of simulations from the posterior, with `statistic` q01 ... q99, mean,
+      `predictive`: the same of simulations from the posterior, with `statistic` q01 ... q99, for
+      images mean,
       `simulation`: the same of one simulation, whose number is `statistic`,
       `posterior`: a parameter's `name`, number of the sample (`position`), and its value,
       `truth`: the parameter that generated the clean observation,
@@ -117,11 +118,13 @@ def _samples(posterior: Posterior, x: Tensor, seed: int, count: int) -> Tensor:
 
 
 def _predictive(task: Task, simulated: Tensor) -> pd.DataFrame:
-    """Quantiles and mean of simulations `(S, Dx)`, those that failed left out."""
+    """Quantiles (mean of images) of simulations `(S, Dx)`, those that failed left out."""
     finite = simulated[simulated.isfinite().all(-1)].double()
+    mean = features(task, finite.mean(0, keepdim=True), ["mean"])
+    if mean.row.notna().all():
+        return mean
     values = finite.quantile(torch.tensor(QUANTILES).double(), dim=0)
-    names = [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES]
-    return features(task, torch.cat((values, finite.mean(0, keepdim=True))), [*names, "mean"])
+    return features(task, values, [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES])
 
 
 def _parameters(task: Task, theta: Tensor) -> pd.DataFrame:
@@ -140,7 +143,7 @@ def features(task: Task, x: Tensor, statistics: Sequence[object]) -> pd.DataFram
         places["position"] = np.arange(len(places), dtype=float)
     values = zip(statistics, x.numpy(), strict=True)
     parts = [places.assign(statistic=str(name), value=value) for name, value in values]
-    return pd.concat(parts, ignore_index=True) if parts else places.iloc[:0]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def rounded(values: pd.Series) -> pd.Series:
