@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, NullLocator
 
-from robust_npe.plotting.describing import defense_title, radius_text, require_one
+from robust_npe.plotting.describing import defense_title, radius_text, require_one, training_note
 from robust_npe.plotting.names import line_name
 from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
 from robust_npe.plotting.tolerance import LABELS
@@ -65,7 +65,7 @@ def attackable_figure(table: pd.DataFrame) -> Figure:
             axes.set_title(letter, loc="left", fontweight="bold")
         first, count = table.iloc[0], table.observation.nunique()
         what = f"{line_name('attack', first.attack)}, {radius_text(first)}; {count} observations."
-        add_caption(figure, [NOTE, what])
+        add_caption(figure, [NOTE, what, training_note(table)])
     return figure
 
 

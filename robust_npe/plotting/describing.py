@@ -9,7 +9,7 @@ import pandas as pd
 from robust_npe.plotting.names import UNITS, defense_name, line_name
 
 __all__ = ["SETTINGS", "defense_title", "divergence_text", "radius_text"]
-__all__ += ["rank_note", "require_one"]
+__all__ += ["rank_note", "require_one", "training_note"]
 
 SETTINGS = ("estimator", "beta", "defense_epsilon", "num_simulations", "seed")
 SETTINGS += ("attack", "norm", "epsilon", "epsilon_unit", "observation")
@@ -50,6 +50,14 @@ def radius_text(example: pd.Series) -> str:
     if example.epsilon_unit == "std":
         return f"radius {example.epsilon:g}"
     return f"radius {example.epsilon:g} {UNITS.get(example.epsilon_unit, example.epsilon_unit)}"
+
+
+def training_note(rows: pd.DataFrame) -> str:
+    """Return what the estimators were trained with."""
+    counts, seeds = (sorted(rows[name].dropna().unique()) for name in ("num_simulations", "seed"))
+    scale = f", {rows.scale.iloc[0]} scale" if "scale" in rows else ""
+    seed = f"seed {', '.join(f'{s:g}' for s in seeds)}"
+    return f"{', '.join(f'{count:g}' for count in counts)} simulations, {seed}{scale}."
 
 
 def rank_note(rows: pd.DataFrame) -> str:

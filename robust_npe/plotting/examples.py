@@ -14,6 +14,7 @@ from robust_npe.plotting.describing import (
     radius_text,
     rank_note,
     require_one,
+    training_note,
 )
 from robust_npe.plotting.names import task_name
 from robust_npe.plotting.observations import draw_images, draw_traces, is_image
@@ -87,7 +88,7 @@ def _draw_legend(figure: Figure, block: SubFigure) -> None:
 def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     """What the examples are, and what is left out."""
     names = [defense_title(rows) for _, rows in table.groupby(["task", "defense"], sort=False)]
-    notes = [f"Defense: {', '.join(dict.fromkeys(names))}.", rank_note(table)]
+    notes = [f"Defense: {', '.join(dict.fromkeys(names))}.", rank_note(table), training_note(table)]
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
     return notes + [
         f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."

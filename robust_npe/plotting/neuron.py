@@ -12,6 +12,7 @@ from robust_npe.plotting.describing import (
     divergence_text,
     rank_note,
     require_one,
+    training_note,
 )
 from robust_npe.plotting.observations import draw_bands
 from robust_npe.plotting.pairs import STATE_COLORS, draw_regions, parameter_name
@@ -65,7 +66,7 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
             x.set_title(title, loc="left", color=COLORS.get(name), fontweight="bold")
         for parts in ("d", "q", "xca"):
             _share([panels[f"{part}{i}"] for part in parts for i in range(len(defenses))])
-        add_caption(figure, [NOTE, rank_note(table)])
+        add_caption(figure, [NOTE, rank_note(table), training_note(table)])
     return figure
 
 

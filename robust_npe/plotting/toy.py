@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.describing import defense_title, require_one
+from robust_npe.plotting.describing import defense_title, require_one, training_note
 from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
 
 __all__ = ["toy_figure"]
@@ -54,5 +54,5 @@ def toy_figure(table: pd.DataFrame) -> Figure:
         figure.colorbar(image, ax=list(panels[0]), label="density", pad=0.01, aspect=15)
         for axes, letter in zip(panels[:, 0], "AB", strict=True):
             axes.set_title(letter, loc="left", fontweight="bold")
-        add_caption(figure, [NOTE])
+        add_caption(figure, [NOTE, training_note(table)])
     return figure

@@ -1,13 +1,25 @@
-"""What finished runs stored about single observations."""
+"""What finished runs stored: trained estimators, and numbers of single observations."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pandas as pd
 
 from robust_npe.commands.experiment import Experiment
+from robust_npe.recipes.recipe import Recipe
 from robust_npe.store import OBSERVATION_COLUMNS, Store, StoreError, content_key, read_table
 
-__all__ = ["divergences"]
+__all__ = ["divergences", "experiments"]
+
+
+def experiments(recipes: Sequence[Recipe]) -> list[Experiment]:
+    """Return the experiment of each run of some recipes, with its trained estimators.
+
+    Raises:
+        StoreError: Runs are missing; the message names the command that makes them.
+    """
+    return [job.stored() for recipe in recipes for job in recipe.require_runs()]
 
 
 def divergences(experiment: Experiment, epsilon: float, metric: str = "kl_forward") -> pd.DataFrame:

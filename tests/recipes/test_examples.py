@@ -92,9 +92,7 @@ def test_the_random_numbers_are_the_same_each_time_and_nothing_is_computed_again
     experiments, table
 ):
     before = files(experiments["none"])
-    again = examples(
-        list(experiments.values()), {"sir": RADIUS}, num_simulations=400, num_traces=2
-    )
+    again = examples(list(experiments.values()), {"sir": RADIUS}, num_simulations=400, num_traces=2)
     pd.testing.assert_frame_equal(again, table)
     assert files(experiments["none"]) == before
 
