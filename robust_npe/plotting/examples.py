@@ -50,7 +50,8 @@ def examples_figure(table: pd.DataFrame, parameters: int = 4) -> Figure:
     with style():
         down = -(-(len(tasks) + 1) // ACROSS)  # the last one is the legend's
         figure = new_figure(6.69, 3.4 * down + 0.4)
-        blocks = figure.subfigures(down, ACROSS, squeeze=False, wspace=0.04, hspace=0.03).flat
+        grid = figure.subfigures(down, ACROSS, squeeze=False, wspace=0.04, hspace=0.03)
+        blocks = list(grid.flat)
         for task, block, letter in zip(tasks, blocks, "ABCDEFGHIJ", strict=False):
             _draw_example(block, table[table.task == task], parameters, letter)
         _draw_legend(figure, blocks[len(tasks)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
@@ -31,7 +32,8 @@ def ridge_figure(table: pd.DataFrame) -> Figure:
     betas = np.sort(table[table.what == "fit"].beta.unique())
     if not len(betas):
         raise NothingToDrawError("no rows of fits")
-    colors = [COLORS["none"], *mpl.colormaps["magma"](np.linspace(0.35, 0.8, len(betas) - 1))]
+    shades = mpl.colormaps["magma"](np.linspace(0.35, 0.8, len(betas) - 1))
+    colors = [COLORS["none"], *map(to_hex, shades)]
     data = table[table.what == "data"]
     with style():
         figure = new_figure(6.69, 2.6)
