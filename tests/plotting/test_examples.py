@@ -36,7 +36,7 @@ def test_each_task_has_observations_above_a_pair_plot():
     assert [len(f.axes) for f in above] == [2, 4, 4]
     assert [len(f.axes) for f in below] == [3, 6, 3]
     assert [len(axes.images) for axes in above[2].axes] == [1, 1, 1, 1]
-    (legend,) = figure.subfigs[3].legends
+    (legend,) = [legend for block in figure.subfigs for legend in block.legends]
     labels = [text.get_text() for text in legend.get_texts()]
     assert len(labels) == 4
     assert "attacked" in labels[1]
