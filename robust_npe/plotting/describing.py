@@ -16,6 +16,9 @@ SETTINGS += ("attack", "norm", "epsilon", "epsilon_unit", "observation")
 """Columns in which the rows of one example agree."""
 
 
+DIVERGED = ("†", "a training diverged (earlier weights were restored)")
+
+
 def require_one(rows: pd.DataFrame, where: str, columns: Sequence[str] = SETTINGS) -> None:
     """Refuse rows that mix settings.
 
@@ -32,10 +35,11 @@ def require_one(rows: pd.DataFrame, where: str, columns: Sequence[str] = SETTING
 
 
 def defense_title(rows: pd.DataFrame) -> str:
-    """Return the name of the defense of these rows, with its settings."""
+    """Return the name of the defense of these rows, with its settings and a mark if its training
+    diverged."""
     first = rows.iloc[0]
     name = defense_name(first.defense, first.beta, first.defense_epsilon)
-    return line_name("defense", name)
+    return line_name("defense", name) + (DIVERGED[0] if (rows.diverged > 0).any() else "")
 
 
 def divergence_text(nats: float) -> str:
@@ -57,7 +61,9 @@ def training_note(rows: pd.DataFrame) -> str:
     counts, seeds = (sorted(rows[name].dropna().unique()) for name in ("num_simulations", "seed"))
     scale = f", {rows.scale.iloc[0]} scale" if "scale" in rows else ""
     seed = f"seed {', '.join(f'{s:g}' for s in seeds)}"
-    return f"{', '.join(f'{count:g}' for count in counts)} simulations, {seed}{scale}."
+    text = f"{', '.join(f'{count:g}' for count in counts)} simulations, {seed}{scale}."
+    mark, meaning = DIVERGED
+    return f"{text} {mark}: {meaning}." if (rows.diverged > 0).any() else text
 
 
 def rank_note(rows: pd.DataFrame) -> str:

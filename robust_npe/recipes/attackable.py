@@ -17,7 +17,8 @@ def attackable_table(experiments: Sequence[Experiment], epsilon: float) -> pd.Da
     """Return the divergence of every attacked observation beside what generated it.
 
     Columns: the settings of the run, `observation` (its number), `theta_1`, `theta_2` ...,
-    `highest` (the largest feature of the clean x) and `kl_forward` in nats.
+    `highest` (the largest feature of the clean x), `kl_forward` in nats, and `diverged` (1 where
+    the training had to restore earlier weights).
 
     Args:
         experiments: Finished runs.
@@ -33,5 +34,6 @@ def attackable_table(experiments: Sequence[Experiment], epsilon: float) -> pd.Da
         columns = {f"theta_{i + 1}": t.numpy() for i, t in enumerate(theta.T)}
         columns |= {"highest": x.amax(-1).numpy(), "kl_forward": rows.value.to_numpy()}
         added = {name: rounded(pd.Series(v)).to_numpy() for name, v in columns.items()}
-        tables.append(rows[KEYS].assign(**added))
+        diverged = int(experiment.trained().diverged)
+        tables.append(rows[KEYS].assign(**added, diverged=diverged))
     return pd.concat(tables, ignore_index=True)

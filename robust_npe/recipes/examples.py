@@ -41,7 +41,8 @@ def examples(
     with a defense it is the same one, attacked anew. Columns, beside those that observations.csv
     has too:
 
-    - `kl_forward`: divergence of the two posteriors, nats; `quantile`: its rank without a defense,
+    - `kl_forward`: divergence of the two posteriors, nats; `quantile`: its rank without a defense;
+      `diverged`: 1 where the training had to restore earlier weights,
     - `state`: clean or attacked, and `what` one row is:
       `observation`: a feature of x, its `name`, `position` (time or column) and `row` of an image,
       `predictive`: the same of simulations from the posterior, with `statistic` q01 ... q99, for
@@ -75,6 +76,7 @@ def examples(
         keys = rows[rows.observation == number][[*KEYS, "value"]]
         keys = keys.rename(columns={"value": "kl_forward"}).assign(quantile=quantile)
         keys["kl_forward"] = rounded(keys.kl_forward)
+        keys["diverged"] = int(experiment.trained().diverged)
         tables.append(keys.merge(_example(experiment, number, radii[name], *counts), how="cross"))
     return pd.concat(tables, ignore_index=True)
 

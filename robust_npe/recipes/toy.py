@@ -39,6 +39,7 @@ def toy_table(experiments: Sequence[Experiment], num_x: int = 161) -> pd.DataFra
             "defense_epsilon": experiment.defense.epsilon,
             "num_simulations": experiment.config["num_simulations"],
             "seed": experiment.seeds.training,
+            "diverged": int(experiment.trained().diverged),
         }
         parts.append(_rows(experiment.trained().posterior, x).assign(**settings))
     return pd.concat(parts, ignore_index=True)

@@ -18,6 +18,7 @@ SHARED = {
     "epsilon_unit": "std",
     "observation": 3,
     "quantile": 0.5,
+    "diverged": 0,
     "scale": "smoke",
 }
 LEVELS = {"q01": -3.0, "q05": -2.0, "q175": -1.0, "q50": 0, "q825": 1.0, "q95": 2.0, "q99": 3.0}

@@ -67,6 +67,14 @@ def test_densities_are_of_both_states_and_truth_is_marked():
     assert (pair.get_xlabel(), pair.get_ylabel()) == (r"$\beta$", r"$\gamma$")
 
 
+def test_a_training_that_diverged_is_marked():
+    for draw in (examples_figure, neuron_figure):
+        caption = draw(example(diverged=1)).get_supxlabel()
+        assert "†" in caption
+        assert "diverged" in caption
+        assert "†" not in draw(example()).get_supxlabel()
+
+
 def test_only_the_parameters_that_move_most_are_drawn_and_the_caption_says_so():
     names = tuple("abcdef")
     figure = examples_figure(example(names=names), parameters=2)
