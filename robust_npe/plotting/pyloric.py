@@ -13,16 +13,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from robust_npe.plotting.coverage import MEANING, coverage_legend, coverage_rows, draw_coverage
-from robust_npe.plotting.names import line_name
-from robust_npe.plotting.style import COLORS, add_caption, new_figure, require_one_setting, style
-from robust_npe.plotting.tolerance import (
-    LABELS,
-    POINTS,
-    draw_tolerance,
-    tolerance_colors,
-    tolerance_rows,
-)
+from robust_npe.plotting.coverage import coverage_part
+from robust_npe.plotting.style import COLORS, add_caption, new_figure, style
+from robust_npe.plotting.tolerance import tolerance_part
 
 __all__ = ["Example", "Scene", "pyloric_figure", "stacked"]
 
@@ -189,23 +182,9 @@ def _moved(divergence: float) -> str:
 
 def _draw_summary(figure: SubFigure, table: pd.DataFrame, metric: str) -> None:
     """Tolerance of all defenses, and coverage of each under attack."""
-    rows, curves = tolerance_rows(table, metric), coverage_rows(table)
-    names = list(dict.fromkeys(table.defense))
-    panels = figure.subplots(1, 1 + len(names), squeeze=False)[0]
-    colors = tolerance_colors(rows, "defense")
-    notes = [POINTS, *draw_tolerance(panels[0], rows, metric, "defense", colors), MEANING]
-    panels[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2)  # covers no point
-    panels[0].set_ylabel(LABELS.get(metric, metric))
-    epsilons = sorted(curves.epsilon.unique())
-    for axes, name in zip(panels[1:], names, strict=True):
-        part = curves[curves.defense == name]
-        require_one_setting(part[part.attack != "none"], f"coverage of {name}")
-        draw_coverage(axes, part, epsilons)
-        axes.set_title(line_name("defense", name))
-        axes.set_xlabel("nominal coverage")
-        axes.set_ylabel("empirical coverage")
-    coverage_legend(figure, panels[1:], curves)
-    add_caption(figure, notes)
+    parts = tolerance_part(table, metric, "defense"), coverage_part(table, "defense")
+    places = figure.subfigures(1, 2, width_ratios=[1, 2])
+    add_caption(figure, [n for p, place in zip(parts, places, strict=True) for n in p.draw(place)])
     _letter(figure, "C")
 
 

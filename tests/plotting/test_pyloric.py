@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from robust_npe.plotting import save_figure
 from robust_npe.plotting.pyloric import Example, Scene, pyloric_figure
+from tests.plotting import tables
 from tests.plotting.tables import EPSILONS, LEVELS, row
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -37,7 +37,7 @@ def table():
             rows += [row(**moved, statistic=s, value=v) for s, v in numbers.items()]
             shared = {"defense": defense, "metric": "coverage", "statistic": "coverage"}
             rows += [row(**shared, epsilon=e, level=v, value=v**2) for v in LEVELS]
-    return pd.DataFrame(rows)
+    return tables.table(rows)
 
 
 def test_a_column_for_each_posterior_and_a_row_for_each_cell(tmp_path):
@@ -50,8 +50,8 @@ def test_a_column_for_each_posterior_and_a_row_for_each_cell(tmp_path):
     assert "1.2" in middle.axes[0].get_title(loc="right")
     truth = middle.axes[0].lines[-1].get_ydata()
     np.testing.assert_allclose(truth, [0.25 / 20, 0.5])
-    assert [axes.get_title() for axes in bottom.axes] == ["", "no defense", "FIM"]
-    (radii,) = bottom.legends
+    assert [len(part.axes) for part in bottom.subfigs] == [1, 2]
+    (radii,) = bottom.subfigs[1].legends
     assert [t.get_text() for t in radii.get_texts()] == ["0.1", "0.5", "2"]
     assert "15 to 85 %" in bottom.get_supxlabel()
     save_figure(figure, tmp_path / "figure.png")
