@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MultipleLocator, NullLocator
 
+from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import defense_title, radius_text, require_one, training_note
+from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.names import line_name
-from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
+from robust_npe.plotting.style import COLORS
 from robust_npe.plotting.tolerance import LABELS
 
 __all__ = ["attackable_figure"]
@@ -45,34 +48,47 @@ def attackable_figure(table: pd.DataFrame) -> Figure:
     require_one(table, "the figure", COMMON)
     parts = {str(name): rows for name, rows in table.groupby("defense", sort=False)}
     scale = LogNorm(*np.quantile(table.kl_forward.clip(lower=LOWEST), [0.02, 0.98]))
-    with style():
-        figure = new_figure(6.69, 2.5)
-        panels = figure.subplots(1, len(parts) + 1, width_ratios=[*[1] * len(parts), 1.1])
+
+    def draw(place: SubFigure) -> list[str]:
+        widths = [*[1.0] * len(parts), 1.1]
+        panels = place.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
         for (name, rows), axes in zip(parts.items(), panels, strict=False):
             require_one(rows, name, SETTINGS)
             points = _draw_plane(axes, rows, scale)
             axes.set_title(defense_title(rows), color=COLORS.get(name))
             _draw_peaks(panels[-1], rows, name)
         panels[0].set_ylabel("logit of the recovery rate")
-        look = {"aspect": 25, "shrink": 0.85, "pad": 0.02, "extend": "both"}
-        figure.colorbar(points, ax=list(panels[:-1]), label=LABELS["kl_forward"], **look)
-        panels[-1].set(xscale="log", yscale="log", xlabel="largest number of infected")
-        panels[-1].set_ylim(None, 50 * table.kl_forward.max())  # room for the legend
-        panels[-1].set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"], minor=False)
-        panels[-1].xaxis.set_minor_locator(NullLocator())
-        panels[-1].legend(loc="upper right", handlelength=2.5)
-        for axes, letter in zip(panels, "ABCDEFG", strict=False):
+        look: dict[str, Any] = {"aspect": 25, "shrink": 0.85, "pad": 0.02, "extend": "both"}
+        place.colorbar(points, ax=list(panels[:-1]), label=LABELS["kl_forward"], **look)
+        _label_peaks(panels[-1])
+        for axes, letter in zip(panels, ascii_uppercase, strict=False):
             axes.set_title(letter, loc="left", fontweight="bold")
         first, count = table.iloc[0], table.observation.nunique()
         what = f"{line_name('attack', first.attack)}, {radius_text(first)}; {count} observations."
-        add_caption(figure, [NOTE, what, training_note(table)])
-    return figure
+        return [NOTE, what, training_note(table)]
+
+    return figure_of([Part(draw, 60)])
+
+
+def _label_peaks(axes: Axes) -> None:
+    """Axes of the last panel, with room for the legend."""
+    axes.set(xscale="log", yscale="log", xlabel="largest number of infected")
+    axes.set(ylabel="divergence, nats", ylim=(None, 50 * axes.get_ylim()[1]))
+    axes.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.legend(loc="upper right", handlelength=2.5)
 
 
 def _draw_plane(axes: Axes, rows: pd.DataFrame, scale: LogNorm) -> PathCollection:
     """Observations at their true parameters, the most divergent ones on top."""
     rows = rows.sort_values("kl_forward")
-    look = {"s": 7, "edgecolors": "0.5", "linewidths": 0.15, "norm": scale, "cmap": "magma_r"}
+    look: dict[str, Any] = {
+        "s": 7,
+        "edgecolors": "0.5",
+        "linewidths": 0.15,
+        "norm": scale,
+        "cmap": "magma_r",
+    }
     points = axes.scatter(rows.theta_1, rows.theta_2, c=rows.kl_forward.clip(lower=LOWEST), **look)
     plane = rows[["theta_1", "theta_2"]].to_numpy()
     ends = plane.min() - 0.3, plane.max() + 0.3

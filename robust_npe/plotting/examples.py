@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from string import ascii_uppercase
+
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import (
     SETTINGS,
     defense_title,
@@ -16,10 +19,11 @@ from robust_npe.plotting.describing import (
     require_one,
     training_note,
 )
-from robust_npe.plotting.names import task_name
+from robust_npe.plotting.layout import Part, figure_of
+from robust_npe.plotting.names import in_paper_order, task_name
 from robust_npe.plotting.observations import draw_images, draw_traces, is_image
 from robust_npe.plotting.pairs import LINES, STATE_COLORS, draw_pairs, most_moved
-from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
+from robust_npe.plotting.style import COLORS, add_letter
 
 __all__ = ["examples_figure"]
 
@@ -44,27 +48,28 @@ def examples_figure(table: pd.DataFrame, parameters: int = 4) -> Figure:
     """
     if table.empty:
         raise NothingToDrawError("no examples")
-    tasks = list(dict.fromkeys(table.task))
+    tasks = in_paper_order(table.task)
     for task in tasks:
         require_one(table[table.task == task], task, ("defense", *SETTINGS))
-    with style():
-        down = -(-(len(tasks) + 1) // ACROSS)  # the last one is the legend's
-        figure = new_figure(6.69, 3.4 * down + 0.4)
-        grid = figure.subfigures(down, ACROSS, squeeze=False, wspace=0.04, hspace=0.03)
+    down = -(-(len(tasks) + 1) // ACROSS)  # the last one is the legend's
+
+    def draw(place: SubFigure) -> list[str]:
+        grid = place.subfigures(down, ACROSS, squeeze=False, wspace=0.03, hspace=0.02)
         blocks = list(grid.flat)
-        for task, block, letter in zip(tasks, blocks, "ABCDEFGHIJ", strict=False):
-            _draw_example(block, table[table.task == task], parameters, letter)
-        _draw_legend(figure, blocks[len(tasks)])
-        add_caption(figure, [NOTE, *_notes(table, parameters)])
-    return figure
+        for task, block, letter in zip(tasks, blocks, ascii_uppercase, strict=False):
+            _draw_example(block, table[table.task == task], parameters)
+            add_letter(block, letter)
+        _draw_legend(blocks[len(tasks)])
+        return [NOTE, *_notes(table, parameters)]
+
+    return figure_of([Part(draw, 92.0 * down)])
 
 
-def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int, letter: str) -> None:
+def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int) -> None:
     """One task: what was observed above the posteriors."""
     first = rows.iloc[0]
     title = f"{task_name(first.task)}, {radius_text(first)}"
     figure.suptitle(f"{title}\n{divergence_text(first.kl_forward)}", fontsize=8)
-    figure.text(0.01, 0.99, letter, fontsize=9, fontweight="bold", va="top")
     image = is_image(rows)
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 3.2] if image else [1, 1.7])
     draw_images(top, rows) if image else draw_traces(top, rows)
@@ -74,7 +79,8 @@ def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int, letter
     draw_pairs(bottom, samples, truth)
 
 
-def _draw_legend(figure: Figure, block: SubFigure) -> None:
+def _draw_legend(block: SubFigure) -> None:
+    """What lines and colours of all blocks are."""
     labels = {"clean": r"clean, $q(\theta|x)$", "attacked": r"attacked, $q(\theta|\tilde x)$"}
     entries: list[Patch | Line2D] = [
         Patch(facecolor=(color, 0.4), edgecolor=color, linestyle=LINES[state], label=labels[state])

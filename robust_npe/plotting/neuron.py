@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from string import ascii_uppercase
+
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import (
     defense_title,
     divergence_text,
@@ -14,15 +17,10 @@ from robust_npe.plotting.describing import (
     require_one,
     training_note,
 )
+from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.observations import draw_bands
 from robust_npe.plotting.pairs import STATE_COLORS, draw_regions, parameter_name
-from robust_npe.plotting.style import (
-    COLORS,
-    NothingToDrawError,
-    add_caption,
-    new_figure,
-    style,
-)
+from robust_npe.plotting.style import COLORS
 
 __all__ = ["neuron_figure"]
 
@@ -50,10 +48,10 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
     defenses = {str(name): rows for name, rows in table.groupby("defense", sort=False)}
     rows_of_panels = [(i, parts) for i in range(len(defenses)) for parts in ("xqca", "dqca")]
     layout = [[f"{part}{i}" for part in parts] for i, parts in rows_of_panels]
-    with style():
-        figure = new_figure(6.69, 2.1 * len(defenses) + 0.7)
-        ratios = {"width_ratios": [1.2, 1.1, 1.2, 1.2], "height_ratios": [1.5, 1] * len(defenses)}
-        panels = figure.subplot_mosaic(layout, **ratios)
+    ratios = {"width_ratios": [1.2, 1.1, 1.2, 1.2], "height_ratios": [1.5, 1] * len(defenses)}
+
+    def draw(place: SubFigure) -> list[str]:
+        panels = place.subplot_mosaic(layout, **ratios)
         for i, (name, rows) in enumerate(defenses.items()):
             require_one(rows, name)
             x, difference, posteriors, *predictions = (panels[f"{part}{i}"] for part in "xdqca")
@@ -62,12 +60,13 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
             for axes, (state, color) in zip(predictions, STATE_COLORS.items(), strict=True):
                 _draw_predictions(axes, rows[rows.state == state], color)
                 axes.set_title(f"predicted, {state}")
-            title = f"{'ABCDEFG'[i]}   {defense_title(rows)}"
+            title = f"{ascii_uppercase[i]}   {defense_title(rows)}"
             x.set_title(title, loc="left", color=COLORS.get(name), fontweight="bold")
         for parts in ("d", "q", "xca"):
             _share([panels[f"{part}{i}"] for part in parts for i in range(len(defenses))])
-        add_caption(figure, [NOTE, rank_note(table), training_note(table)])
-    return figure
+        return [NOTE, rank_note(table), training_note(table)]
+
+    return figure_of([Part(draw, 48.0 * len(defenses))])
 
 
 def _draw_observation(above: Axes, below: Axes, rows: pd.DataFrame) -> None:

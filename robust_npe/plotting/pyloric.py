@@ -10,24 +10,28 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.coverage import MEANING, coverage_legend, coverage_rows, draw_coverage
-from robust_npe.plotting.describing import defense_title, divergence_text, require_one
-from robust_npe.plotting.names import line_name
-from robust_npe.plotting.pairs import STATE_COLORS
-from robust_npe.plotting.style import COLORS, add_caption, new_figure, require_one_setting, style
-from robust_npe.plotting.tolerance import (
-    LABELS,
-    POINTS,
-    draw_tolerance,
-    tolerance_colors,
-    tolerance_rows,
+from robust_npe.plotting.coverage import coverage_part
+from robust_npe.plotting.describing import (
+    defense_title,
+    divergence_text,
+    rank_note,
+    require_one,
+    training_note,
 )
+from robust_npe.plotting.layout import Part, figure_of
+from robust_npe.plotting.pairs import STATE_COLORS
+from robust_npe.plotting.style import COLORS
+from robust_npe.plotting.tolerance import tolerance_part
 
 __all__ = ["pyloric_figure"]
 
 RANGE = (-80.0, 50.0)  # mV
 POSTERIORS = {"clean": r"$q(\theta|x)$", "attacked": r"$q(\theta|\tilde x)$"}
 SOURCES = {"clean": r"$\theta\sim q(\theta|x)$", "attacked": r"$\theta\sim q(\theta|\tilde x)$"}
+NOTE = (
+    "A: the observed traces of the three cells (black) above simulations with parameters from the "
+    "posterior (dark: high voltage)."
+)
 TRACE = 0.8  # height of the observed trace, in heights of the simulations below it
 
 
@@ -49,16 +53,17 @@ def pyloric_figure(
     parts = {str(name): rows for name, rows in examples.groupby("defense", sort=False)}
     for name, rows in parts.items():
         require_one(rows, name)
-    with style():
-        figure = new_figure(10.0, 10.7)
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=[4.6, 3.1, 2.8], hspace=0.02)
-        _draw_traces(top, parts)
-        _draw_marginals(middle, parts)
-        _draw_summary(bottom, results, metric)
-    return figure
+    summary = tolerance_part(results, metric, "defense"), coverage_part(results, "defense")
+    return figure_of(
+        [
+            Part(lambda place: _draw_traces(place, parts), 92),
+            Part(lambda place: _draw_marginals(place, parts), 62),
+            Part(lambda place: _draw_summary(place, summary), 58),
+        ]
+    )
 
 
-def _draw_traces(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> None:
+def _draw_traces(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> list[str]:
     """A column for each posterior; in each cell's panel, the observation above simulations."""
     columns = [(rows, state) for rows in parts.values() for state in STATE_COLORS]
     observed = columns[0][0][columns[0][0].what == "observation"]
@@ -74,7 +79,7 @@ def _draw_traces(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> None:
     for axes, cell in zip(panels[:, 0], cells, strict=True):
         axes.set_ylabel(cell, fontweight="bold")
     _draw_scale(panels[0, -1], columns[0][0])
-    _letter(figure, "A")
+    return [NOTE, rank_note(columns[0][0]), training_note(pd.concat(parts.values()))]
 
 
 def _draw_cell(axes: Axes, rows: pd.DataFrame, color: str) -> None:
@@ -115,7 +120,7 @@ def _draw_scale(axes: Axes, rows: pd.DataFrame) -> None:
     axes.text(1.03 * end, count / 2, text, rotation=270, va="center", fontsize=7)
 
 
-def _draw_marginals(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> None:
+def _draw_marginals(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> list[str]:
     """For each parameter, the 5-95 % and 25-75 % intervals in units of the prior's range."""
     panels = figure.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
     for axes, rows in zip(panels, parts.values(), strict=True):
@@ -137,7 +142,7 @@ def _draw_marginals(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> Non
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     panels[-1].set_xticks(range(len(names)), names, rotation=90)
     figure.supylabel("share of the prior's range", fontsize=8)
-    _letter(figure, "B")
+    return ["B: medians (dots), 25 to 75 % and 5 to 95 % of each posterior."]
 
 
 def _draw_intervals(
@@ -153,27 +158,7 @@ def _draw_intervals(
     axes.plot(where, q50, "o", color="white", **dots)
 
 
-def _draw_summary(figure: SubFigure, table: pd.DataFrame, metric: str) -> None:
+def _draw_summary(figure: SubFigure, parts: tuple[Part, Part]) -> list[str]:
     """Tolerance of all defenses, and coverage of each under attack."""
-    rows, curves = tolerance_rows(table, metric), coverage_rows(table)
-    names = list(dict.fromkeys(table.defense))
-    panels = figure.subplots(1, 1 + len(names), squeeze=False)[0]
-    colors = tolerance_colors(rows, "defense")
-    notes = [POINTS, *draw_tolerance(panels[0], rows, metric, "defense", colors), MEANING]
-    panels[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2)  # covers no point
-    panels[0].set_ylabel(LABELS.get(metric, metric))
-    epsilons = sorted(curves.epsilon.unique())
-    for axes, name in zip(panels[1:], names, strict=True):
-        part = curves[curves.defense == name]
-        require_one_setting(part[part.attack != "none"], f"coverage of {name}")
-        draw_coverage(axes, part, epsilons)
-        axes.set_title(line_name("defense", name))
-        axes.set_xlabel("nominal coverage")
-        axes.set_ylabel("empirical coverage")
-    coverage_legend(figure, panels[1:], curves)
-    add_caption(figure, notes)
-    _letter(figure, "C")
-
-
-def _letter(figure: SubFigure, letter: str) -> None:
-    figure.text(0.004, 0.99, letter, fontsize=12, fontweight="bold", va="top")
+    places = figure.subfigures(1, 2, width_ratios=[1, 2])
+    return [note for part, place in zip(parts, places, strict=True) for note in part.draw(place)]

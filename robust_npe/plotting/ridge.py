@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
+from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.layout import Part, add_legend, figure_of
+from robust_npe.plotting.style import COLORS
 
 __all__ = ["ridge_figure"]
 
@@ -35,17 +39,17 @@ def ridge_figure(table: pd.DataFrame) -> Figure:
     shades = mpl.colormaps["magma"](np.linspace(0.35, 0.8, len(betas) - 1))
     colors = [COLORS["none"], *map(to_hex, shades)]
     data = table[table.what == "data"]
-    with style():
-        figure = new_figure(6.69, 2.6)
-        left, right = figure.subplots(1, 2)
+
+    def draw(place: SubFigure) -> list[str]:
+        left, right = place.subplots(1, 2, squeeze=False)[0]
         truth = table[table.what == "truth"]
         left.plot(truth.x, truth.value, color="0.65", linewidth=2.5, label="sin x", zorder=0)
         left.plot(data.x, data.value, ".", color=COLORS["truth"], markersize=4, label="data")
         for i, (beta, color) in enumerate(zip(betas, colors, strict=True)):
-            look = {"color": color, "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.3}
+            look: dict[str, Any] = {"color": color, "linestyle": DASHES[i % len(DASHES)]}
             of_beta = table[table.beta == beta]
             fit, information = (of_beta[of_beta.what == w] for w in ("fit", "information"))
-            left.plot(fit.x, fit.value, label=rf"$\beta$ = {beta:g}", **look)
+            left.plot(fit.x, fit.value, label=f"β = {beta:g}", **look)
             right.plot(information.x, information.value, **look)
             at_data = np.interp(data.x, information.x, information.value)
             right.plot(data.x, at_data, ".", color=color, markersize=3)
@@ -53,6 +57,8 @@ def ridge_figure(table: pd.DataFrame) -> Figure:
         right.set(xlabel="x", ylabel=r"Fisher information $I_x$", yscale="log", ylim=(1e-2, 1e4))
         for axes, letter in ((left, "A"), (right, "B")):
             axes.set_title(letter, loc="left", fontweight="bold")
-        figure.legend(loc="outside right center")
-        add_caption(figure, [NOTE])
-    return figure
+        add_legend(part, place, [left])
+        return [NOTE]
+
+    part = Part(draw, 58, ["sin x", "data", *(f"β = {beta:g}" for beta in betas)])
+    return figure_of([part])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import Any
 
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure, SubFigure
+
+from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import defense_title, require_one, training_note
-from robust_npe.plotting.style import COLORS, NothingToDrawError, add_caption, new_figure, style
+from robust_npe.plotting.layout import Part, figure_of
+from robust_npe.plotting.style import COLORS
 
 __all__ = ["toy_figure"]
 
 SETTINGS = ("estimator", "beta", "defense_epsilon", "num_simulations", "seed")
+HIGHEST = 0.35  # density that is black
 NOTE = (
     "A: density of theta given x (each panel has the same grey values). B: Fisher information of "
     "that density with respect to x; dashed: of the true posterior."
@@ -29,30 +36,36 @@ def toy_figure(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         raise NothingToDrawError("no densities")
-    densities, informed = (table[table.what == w] for w in ("density", "information"))
-    names = list(dict.fromkeys(table.defense))
-    truth = informed[informed.defense == "truth"]
-    look = {"cmap": "Greys", "vmin": 0, "vmax": 0.35, "shading": "nearest", "rasterized": True}
-    with style():
-        figure = new_figure(6.69, 3.5)
-        shared = {"squeeze": False, "sharex": True, "sharey": "row"}
-        panels = figure.subplots(2, len(names), height_ratios=[1.7, 1], **shared)
-        for name, (upper, lower) in zip(names, panels.T, strict=True):
-            rows, along = densities[densities.defense == name], informed[informed.defense == name]
-            require_one(table[table.defense == name], name, SETTINGS)
-            title = "true posterior" if name == "truth" else defense_title(rows)
-            color = COLORS["truth" if name == "truth" else name]
-            grid = rows.pivot_table(index="theta", columns="x", values="value")
-            image = upper.pcolormesh(grid.columns, grid.index, grid, **look)
-            upper.set_title(title, color=color)
+    parts = {str(name): rows for name, rows in table.groupby("defense", sort=False)}
+    for name, rows in parts.items():
+        require_one(rows, name, SETTINGS)
+    truth = table[(table.what == "information") & (table.defense == "truth")]
+
+    def draw(place: SubFigure) -> list[str]:
+        shared: dict[str, Any] = {"squeeze": False, "sharex": True, "sharey": "row"}
+        panels = place.subplots(2, len(parts), height_ratios=[1.7, 1], **shared)
+        for (name, rows), (upper, lower) in zip(parts.items(), panels.T, strict=True):
+            color = COLORS.get(name)
+            image = _draw_density(upper, rows[rows.what == "density"])
+            upper.set_title("true posterior" if name == "truth" else defense_title(rows))
+            upper.title.set_color(color)
             lower.plot(truth.x, truth.value, "--", color=COLORS["truth"], linewidth=0.9)
             if name != "truth":
+                along = rows[rows.what == "information"]
                 lower.plot(along.x, along.value, color=color, linewidth=1.4)
             lower.set(xlabel="observation x", yscale="log")
         panels[0, 0].set_ylabel(r"parameter $\theta$")
         panels[1, 0].set_ylabel(r"information $I_x$")
-        figure.colorbar(image, ax=list(panels[0]), label="density", pad=0.01, aspect=15)
+        place.colorbar(image, ax=list(panels[0]), label="density", pad=0.01, aspect=15)
         for axes, letter in zip(panels[:, 0], "AB", strict=True):
             axes.set_title(letter, loc="left", fontweight="bold")
-        add_caption(figure, [NOTE, training_note(table)])
-    return figure
+        return [NOTE, training_note(table)]
+
+    return figure_of([Part(draw, 88)])
+
+
+def _draw_density(axes: Axes, rows: pd.DataFrame) -> QuadMesh:
+    """The density as grey values, white where it is zero."""
+    grid = rows.pivot_table(index="theta", columns="x", values="value")
+    look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": HIGHEST, "shading": "nearest"}
+    return axes.pcolormesh(grid.columns, grid.index, grid.to_numpy(), rasterized=True, **look)

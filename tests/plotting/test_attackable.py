@@ -22,13 +22,13 @@ def test_planes_of_each_defense_and_both_against_the_peak():
     table = pd.concat([observations(), observations("fim", 0.01, beta=0.1)])
     figure = attackable_figure(table)
     first, second, peaks, bar = figure.axes
-    assert [axes.get_title() for axes in (first, second)] == ["no defense", "FIM beta=0.1"]
+    assert [axes.get_title() for axes in (first, second)] == ["no defense", "FIM β=0.1"]
     points = first.collections[0]
     divergence = points.get_array()
     assert divergence.tolist() == sorted(divergence)  # the largest are drawn last
     assert points.norm is second.collections[0].norm
     medians = {line.get_label(): line for line in peaks.lines if line.get_linestyle() == "-"}
-    assert [*medians] == ["no defense", "FIM beta=0.1"]
+    assert [*medians] == ["no defense", "FIM β=0.1"]
     line = medians["no defense"]
     assert line.get_color() == COLORS["none"]
     np.testing.assert_allclose(line.get_ydata(), 1 / line.get_xdata(), rtol=0.1)

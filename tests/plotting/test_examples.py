@@ -15,11 +15,7 @@ from tests.plotting.example_tables import LEVELS, TIMES, example
 
 
 def blocks(figure):
-    return [block for block in figure.subfigs if block.subfigs]
-
-
-def texts(figure):
-    return [text.get_text() for text in figure.texts] + [figure.get_suptitle()]
+    return [block for block in figure.subfigs[0].subfigs if block.subfigs]
 
 
 def test_each_task_has_observations_above_a_pair_plot():
@@ -27,16 +23,16 @@ def test_each_task_has_observations_above_a_pair_plot():
     tables = [example(), example("lotka_volterra", names=names, series=("prey", "predator"))]
     figure = examples_figure(pd.concat([*tables, example("vae", series=())]))
     assert [block.get_suptitle().split(",")[0] for block in blocks(figure)] == [
-        "SIR",
         "Lotka-Volterra",
         "VAE",
+        "SIR",
     ]
     assert "1.2 nats" in blocks(figure)[0].get_suptitle()
     above, below = zip(*(block.subfigs for block in blocks(figure)), strict=True)
-    assert [len(f.axes) for f in above] == [2, 4, 4]
-    assert [len(f.axes) for f in below] == [3, 6, 3]
-    assert [len(axes.images) for axes in above[2].axes] == [1, 1, 1, 1]
-    (legend,) = [legend for block in figure.subfigs for legend in block.legends]
+    assert [len(f.axes) for f in above] == [4, 4, 2]
+    assert [len(f.axes) for f in below] == [6, 3, 3]
+    assert [len(axes.images) for axes in above[1].axes] == [1, 1, 1, 1]
+    (legend,) = [legend for block in figure.subfigs[0].subfigs for legend in block.legends]
     labels = [text.get_text() for text in legend.get_texts()]
     assert len(labels) == 4
     assert "attacked" in labels[1]
@@ -132,7 +128,7 @@ def test_a_neuron_has_a_row_for_each_defense():
     figure = neuron_figure(pd.concat([neuron(), neuron(defense="fim", beta=0.1)]))
     assert len(figure.axes) == 10
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert [t for t in titles if t] == ["A   no defense", "B   FIM beta=0.1"]
+    assert [t for t in titles if t] == ["A   no defense", "B   FIM β=0.1"]
     difference = next(a for a in figure.axes if "added" in a.get_ylabel())
     np.testing.assert_allclose(difference.lines[1].get_ydata(), 2)
     posteriors = next(a for a in figure.axes if a.get_xlabel().startswith("$g"))

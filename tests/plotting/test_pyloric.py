@@ -6,6 +6,7 @@ import pytest
 
 from robust_npe.plotting import save_figure
 from robust_npe.plotting.pyloric import pyloric_figure
+from tests.plotting import tables
 from tests.plotting.example_tables import TIMES, example
 from tests.plotting.tables import EPSILONS, LEVELS, row
 
@@ -33,7 +34,7 @@ def results():
             rows += [row(**moved, statistic=s, value=v) for s, v in numbers.items()]
             shared = {"defense": defense, "metric": "coverage", "statistic": "coverage"}
             rows += [row(**shared, epsilon=e, level=v, value=v**2) for v in LEVELS]
-    return pd.DataFrame(rows)
+    return tables.table(rows)
 
 
 def test_a_column_for_each_posterior_and_a_row_for_each_cell(tmp_path):
@@ -48,7 +49,8 @@ def test_a_column_for_each_posterior_and_a_row_for_each_cell(tmp_path):
     np.testing.assert_allclose(truth, -LOW / (HIGH - LOW))
     clean, attacked = (line.get_ydata() for line in middle.axes[0].lines[:2])  # medians
     np.testing.assert_allclose(attacked - clean, [2 / (HIGH - LOW), 0], atol=1e-6)
-    assert [axes.get_title() for axes in bottom.axes] == ["", "no defense", "FIM"]
+    assert [len(part.axes) for part in bottom.subfigs] == [1, 2]
+    assert "15 to 85 %" in figure.get_supxlabel()
     save_figure(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 

@@ -45,9 +45,9 @@ def test_two_trainings_are_not_mixed():
 def test_ridge_fits_have_a_line_for_each_beta():
     figure = ridge_figure(ridge_table([0.0, 1.0]))
     left, right = figure.axes
-    (legend,) = figure.legends
+    (legend,) = figure.subfigs[0].legends
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["sin x", "data", r"$\beta$ = 0", r"$\beta$ = 1"]
+    assert labels == ["sin x", "data", "β = 0", "β = 1"]
     fits = left.lines[2:]
     assert len({(line.get_color(), line.get_linestyle()) for line in fits}) == 2
     assert len(right.lines) == 4  # each with its values at the data
