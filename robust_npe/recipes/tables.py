@@ -78,6 +78,6 @@ def _typed(column: pd.Series) -> pd.Series:
     if TYPES.get(str(column.name)) == "string":
         return column
     try:
-        return pd.to_numeric(column.replace("", "nan"))
+        return pd.to_numeric(column.replace("", None))
     except ValueError:
         return column

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from robust_npe.plotting.cells import SETTINGS
+
 EPSILONS = [0.1, 0.5, 2.0]
 LEVELS = np.linspace(0, 1, 5)
 
@@ -61,4 +63,7 @@ def coverages(power, epsilon, attack="pgd", **keys):
 
 
 def table(*parts):
-    return pd.DataFrame([r for part in parts for r in part])
+    """Rows of several runs, each with the identity of its settings."""
+    rows = pd.DataFrame([r for part in parts for r in part])
+    settings = rows[["task", *SETTINGS, "seed", "data_seed"]].itertuples(index=False)
+    return rows.assign(run_id=list(map(str, settings)), epsilon_abs=rows.epsilon)
