@@ -40,31 +40,33 @@ class FigureScript:
     recipes: Sequence[str] = ()
     gather: Callable[[Sequence[Recipe]], Tables] = results
 
-    def tables(self, scale: str, output: Path) -> dict[str, pd.DataFrame]:
+    def tables(
+        self, scale: str, output: Path, overrides: Sequence[str] = ()
+    ) -> dict[str, pd.DataFrame]:
         """Gather the tables from stored runs, each with a column that says the scale.
 
         Raises:
             StoreError: Runs are missing; the message names the command that makes them.
         """
-        recipes = [Recipe(name, scale, output) for name in self.recipes]
+        recipes = [Recipe(name, scale, output, overrides) for name in self.recipes]
         return {name: table.assign(scale=scale) for name, table in self.gather(recipes).items()}
 
-    def save(self, tables: Tables, folder: Path) -> list[Path]:
-        """Draw, and write PDF and PNG into a folder."""
+    def save(self, tables: Tables, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+        """Draw, and write the figure into a folder."""
         drawn = self.draw(tables)
         figures = {"": drawn} if isinstance(drawn, Figure) else drawn
         paths = []
         for suffix, figure in figures.items():
-            for file_format in FORMATS:
+            for file_format in formats:
                 end = f"_{suffix}" if suffix else ""
                 paths.append(folder / f"{self.name}{end}{file_format}")
                 save_figure(figure, paths[-1])
         return paths
 
-    def make(self, scale: str, output: Path) -> list[Path]:
+    def make(self, scale: str, output: Path, overrides: Sequence[str] = ()) -> list[Path]:
         """Gather, write the tables, and draw from what was written."""
         folder = output / "figures"
-        write_tables(self.tables(scale, output), self.name, folder / "tables")
+        write_tables(self.tables(scale, output, overrides), self.name, folder / "tables")
         return self.save(read_tables(self.name, folder / "tables"), folder)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from robust_npe.checks import require
 from robust_npe.commands.experiment import Experiment
 from robust_npe.commands.runs import stored_estimators
-from robust_npe.files import StoreError
+from robust_npe.files import StoreError, read_plain, write_atomically
 from robust_npe.paths import config_directory
 from robust_npe.recipes.composing import composed, sweep
 from robust_npe.store import (
@@ -26,9 +27,21 @@ from robust_npe.store import (
     read_table,
 )
 
-__all__ = ["SCALES", "Job", "Recipe"]
+__all__ = ["SCALES", "Job", "Recipe", "code_digest"]
 
 SCALES = ("smoke", "laptop", "paper")
+
+
+@lru_cache
+def code_digest() -> str:
+    """Return a hash of the package and its YAML files."""
+    folders = {Path(__file__).parents[1], config_directory()}
+    files = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
+    found = hashlib.sha256()
+    for path in files:
+        if path.suffix != ".pyc":
+            found.update(str(path).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 class Job:
@@ -63,12 +76,25 @@ class Job:
     @cached_property
     def run_id(self) -> str:
         """Identity of the run: a hash of everything that determines its results."""
+        note = self._note
+        if note.is_file():
+            return read_plain(note, "note", max_bytes=16).decode()
         return content_key(self.experiment.run_description)
+
+    def note(self) -> None:
+        """Keep the identity: composing and building hundreds of jobs takes a minute."""
+        write_atomically(self._note, self.run_id.encode())
+
+    @property
+    def _note(self) -> Path:
+        """The same code, YAML files and overrides always mean the same run."""
+        name = content_key({"code": code_digest(), "words": self.words})
+        return self.output / "store" / "jobs" / name
 
     @property
     def output(self) -> Path:
         """Folder of runs, store and figures."""
-        return Path(self.experiment.config["output_dir"])
+        return Path(self.choices.get("output_dir", "outputs"))
 
     def run(self) -> Artefact | None:
         """Return the finished run, None where there is none."""
