@@ -76,20 +76,16 @@ def _label_peaks(axes: Axes) -> None:
     axes.set(ylabel="divergence, nats", ylim=(None, 50 * axes.get_ylim()[1]))
     axes.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_box_aspect(1)  # as high as the others
     axes.legend(loc="upper right", handlelength=2.5)
 
 
 def _draw_plane(axes: Axes, rows: pd.DataFrame, scale: LogNorm) -> PathCollection:
     """Observations at their true parameters, the most divergent ones on top."""
     rows = rows.sort_values("kl_forward")
-    look: dict[str, Any] = {
-        "s": 7,
-        "edgecolors": "0.5",
-        "linewidths": 0.15,
-        "norm": scale,
-        "cmap": "magma_r",
-    }
-    points = axes.scatter(rows.theta_1, rows.theta_2, c=rows.kl_forward.clip(lower=LOWEST), **look)
+    edges: dict[str, Any] = {"s": 7, "edgecolors": "0.5", "linewidths": 0.15}
+    values: dict[str, Any] = {"c": rows.kl_forward.clip(lower=LOWEST), "norm": scale}
+    points = axes.scatter(rows.theta_1, rows.theta_2, cmap="magma_r", **values, **edges)
     plane = rows[["theta_1", "theta_2"]].to_numpy()
     ends = plane.min() - 0.3, plane.max() + 0.3
     axes.plot(ends, ends, color="0.4", linewidth=0.8, zorder=0)

@@ -95,7 +95,9 @@ def _draw_legend(block: SubFigure) -> None:
 def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     """What the examples are, and what is left out."""
     names = [defense_title(rows) for _, rows in table.groupby(["task", "defense"], sort=False)]
-    notes = [f"Defense: {', '.join(dict.fromkeys(names))}.", rank_note(table), training_note(table)]
+    none = [*dict.fromkeys(table.defense)] == ["none"]
+    what = "Without a defense." if none else f"Defense: {', '.join(dict.fromkeys(names))}."
+    notes = [what, rank_note(table), training_note(table)]
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
     return notes + [
         f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."

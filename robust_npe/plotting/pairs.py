@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
@@ -126,6 +125,15 @@ def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def _ticks(low: float, high: float, apart: float) -> Array:
+    """Round numbers that are this share of the axis apart, and not at its ends."""
+    span, power = high - low, 10.0 ** np.floor(np.log10(high - low))
+    steps = power * np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5])
+    step = steps[steps >= apart * span][0]
+    first, last = (low + 0.08 * span) / step, (high - 0.08 * span) / step
+    return step * np.arange(np.ceil(first), np.floor(last) + 1)
+
+
 def _truth() -> dict[str, Any]:
     dot = {"marker": "+", "markersize": 5, "markeredgewidth": 0.9, "linestyle": ""}
     return {**dot, "color": COLORS["truth"], "zorder": 5}
@@ -133,9 +141,10 @@ def _truth() -> dict[str, Any]:
 
 def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     """Numbers and names at the outer panels alone."""
-    for axis in (axes.xaxis, axes.yaxis):
-        bins = 2 if len(names) < 4 else 1  # labels of small panels must not touch
-        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10], min_n_ticks=1))
+    apart = 0.25 if len(names) < 3 else 0.5  # labels of small panels must not touch
+    for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        axis.set_ticks(_ticks(*ends, apart))
+        axis.set_major_formatter("{x:g}")
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)
     if bottom:

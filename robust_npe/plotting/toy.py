@@ -19,7 +19,7 @@ __all__ = ["toy_figure"]
 SETTINGS = ("estimator", "beta", "defense_epsilon", "num_simulations", "seed")
 HIGHEST = 0.35  # density that is black
 NOTE = (
-    "A: density of theta given x (each panel has the same grey values). B: Fisher information of "
+    "A: density of θ given x (each panel has the same grey values). B: Fisher information of "
     "that density with respect to x; dashed: of the true posterior."
 )
 
@@ -54,6 +54,7 @@ def toy_figure(table: pd.DataFrame) -> Figure:
                 along = rows[rows.what == "information"]
                 lower.plot(along.x, along.value, color=color, linewidth=1.4)
             lower.set(xlabel="observation x", yscale="log")
+        panels[0, 0].set_yticks([-5, 0, 5])
         panels[0, 0].set_ylabel(r"parameter $\theta$")
         panels[1, 0].set_ylabel(r"information $I_x$")
         place.colorbar(image, ax=list(panels[0]), label="density", pad=0.01, aspect=15)

@@ -11,6 +11,7 @@ from robust_npe.plotting.examples import examples_figure
 from robust_npe.plotting.neuron import neuron_figure
 from robust_npe.plotting.observations import STATE_COLORS
 from robust_npe.plotting.pairs import draw_regions, most_moved, parameter_name
+from robust_npe.plotting.saving import caption_of
 from tests.plotting.example_tables import LEVELS, TIMES, example
 
 
@@ -75,7 +76,7 @@ def test_only_the_parameters_that_move_most_are_drawn_and_the_caption_says_so():
     names = tuple("abcdef")
     figure = examples_figure(example(names=names), parameters=2)
     assert len(blocks(figure)[0].subfigs[1].axes) == 3
-    assert "the 2 of 6 parameters" in figure.get_supxlabel()
+    assert "the 2 of 6 parameters" in caption_of(figure)
 
 
 def test_most_moved_are_in_their_order():
