@@ -174,7 +174,7 @@ def lines_part(
     looks, tasks = looks_of(rows, compare), in_paper_order(rows.task)
     if x == compare:  # the value that is missing is one of the categories
         rows = rows.assign(**{x: rows[x].map(text_of)})
-    categories = list(looks) if x == compare else sorted(rows[x].unique())
+    categories = [] if x == compare else sorted(rows[x].unique())
     across = len(tasks) == 1 and len(quantities) > 1
 
     def draw(place: SubFigure) -> list[str]:
@@ -183,7 +183,8 @@ def lines_part(
         for (task, quantity), axes in _panels(place, tasks, quantities, lines).items():
             within = _within(rows[rows.task == task], quantities, compare) if shared else []
             own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
-            notes += draw_panel(axes, own, quantity, compare, looks, x, categories, within)
+            shown = categories or [name for name in looks if name in set(own[x])]
+            notes += draw_panel(axes, own, quantity, compare, looks, x, shown, within)
             if len(tasks) > WIDE and len(quantities) > 1:
                 axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
         attacked = rows[rows.attack != "none"]
