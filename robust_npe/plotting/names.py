@@ -163,9 +163,11 @@ def named_defenses(
         table: Results.
         settings: Columns that tell lines apart; what may differ from task to task is left out.
     """
-    missing = {"beta": math.nan, "defense_epsilon": math.nan, "defense_settings": ""}
-    told = table.assign(**{name: v for name, v in missing.items() if name not in settings})
-    named = told[["defense", *missing]].itertuples(index=False)
+    columns = ["beta", "defense_epsilon", "defense_settings"]
+    told = table[["defense", *columns]].copy()
+    for name in set(columns) - set(settings):
+        told[name] = "" if name == "defense_settings" else math.nan
+    named = told.itertuples(index=False)
     return table.assign(defense=[defense_name(*row) for row in named])
 
 
