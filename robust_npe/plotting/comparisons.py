@@ -51,16 +51,12 @@ COVERAGE = Quantity("coverage", "coverage\nerror", "mean_absolute_error", log=Fa
 NLL = Quantity("nll", "clean negative\nlog likelihood, nats", "mean", log=False)
 SECONDS = Quantity("training", "training time, s", "seconds")
 SHARE = Quantity("share", "share of the\nlargest", log=False, best=1.0)
-SENSITIVITY = Quantity(
-    "kl_forward", "sensitivity,\n" r"$\mathrm{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$, nats"
-)
+SENSITIVITY = Quantity("kl_forward", "sensitivity,\n" r"$\mathrm{KL}(q\,\|\,\tilde q)$, nats")
 MOVEMENT = Quantity(
-    "legitimate_movement",
-    "legitimate movement,\n" r"$\mathrm{KL}(p(\theta|x)\,\|\,p(\theta|\tilde x))$, nats",
+    "legitimate_movement", "legitimate\nmovement,\n" r"$\mathrm{KL}(p\,\|\,\tilde p)$, nats"
 )
-ERROR = Quantity(
-    "error", "error,\n" r"$\mathrm{KL}(p(\theta|\tilde x)\,\|\,q(\theta|\tilde x))$, nats"
-)
+ERROR = Quantity("error", "error,\n" r"$\mathrm{KL}(\tilde p\,\|\,\tilde q)$, nats")
+P_AND_Q = "p: true posterior, q: estimated; with a tilde: of the attacked observation."
 C2ST = Quantity("reference_c2st", "C2ST to the\ntrue posterior", "mean", log=False, best=0.5)
 SAME = {"reference_error": "error", "reference_movement": "legitimate_movement"}
 """What is measured by importance sampling where there is no closed form."""
@@ -101,9 +97,11 @@ def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
         table: Results of one attack.
         compare: What the lines are.
     """
-    return figure_of(
-        [lines_part(_known(table), [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)]
-    )
+    known = _known(table)
+    known = known[known.task.isin(known[known.metric == MOVEMENT.metric].task)]
+    if known.empty:
+        raise NothingToDrawError("no rows with metric legitimate_movement or reference_movement")
+    return figure_of([lines_part(known, [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)])
 
 
 def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
@@ -183,6 +181,7 @@ def lines_part(
     def draw(place: SubFigure) -> list[str]:
         notes = [POINTS] if x == "epsilon" else []
         notes += ["Radius 0: clean observations."] if 0 in categories else []
+        notes += [P_AND_Q] if ERROR in quantities else []
         for (task, quantity), axes in _panels(place, tasks, quantities, lines).items():
             within = _within(rows[rows.task == task], quantities, compare) if shared else []
             own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
