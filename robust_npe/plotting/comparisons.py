@@ -61,8 +61,8 @@ C2ST = Quantity("reference_c2st", "C2ST to the\ntrue posterior", "mean", log=Fal
 MEANINGS = {
     COVERAGE: "Coverage error: mean distance of the coverage curve from the diagonal.",
     NLL: "Likelihoods: means over observations.",
-    ERROR: "p: true posterior, q: estimated; with a tilde: of the attacked observation. Where p has "
-    "no closed form it is computed by importance sampling, for the first observations.",
+    ERROR: "p: true posterior, q: estimated; with a tilde: of the attacked observation. Where p "
+    "has no closed form it is computed by importance sampling, for the first observations.",
 }
 """What the caption says of a quantity."""
 

@@ -69,7 +69,8 @@ def tradeoff_part(
                 draw_point(axes, point, Look(color, "s" if plain else "o"), 4)
             axes.margins(x=0.12)
         look: dict[str, Any] = {"aspect": 15, "pad": 0.01, "format": "%g", "label": "β"}
-        place.colorbar(colors, ax=list(panels.values()), **look)
+        look["ticks"] = sorted(betas.unique())
+        place.colorbar(colors, ax=list(panels.values()), **look).minorticks_off()
         label_axes(place, LOST, f"KL under attack\nat radius {epsilon:g}, nats")
         name = line_name("defense", defense)
         return [f"Squares: no defense; circles: {name}.", *notes_of(runs)]
