@@ -86,9 +86,9 @@ def _draw_legend(block: SubFigure) -> None:
         Patch(facecolor=(color, 0.4), edgecolor=color, linestyle=LINES[state], label=labels[state])
         for state, color in STATE_COLORS.items()
     ]
-    truth = {"color": COLORS["truth"], "markeredgewidth": 1.2}
-    entries += [Line2D([], [], linewidth=0.8, label="observation", color=COLORS["truth"])]
-    entries += [Line2D([], [], marker="+", linewidth=0.8, label=r"true $\theta$", **truth)]
+    black = COLORS["truth"]
+    entries += [Line2D([], [], linewidth=0.8, label="observation", color=black)]
+    entries += [Line2D([], [], marker="+", linewidth=0.8, label=r"true $\theta$", color=black)]
     block.legend(handles=entries, loc="center")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from string import ascii_uppercase
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -47,8 +48,9 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
         raise NothingToDrawError("no examples")
     defenses = {str(name): rows for name, rows in table.groupby("defense", sort=False)}
     rows_of_panels = [(i, parts) for i in range(len(defenses)) for parts in ("xqca", "dqca")]
-    layout = [[f"{part}{i}" for part in parts] for i, parts in rows_of_panels]
-    ratios = {"width_ratios": [1.2, 1.1, 1.2, 1.2], "height_ratios": [1.5, 1] * len(defenses)}
+    layout: list[Any] = [[f"{part}{i}" for part in parts] for i, parts in rows_of_panels]
+    ratios: dict[str, Any] = {"width_ratios": [1.2, 1.1, 1.2, 1.2]}
+    ratios["height_ratios"] = [1.5, 1] * len(defenses)
 
     def draw(place: SubFigure) -> list[str]:
         panels = place.subplot_mosaic(layout, **ratios)
@@ -88,8 +90,8 @@ def _draw_posteriors(axes: Axes, rows: pd.DataFrame) -> None:
     wide = samples.pivot_table(index=["state", "position"], columns="name", values="value")
     wide = wide[list(truth.name)]
     draw_regions(axes, {state: wide.loc[state].to_numpy() for state in STATE_COLORS})
-    cross = {"markersize": 6, "markeredgewidth": 1.0, "color": COLORS["truth"], "zorder": 5}
-    axes.plot(*truth.value, marker="+", linestyle="", **cross)
+    cross: dict[str, Any] = {"markersize": 6, "markeredgewidth": 1.0, "zorder": 5}
+    axes.plot(*truth.value, "+", color=COLORS["truth"], **cross)
     names = [f"{parameter_name(n)} (mS/cm²)" if n.startswith("g_") else n for n in truth.name]
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.set_title(divergence_text(rows.kl_forward.iloc[0]), fontsize=7)

@@ -70,7 +70,7 @@ def draw_images(figure: SubFigure, rows: pd.DataFrame) -> list[Axes]:
         figure: Where.
         rows: As for `draw_traces`, with images.
     """
-    panels = figure.subplots(1, 4)
+    panels = list(figure.subplots(1, 4, squeeze=False)[0])
     shown = [("observation", "", "observed"), ("predictive", "mean", "predicted")]
     look: dict[str, Any] = {"cmap": IMAGES.get(rows.task.iloc[0], "gray"), "vmin": 0, "vmax": 1}
     pairs = [(state, *what) for state in STATE_COLORS for what in shown]
@@ -82,4 +82,4 @@ def draw_images(figure: SubFigure, rows: pd.DataFrame) -> list[Axes]:
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set(visible=True, color=STATE_COLORS[state], linewidth=1.5)
-    return list(panels)
+    return panels

@@ -43,10 +43,9 @@ def most_moved(samples: pd.DataFrame, count: int) -> list[str]:
         count: How many of them.
     """
     names = list(dict.fromkeys(samples.name))
-    moments = samples.groupby(["state", "name"]).value.agg(["mean", "std"])
-    shift = (moments.loc["attacked", "mean"] - moments.loc["clean", "mean"]).abs()
-    moved = (shift / moments.loc["clean", "std"]).sort_values(ascending=False)
-    return [name for name in names if name in moved.index[:count]]
+    clean, attacked = (samples[samples.state == s].groupby("name").value for s in LINES)
+    moved = (attacked.mean() - clean.mean()).abs() / clean.std()
+    return [name for name in names if name in moved.nlargest(count).index]
 
 
 def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> list[Axes]:
@@ -60,8 +59,8 @@ def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> li
     names = list(truth.index)
     panels = figure.subplots(len(names), len(names), squeeze=False, sharex="col")
     wide = {
-        state: rows.pivot_table(index="position", columns="name", values="value")[names]
-        for state, rows in samples.groupby("state")
+        state: samples[samples.state == state].pivot_table("value", "position", "name")[names]
+        for state in LINES
     }
     limits = {n: _limits([w[n].to_numpy() for w in wide.values()], truth[n]) for n in names}
     for i, row in enumerate(names):

@@ -9,6 +9,7 @@ import pandas as pd
 from robust_npe.commands.experiment import Experiment
 from robust_npe.recipes.examples import examples
 from robust_npe.store import StoreError
+from robust_npe.tasks.pyloric import PARAMETER_NAMES, PRIOR_HIGH, PRIOR_LOW, Pyloric
 
 __all__ = ["pyloric_table"]
 
@@ -31,7 +32,8 @@ def pyloric_table(
     Raises:
         StoreError: The runs lack the radius, or have statistics instead of traces.
     """
-    if not all(e.task.traces for e in experiments):
+    tasks = [e.task for e in experiments]
+    if not all(isinstance(task, Pyloric) and task.traces for task in tasks):
         raise StoreError("these runs have statistics instead of traces, which are not drawn")
     counts = {"num_simulations": num_simulations, "num_traces": num_simulations}
     table = examples(experiments, {"pyloric": epsilon}, **counts)
@@ -40,16 +42,15 @@ def pyloric_table(
     steps = table.position // POOLED * POOLED
     pooled = table[simulated].assign(position=steps, value=table.value.round())
     keys = [name for name in pooled if name != "value"]
-    pooled = pooled.groupby(keys, dropna=False, sort=False, as_index=False).value.max()
-    return pd.concat([table[~simulated], pooled, _ends(table, experiments[0])], ignore_index=True)
+    highest = pooled.groupby(keys, dropna=False, sort=False).value.max().reset_index()
+    return pd.concat([table[~simulated], highest, _ends(table)], ignore_index=True)
 
 
-def _ends(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+def _ends(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the lower and the upper end of the prior."""
-    box, truth = experiment.task.prior.support.base_constraint, table[table.what == "truth"]
-    ends = {"low": box.lower_bound, "high": box.upper_bound}
+    truth = table[table.what == "truth"]
     parts = []
-    for what, values in ends.items():
-        of_parameter = dict(zip(experiment.task.theta_names, values.tolist(), strict=True))
+    for what, values in (("low", PRIOR_LOW), ("high", PRIOR_HIGH)):
+        of_parameter = dict(zip(PARAMETER_NAMES, values, strict=True))
         parts.append(truth.assign(what=what, value=truth.name.map(of_parameter)))
     return pd.concat(parts)
