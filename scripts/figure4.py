@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 
-from robust_npe.plotting import tolerance_plot
+from robust_npe.plotting import attacks_figure
 from robust_npe.recipes import FigureScript, main
 
 FIGURE = FigureScript(
     name="figure4",
     recipes=["figure4"],
-    draw=lambda tables: tolerance_plot(tables["results"]),
+    draw=lambda tables: attacks_figure(tables["results"]),
 )
 
 if __name__ == "__main__":

@@ -16,7 +16,14 @@ from robust_npe.plotting.cells import (
     seeds_note,
     text_of,
 )
-from robust_npe.plotting.layout import Part, add_legend, figure_of, label_axes, rows_of, task_panels
+from robust_npe.plotting.layout import (
+    Part,
+    add_legend,
+    figure_of,
+    label_axes,
+    panels_height,
+    task_panels,
+)
 from robust_npe.plotting.lines import looks_of
 from robust_npe.plotting.names import in_paper_order, line_name, radius_name
 from robust_npe.plotting.style import Look
@@ -70,7 +77,7 @@ def broken_plot(
         return [MEANING[name].format(thresholds[0]), BOUND, *seeds_note(curves)]
 
     legend = [line_name(compare, line) for line in looks]
-    part = Part(draw, 46.0 * rows_of(len(tasks)) + 6, legend, narrow=len(tasks) == 1)
+    part = Part(draw, panels_height(len(tasks)), legend, narrow=len(tasks) == 1)
     return figure_of([part])
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "coverage_plot",
     "coverage_rows",
     "draw_coverage",
+    "draw_curves",
 ]
 
 MEANING = (
@@ -125,6 +126,12 @@ def draw_coverage(
     """
     require_one_setting(curves[curves.attack == "none"], where)
     require_one_setting(curves[curves.attack != "none"], where)
+    draw_curves(axes, curves, epsilons)
+    _draw_marks(axes, curves)
+
+
+def draw_curves(axes: Axes, curves: pd.DataFrame, epsilons: list[float]) -> None:
+    """Draw one curve per radius from the columns `epsilon`, `level` and `value`."""
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.7, zorder=0)
     for i, (epsilon, marker) in enumerate(zip(epsilons, cycle(MARKERS), strict=False)):
         levels = curves[curves.epsilon == epsilon].groupby("level").value
@@ -139,7 +146,6 @@ def draw_coverage(
         look: dict[str, Any] = {"marker": marker, "markersize": 3.5, "markeredgewidth": 0}
         look |= {"linewidth": 1, "color": color, "markevery": every}
         axes.plot(least.index, levels.mean(), label=_label(epsilon), **look)
-    _draw_marks(axes, curves)
     axes.set_aspect("equal")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xticks(*TICKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from string import ascii_uppercase
 
 from matplotlib.artist import Artist
@@ -31,7 +32,7 @@ __all__ = [
     "task_panels",
 ]
 
-MOST = 4  # panels in one row
+MOST = 3  # panels in one row, so that each has room for its ticks
 LINE = 4.0  # mm, of a legend
 CAPTION_LINE = 3.1  # mm
 
@@ -101,14 +102,19 @@ def legend_entries(panels: Iterable[Axes], order: Iterable[str]) -> tuple[list[A
     return [entries[label] for label in drawn], drawn
 
 
-def rows_of(count: int, most: int = MOST) -> int:
+def panels_height(count: int) -> float:
+    """Return the height that rows of panels with lines need, mm."""
+    return (40.0 if rows_of(count) > 1 else 46.0) * rows_of(count) + 6
+
+
+def rows_of(count: int) -> int:
     """Return in how many rows so many panels are drawn."""
-    return -(-count // most)
+    return -(-count // MOST)
 
 
-def task_panels(place: SubFigure, tasks: Sequence[str], most: int = MOST) -> dict[str, Axes]:
-    """Return a titled panel for each task, in rows of equal length."""
-    rows = rows_of(len(tasks), most)
+def task_panels(place: SubFigure, tasks: Sequence[str], rows: int | None = None) -> dict[str, Axes]:
+    """Return a titled panel for each task, in so many rows; None for as many as are needed."""
+    rows = rows or rows_of(len(tasks))
     grid = place.subplots(rows, -(-len(tasks) // rows), squeeze=False).flat
     panels = dict(zip(tasks, grid, strict=False))
     for task, axes in panels.items():
@@ -120,8 +126,10 @@ def task_panels(place: SubFigure, tasks: Sequence[str], most: int = MOST) -> dic
 
 def label_axes(place: SubFigure, x: str = "", y: str = "") -> None:
     """Name the axes: of a single panel its own, of several all at once."""
-    if len(place.axes) == 1:
-        place.axes[0].set(xlabel=x.replace(", in ", ",\nin "), ylabel=y)
-    else:
-        place.supxlabel(x, fontsize=8)
-        place.supylabel(y, fontsize=8)
+    single = place.axes[0] if len(place.axes) == 1 else None
+    if x:
+        name_x = single.set_xlabel if single else partial(place.supxlabel, fontsize=8)
+        name_x(x.replace(", in ", ",\nin ") if single else x)
+    if y:
+        name_y = single.set_ylabel if single else partial(place.supylabel, fontsize=8)
+        name_y(y)

@@ -34,6 +34,8 @@ BROKEN = "At the upper end (hollow): not finite."
 MISSING = "Points that are missing are not finite."
 ORDERED = ("beta", "defense_epsilon", "num_simulations", "epsilon")
 """Columns of numbers, whose lines get a ramp of colours."""
+TURNED = ("estimator", "defense", "objective", "num_simulations", "beta")
+"""Columns whose values are long: their labels are turned."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ class Quantity:
     statistic: str = "median"
     log: bool = True
     best: float | None = None
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """All statistics that are drawn."""
+        quantiles = ("q15", "q85", "median_se") if self.statistic == "median" else ()
+        return (self.statistic, *quantiles)
 
 
 def looks_of(rows: pd.DataFrame, compare: str) -> dict[str, Look]:
@@ -104,25 +112,32 @@ def draw_panel(
         axes.axhline(quantity.best, color="0.7", linewidth=0.7, zorder=0)
     notes: list[str] = []
     for i, (name, look) in enumerate(looks.items()):
-        require_one_setting(rows[names == name], f"{compare} {name}", but=(x,))
+        own, where = rows[names == name], f"{compare} {name}"
+        require_one_setting(own[own.attack == "none"], where, but=(x,))
+        require_one_setting(own[own.attack != "none"], where, but=(x,))
         if len(lines[name]):
-            at = places(categories, i, len(looks))
+            at = places(categories, i, len(looks)) if x != compare else places(categories)
             notes += draw_line(axes, at, lines[name], look, line_name(compare, name), quantity.log)
-    label_categories(axes, categories)
+    label_categories(axes, categories, x)
     return notes
 
 
-def places(categories: Sequence[Any], line: int, count: int) -> pd.Series:
+def places(categories: Sequence[Any], line: int = 0, count: int = 1) -> pd.Series:
     """Return where one of several lines has its points, so that their bars do not overlap."""
     step = min(0.12, 0.8 / count)
     shift = step * (line - (count - 1) / 2)
     return pd.Series(np.arange(len(categories)) + shift, index=list(categories))
 
 
-def label_categories(axes: Axes, categories: Sequence[Any]) -> None:
-    """Set equally spaced ticks; a radius of 0 is called clean."""
-    labels = ["clean" if value == 0 else text_of(value) for value in categories]
-    axes.set_xticks(range(len(categories)), labels)
+def label_categories(axes: Axes, categories: Sequence[Any], x: str = "epsilon") -> None:
+    """Set equally spaced ticks with the names of the values of a column."""
+    if x in LINES:
+        labels = [line_name(x, text_of(value)) for value in categories]
+    else:
+        labels = [text_of(value) for value in categories]
+    labels = ["none" if label == "nan" else label for label in labels]
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if x in TURNED else {}
+    axes.set_xticks(range(len(categories)), labels, **turned)
     axes.set_xlim(-0.5, len(categories) - 0.5)
 
 
@@ -172,8 +187,11 @@ def draw_line(
     below, broken = log & (points.middle <= 0), ~np.isfinite(points.middle)
     drawn: dict[str, Any] = {"elinewidth": 0.7, "linewidth": 1.1, "color": look.color}
     shown = y.middle.where(~below & ~broken)
-    if points.least.notna().any():
-        axes.fill_between(at, y.least, y.most, color=look.color, alpha=0.2, linewidth=0)
+    band: dict[str, Any] = {"color": look.color, "alpha": 0.2}
+    if len(points) == 1:
+        axes.vlines(at, y.least, y.most, linewidth=5, **band)
+    elif points.least.notna().any():
+        axes.fill_between(at, y.least, y.most, linewidth=0, **band)
     style = drawn | {"marker": look.marker, "markersize": 3, "markeredgewidth": 0}
     axes.errorbar(at, shown, yerr=bars, label=label, **style)
     if log and shown.isna().any():

@@ -177,7 +177,10 @@ def settings_note(rows: pd.DataFrame, compare: str) -> list[str]:
     for defense, own in rows.groupby("defense", sort=False):
         for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
             values = own.drop_duplicates(["task", column]).set_index("task")[column]
-            if column != compare and values.nunique() > 1:
-                each = [f"{task_name(t)} {values[t]:g}" for t in in_paper_order(values.index)]
-                notes.append(f"{line_name('defense', str(defense))}, {what}: {', '.join(each)}.")
+            if column == compare or values.nunique() < 2:
+                continue
+            usual = values.mode().iloc[0]
+            others = [t for t in in_paper_order(values.index) if values[t] != usual]
+            each = ", ".join(f"{task_name(task)} {values[task]:g}" for task in others)
+            notes.append(f"{line_name('defense', str(defense))}: {what} {usual:g}, but {each}.")
     return notes

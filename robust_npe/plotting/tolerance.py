@@ -18,7 +18,14 @@ from robust_npe.plotting.cells import (
     seeds_note,
     text_of,
 )
-from robust_npe.plotting.layout import Part, add_legend, figure_of, label_axes, rows_of, task_panels
+from robust_npe.plotting.layout import (
+    Part,
+    add_legend,
+    figure_of,
+    label_axes,
+    panels_height,
+    task_panels,
+)
 from robust_npe.plotting.lines import BELOW, BROKEN, POINTS, Quantity, draw_panel, looks_of, places
 from robust_npe.plotting.names import (
     in_paper_order,
@@ -51,6 +58,7 @@ CERTIFIED = "certified"
 CERTIFICATE = (
     "Dotted: certified medians, which no perturbation exceeds (smoothing: of its ideal average)."
 )
+MOVED = "Dashed: how far the true posterior moves under the same perturbations."
 EXACT = "largest movement of the true posterior"
 
 
@@ -80,23 +88,16 @@ def tolerance_plot(
 
 
 def tolerance_part(
-    table: pd.DataFrame, metric: str = "kl_forward", compare: str = "attack", most: int = 4
+    table: pd.DataFrame, metric: str = "kl_forward", compare: str = "attack"
 ) -> Part:
-    """Return the part of a figure that `tolerance_plot` consists of.
-
-    Args:
-        table: As in `tolerance_plot`.
-        metric: As in `tolerance_plot`.
-        compare: As in `tolerance_plot`.
-        most: Panels in one row.
-    """
+    """Return the part of a figure that `tolerance_plot` consists of; arguments as there."""
     rows = tolerance_rows(table, metric)
     own = rows[rows.metric == metric]
     looks, tasks = tolerance_looks(rows, compare), in_paper_order(own.task)
 
     def draw(place: SubFigure) -> list[str]:
         notes = [POINTS, *seeds_note(own)]
-        for task, axes in task_panels(place, tasks, most).items():
+        for task, axes in task_panels(place, tasks).items():
             notes += draw_tolerance(axes, rows[rows.task == task], metric, compare, looks)
         label_axes(place, radius_name(own), LABELS.get(metric, metric))
         add_legend(part, place, place.axes)
@@ -105,7 +106,7 @@ def tolerance_part(
     legend = [line_name(compare, name) for name in looks]
     others = {MOVEMENT: TRUTH, f"{CERTIFIED}_{metric}": CERTIFIED, BOUND: EXACT}
     legend += [label for name, label in others.items() if (rows.metric == name).any()]
-    part = Part(draw, 46.0 * rows_of(len(tasks), most) + 6, legend, narrow=len(tasks) == 1)
+    part = Part(draw, panels_height(len(tasks)), legend, narrow=len(tasks) == 1)
     return part
 
 
@@ -168,7 +169,7 @@ def _draw_truth(axes: Axes, at: pd.Series, median: pd.Series, color: str) -> lis
     axes.plot(at[median.index], y, color=color, clip_on=False, **look)
     axes.plot([], [], color=COLORS["truth"], label=TRUTH, **look)
     below, broken = (median <= 0).any(), (~np.isfinite(median)).any()
-    return [note for note, found in ((BELOW, below), (BROKEN, broken)) if found]
+    return [MOVED, *(note for note, found in ((BELOW, below), (BROKEN, broken)) if found)]
 
 
 def _draw_certified(axes: Axes, at: pd.Series, median: pd.Series, color: str) -> list[str]:

@@ -11,9 +11,9 @@ from robust_npe.recipes.examples import examples
 from robust_npe.store import StoreError
 from robust_npe.tasks.pyloric import PARAMETER_NAMES, PRIOR_HIGH, PRIOR_LOW, Pyloric
 
-__all__ = ["pyloric_table"]
+__all__ = ["pyloric_table", "thinned"]
 
-POOLED = 5.0  # ms: simulations keep the highest voltage in each of these steps
+STEP = 5.0  # ms
 
 
 def pyloric_table(
@@ -21,7 +21,7 @@ def pyloric_table(
 ) -> pd.DataFrame:
     """Return the example with the median divergence, in the columns of `examples`.
 
-    Simulations are thinned in time such that no spike is lost. Rows with `what` low and high hold
+    Simulations are thinned in time. Rows with `what` low and high hold
     the ends of the prior of each parameter.
 
     Args:
@@ -39,11 +39,16 @@ def pyloric_table(
     table = examples(experiments, {"pyloric": epsilon}, **counts)
     table = table[table.what != "predictive"]  # quantiles of spike trains out of step say nothing
     simulated = table.what == "simulation"
-    steps = table.position // POOLED * POOLED
-    pooled = table[simulated].assign(position=steps, value=table.value.round())
+    parts = [table[~simulated], thinned(table[simulated]), _ends(table)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def thinned(simulated: pd.DataFrame) -> pd.DataFrame:
+    """Keep the highest voltage in each step of 5 ms, in whole mV: no spike is lost."""
+    steps = simulated.position // STEP * STEP
+    pooled = simulated.assign(position=steps, value=simulated.value.round())
     keys = [name for name in pooled if name != "value"]
-    highest = pooled.groupby(keys, dropna=False, sort=False).value.max().reset_index()
-    return pd.concat([table[~simulated], highest, _ends(table)], ignore_index=True)
+    return pooled.groupby(keys, dropna=False, sort=False).value.max().reset_index()
 
 
 def _ends(table: pd.DataFrame) -> pd.DataFrame:

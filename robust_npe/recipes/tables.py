@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from robust_npe.files import StoreError, open_plain, write_atomically
 from robust_npe.recipes.recipe import Recipe
 from robust_npe.store import OBSERVATION_COLUMNS, RESULT_COLUMNS
 
-__all__ = ["observations", "read_tables", "results", "write_tables"]
+__all__ = ["observations", "read_tables", "results", "selected", "write_tables"]
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -29,6 +30,22 @@ def results(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
 def observations(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
     """Return the same for each observation, as the table `observations`."""
     return {"observations": _joined([recipe.observations() for recipe in recipes])}
+
+
+def selected(**values: Sequence[Any]) -> Callable[[Sequence[Recipe]], dict[str, pd.DataFrame]]:
+    """Return a function as `results`, which keeps the rows with certain values in some columns.
+
+    Args:
+        values: The values, by column, e.g. `defense=["none", "fim"]`.
+    """
+
+    def gather(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
+        table = results(recipes)["results"]
+        for column, kept in values.items():
+            table = table[table[column].isin(kept)]
+        return {"results": table}
+
+    return gather
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

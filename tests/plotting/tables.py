@@ -62,6 +62,17 @@ def coverages(power, epsilon, attack="pgd", **keys):
     return [*curve, row(statistic="signed_area", value=0.3, **shared, **keys)]
 
 
+def clean(nll, seconds, diverged=0.0, **keys):
+    """What is measured without attack: likelihood, and the training."""
+    shared = {"attack": "none", "objective": "", "norm": "", "domain": "", "epsilon": 0.0, **keys}
+    values = {"diverged": diverged, "seconds": seconds}
+    training = [row(metric="training", statistic=s, value=v, **shared) for s, v in values.items()]
+    likelihood = {"median": nll - 0.1, "q15": nll - 1, "q85": nll + 1, "mean": nll}
+    return training + [
+        row(metric="nll", statistic=s, value=v, **shared) for s, v in likelihood.items()
+    ]
+
+
 def table(*parts):
     """Rows of several runs, each with the identity of its settings."""
     rows = pd.DataFrame([r for part in parts for r in part])
