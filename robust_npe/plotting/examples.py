@@ -99,6 +99,8 @@ def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     what = "Without a defense." if none else f"Defense: {', '.join(dict.fromkeys(names))}."
     notes = [what, rank_note(table), training_note(table)]
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
+    if "hodgkin_huxley" in set(table.task):
+        notes += ["Conductances g are in mS/cm², C in µF/cm², reversal potentials E in mV."]
     return notes + [
         f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."
         for task, count in many[many > parameters].items()

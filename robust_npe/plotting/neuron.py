@@ -74,8 +74,8 @@ def _draw_row(place: SubFigure, rows: pd.DataFrame, letter: str) -> tuple[Axes, 
     for axes, (state, color) in zip(predictions, STATE_COLORS.items(), strict=True):
         _draw_predictions(axes, rows[rows.state == state], color)
         axes.set_title(f"predicted, {state}")
-    color = COLORS.get(rows.defense.iloc[0])
-    x.set_title(f"{letter}   {defense_title(rows)}", loc="left", color=color, fontweight="bold")
+    look = {"color": COLORS.get(rows.defense.iloc[0]), "fontweight": "bold"}
+    x.set_title(f"{letter}   {defense_title(rows)}", loc="left", **look)
     return difference, posteriors, x, *predictions
 
 

@@ -129,8 +129,8 @@ def _ticks(low: float, high: float, apart: float) -> Array:
     span, power = high - low, 10.0 ** np.floor(np.log10(high - low))
     steps = power * np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5])
     step = steps[steps >= apart * span][0]
-    first, last = (low + 0.08 * span) / step, (high - 0.08 * span) / step
-    return step * np.arange(np.ceil(first), np.floor(last) + 1)
+    first, last = (low + 0.03 * span) / step, (high - 0.03 * span) / step
+    return step * np.arange(np.ceil(first), np.floor(last) + 1) + 0.0  # no -0
 
 
 def _truth() -> dict[str, Any]:
@@ -142,8 +142,8 @@ def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     """Numbers and names at the outer panels alone."""
     apart = 0.25 if len(names) < 3 else 0.5  # labels of small panels must not touch
     for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        axis.set_ticks(_ticks(*ends, apart))
-        axis.set_major_formatter("{x:g}")
+        ticks = _ticks(*ends, apart)
+        axis.set_ticks(ticks, [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ticks])
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)
     if bottom:
