@@ -25,7 +25,7 @@ from robust_npe.plotting.layout import (
     panels_height,
     task_panels,
 )
-from robust_npe.plotting.lines import POINTS, Quantity, draw_panel, looks_of
+from robust_npe.plotting.lines import POINTS, Quantity, category_names, draw_panel, looks_of
 from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
@@ -73,6 +73,7 @@ COLUMNS = {
 }
 """Names of horizontal axes."""
 
+SHORT = 15  # characters of names that have room below an axis
 WIDE = 3  # panels in a row that have room for all labels
 
 
@@ -88,7 +89,7 @@ def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward
     movement = Quantity(metric, KL.get(metric, metric))
     parts = [lines_part(table, [movement, COVERAGE], compare)]
     if compare not in OF_ATTACKS:
-        parts.append(lines_part(table, [NLL], compare, x=compare, lines=1))
+        parts.append(lines_part(table, [NLL], compare, x=compare, lines=1, legend=False))
     return figure_of(parts)
 
 
@@ -154,6 +155,7 @@ def lines_part(
     x: str = "epsilon",
     lines: int | None = None,
     shared: bool = False,
+    legend: bool = True,
 ) -> Part:
     """Return a part of a figure with one panel per quantity (down) and task (across); quantities
     are across where there is one task, and tasks in several rows where there is one quantity.
@@ -165,6 +167,7 @@ def lines_part(
         x: Horizontal axis; other columns than `epsilon` show clean observations.
         lines: Rows of panels where there is one quantity; None for as many as are needed.
         shared: Whether all quantities of a task, on logarithmic axes, have equal limits.
+        legend: Whether there is a legend, unless the horizontal axis says the same.
 
     Raises:
         NothingToDrawError: The table has none of the quantities.
@@ -174,7 +177,7 @@ def lines_part(
     looks, tasks = looks_of(rows, compare), in_paper_order(rows.task)
     if x == compare:  # the value that is missing is one of the categories
         rows = rows.assign(**{x: rows[x].map(text_of)})
-    categories = list(looks) if x == compare else sorted(rows[x].unique())
+    categories = [] if x == compare else sorted(rows[x].unique())
     across = len(tasks) == 1 and len(quantities) > 1
 
     def draw(place: SubFigure) -> list[str]:
@@ -183,20 +186,31 @@ def lines_part(
         for (task, quantity), axes in _panels(place, tasks, quantities, lines).items():
             within = _within(rows[rows.task == task], quantities, compare) if shared else []
             own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
-            notes += draw_panel(axes, own, quantity, compare, looks, x, categories, within)
-            if len(tasks) > WIDE and len(quantities) > 1:
+            shown = categories or [name for name in looks if name in set(own[x])]
+            notes += draw_panel(axes, own, quantity, compare, looks, x, shown, within)
+            if x == compare and not told:
+                axes.set_xticks([])
+            elif len(tasks) > WIDE and len(quantities) > 1:
                 axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
         attacked = rows[rows.attack != "none"]
-        label_axes(place, radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x))
+        name = radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x)
+        label_axes(place, "" if x == compare and not told else name)
         add_legend(part, place, place.axes)
         return [*notes, *seeds_note(rows), *marks_note(rows), *settings_note(rows, compare)]
 
-    legend = [line_name(compare, name) for name in looks] if x != compare else []
+    names = [line_name(compare, name) for name in looks]
+    told = x == compare and max(map(len, category_names(list(looks), x))) <= SHORT
     height = 33.0 * len(quantities) + 10
     if across or len(quantities) == 1:
         height = panels_height(lines or max(len(tasks), len(quantities)))
     narrow = len(tasks) * len(quantities) == 1
-    part = Part(draw, height, legend, task_name(tasks[0]) if across else None, narrow)
+    part = Part(
+        draw,
+        height,
+        names if legend and not told else [],
+        task_name(tasks[0]) if across else None,
+        narrow,
+    )
     return part
 
 

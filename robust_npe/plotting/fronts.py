@@ -36,7 +36,7 @@ __all__ = ["cost_plot", "front_plot", "outcomes", "tradeoff_part", "tradeoff_plo
 DEFENSE = ["defense", "beta", "defense_epsilon", "defense_settings"]
 STRENGTH = ["beta", "defense_epsilon", "settings"]
 SEEDS = ["seed", "data_seed"]
-NLL = "clean negative log likelihood above no defense, nats"
+NLL = "clean negative log likelihood, in nats above no defense"
 SPREAD = "Points: means over {} seeds; whiskers: their range."
 SYMMETRIC_TICKS = (-10, -2, -0.5, -0.2, 0, 0.5, 2, 10, 50, 200)
 EXPENSIVE = 0.5  # nats of likelihood
@@ -61,7 +61,8 @@ def outcomes(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") ->
     """
     rows = cells(table, [metric, "nll", "training"])
     rows = rows[(rows.attack == "none") | (rows.epsilon == epsilon)]
-    require_one_setting(rows[rows.attack != "none"], f"epsilon {epsilon:g}", but=DEFENSE)
+    for task, attacked in rows[rows.attack != "none"].groupby("task"):
+        require_one_setting(attacked, f"{task}, epsilon {epsilon:g}", but=DEFENSE)
     rows = named_defenses(rows).assign(family=rows.defense)
     keys = ["task", "defense", *SEEDS]
     found: dict[str, pd.Series] = {}

@@ -20,6 +20,7 @@ __all__ = [
     "BROKEN",
     "POINTS",
     "Quantity",
+    "category_names",
     "draw_line",
     "draw_panel",
     "label_categories",
@@ -108,6 +109,8 @@ def draw_panel(
     if quantity.log:
         axes.set_yscale("log")
         set_log_limits(axes, [*lines.values(), *within])
+    else:
+        axes.margins(y=0.12)
     if quantity.best is not None:
         axes.axhline(quantity.best, color="0.7", linewidth=0.7, zorder=0)
     notes: list[str] = []
@@ -131,14 +134,16 @@ def places(categories: Sequence[Any], line: int = 0, count: int = 1) -> pd.Serie
 
 def label_categories(axes: Axes, categories: Sequence[Any], x: str = "epsilon") -> None:
     """Set equally spaced ticks with the names of the values of a column."""
-    if x in LINES:
-        labels = [line_name(x, text_of(value)) for value in categories]
-    else:
-        labels = [text_of(value) for value in categories]
-    labels = ["none" if label == "nan" else label for label in labels]
     turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if x in TURNED else {}
-    axes.set_xticks(range(len(categories)), labels, **turned)
+    axes.set_xticks(range(len(categories)), category_names(categories, x), **turned)
     axes.set_xlim(-0.5, len(categories) - 0.5)
+
+
+def category_names(categories: Sequence[Any], x: str) -> list[str]:
+    """Return what values of a column are called on its axis."""
+    texts = [text_of(value) for value in categories]
+    names = [line_name(x, text) if x in LINES else text for text in texts]
+    return ["none" if name == "nan" else name for name in names]
 
 
 def set_log_limits(axes: Axes, lines: Collection[pd.DataFrame]) -> None:
@@ -192,7 +197,7 @@ def draw_line(
         axes.vlines(at, y.least, y.most, linewidth=5, **band)
     elif points.least.notna().any():
         axes.fill_between(at, y.least, y.most, linewidth=0, **band)
-    style = drawn | {"marker": look.marker, "markersize": 3, "markeredgewidth": 0}
+    style = drawn | {"marker": look.marker, "markersize": 3.5, "markeredgewidth": 0}
     axes.errorbar(at, shown, yerr=bars, label=label, **style)
     if log and shown.isna().any():
         axes.plot(at, y.middle, ":", color=look.color, linewidth=0.8, zorder=1)
