@@ -21,8 +21,8 @@ from robust_npe.plotting.describing import (
 )
 from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.names import in_paper_order, task_name
-from robust_npe.plotting.observations import draw_images, draw_traces, is_image
-from robust_npe.plotting.pairs import LINES, STATE_COLORS, draw_pairs, most_moved
+from robust_npe.plotting.observations import STATE_COLORS, draw_images, draw_traces, is_image
+from robust_npe.plotting.pairs import STATE_LINES, draw_pairs, most_moved
 from robust_npe.plotting.style import COLORS, add_letter
 
 __all__ = ["examples_figure"]
@@ -83,7 +83,12 @@ def _draw_legend(block: SubFigure) -> None:
     """What lines and colours of all blocks are."""
     labels = {"clean": r"clean, $q(\theta|x)$", "attacked": r"attacked, $q(\theta|\tilde x)$"}
     entries: list[Patch | Line2D] = [
-        Patch(facecolor=(color, 0.4), edgecolor=color, linestyle=LINES[state], label=labels[state])
+        Patch(
+            facecolor=(color, 0.4),
+            edgecolor=color,
+            linestyle=STATE_LINES[state],
+            label=labels[state],
+        )
         for state, color in STATE_COLORS.items()
     ]
     black = COLORS["truth"]

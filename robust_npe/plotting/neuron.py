@@ -20,8 +20,8 @@ from robust_npe.plotting.describing import (
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.observations import draw_bands
-from robust_npe.plotting.pairs import STATE_COLORS, draw_regions, parameter_name
+from robust_npe.plotting.observations import STATE_COLORS, draw_bands
+from robust_npe.plotting.pairs import draw_regions, parameter_name
 from robust_npe.plotting.style import COLORS
 
 __all__ = ["neuron_figure"]

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from robust_npe.plotting.style import COLORS
 
-__all__ = ["BANDS", "draw_bands", "draw_images", "draw_traces", "is_image"]
+__all__ = ["BANDS", "STATE_COLORS", "draw_bands", "draw_images", "draw_traces", "is_image"]
 
 BANDS = (("q01", "q99"), ("q05", "q95"), ("q175", "q825"))
 STATE_COLORS = {"clean": COLORS["clean"], "attacked": COLORS["adversarial"]}

@@ -13,15 +13,15 @@ from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
+from robust_npe.plotting.observations import STATE_COLORS
 from robust_npe.plotting.style import COLORS
 
-__all__ = ["LINES", "REGIONS", "draw_pairs", "draw_regions", "most_moved", "parameter_name"]
+__all__ = ["REGIONS", "STATE_LINES", "draw_pairs", "draw_regions", "most_moved", "parameter_name"]
 
 Array = NDArray[np.float64]
 
 REGIONS = (0.5, 0.9)  # probability in each region of a pair
-LINES = {"clean": "-", "attacked": "--"}
-STATE_COLORS = {"clean": COLORS["clean"], "attacked": COLORS["adversarial"]}
+STATE_LINES = {"clean": "-", "attacked": "--"}
 GRID = 60
 GREEK = ("alpha", "beta", "gamma", "delta", "theta")
 
@@ -43,7 +43,7 @@ def most_moved(samples: pd.DataFrame, count: int) -> list[str]:
         count: How many of them.
     """
     names = list(dict.fromkeys(samples.name))
-    clean, attacked = (samples[samples.state == s].groupby("name").value for s in LINES)
+    clean, attacked = (samples[samples.state == s].groupby("name").value for s in STATE_LINES)
     moved = (attacked.mean() - clean.mean()).abs() / clean.std()
     return [name for name in names if name in moved.nlargest(count).index]
 
@@ -60,7 +60,7 @@ def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> li
     panels = figure.subplots(len(names), len(names), squeeze=False, sharex="col")
     wide = {
         state: samples[samples.state == state].pivot_table("value", "position", "name")[names]
-        for state in LINES
+        for state in STATE_LINES
     }
     limits = {n: _limits([w[n].to_numpy() for w in wide.values()], truth[n]) for n in names}
     for i, row in enumerate(names):
@@ -83,25 +83,25 @@ def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> li
 def _draw_density(axes: Axes, values: dict[str, Array], truth: float) -> None:
     """Densities of one parameter, each scaled to the same height."""
     low, high = _limits(list(values.values()), truth)
-    for state in LINES:
+    for state in STATE_LINES:
         width = max(np.std(values[state]), 1e-9)
         near = np.linspace(values[state].min() - width, values[state].max() + width, 200)
         grid = np.sort(np.concatenate((np.linspace(low, high, 100), near)))
         density = gaussian_kde(values[state])(grid)
         color = STATE_COLORS[state]
-        axes.plot(grid, density / density.max(), LINES[state], color=color, linewidth=1)
+        axes.plot(grid, density / density.max(), STATE_LINES[state], color=color, linewidth=1)
         axes.fill_between(grid, density / density.max(), color=color, alpha=0.2, linewidth=0)
     axes.axvline(truth, color=COLORS["truth"], linewidth=0.8)
     axes.set_ylim(0, 1.05)
 
 
-def draw_regions(axes: Axes, values: dict[str, Array], **style: Any) -> None:
+def draw_regions(axes: Axes, values: dict[str, Array]) -> None:
     """Draw the smallest regions that hold 50 and 90 % of samples `(S, 2)`, clean and attacked."""
-    for state in LINES:
+    for state in STATE_LINES:
         x, y, density, levels = _density(values[state])
         color = STATE_COLORS[state]
-        axes.contourf(x, y, density, [*levels, np.inf], colors=[color] * 2, alpha=0.25, **style)
-        look = {"colors": [color], "linestyles": LINES[state], "linewidths": 0.7}
+        axes.contourf(x, y, density, [*levels, np.inf], colors=[color] * 2, alpha=0.25)
+        look = {"colors": [color], "linestyles": STATE_LINES[state], "linewidths": 0.7}
         axes.contour(x, y, density, levels, **look)
 
 

@@ -20,7 +20,7 @@ from robust_npe.plotting.describing import (
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.pairs import STATE_COLORS
+from robust_npe.plotting.observations import STATE_COLORS
 from robust_npe.plotting.style import COLORS
 from robust_npe.plotting.tolerance import tolerance_part
 

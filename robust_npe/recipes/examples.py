@@ -18,7 +18,7 @@ from robust_npe.recipes.stored import divergences
 from robust_npe.store import StoreError
 from robust_npe.tasks import Task
 
-__all__ = ["examples", "rounded"]
+__all__ = ["KEYS", "examples", "features", "rounded"]
 
 QUANTILES = (0.01, 0.05, 0.175, 0.5, 0.825, 0.95, 0.99)
 STATES = ("clean", "attacked")
@@ -50,7 +50,7 @@ def examples(
       `simulation`: the same of one simulation, whose number is `statistic`,
       `posterior`: a parameter's `name`, number of the sample (`position`), and its value,
       `truth`: the parameter that generated the clean observation,
-    - `value`, of four significant digits.
+    - `value`, of four significant digits or more.
 
     Args:
         experiments: Finished runs: for each task one without a defense, and others.
@@ -76,7 +76,6 @@ def examples(
         keys = rows[rows.observation == number][[*KEYS, "value"]]
         keys = keys.rename(columns={"value": "kl_forward"}).assign(quantile=quantile)
         keys["kl_forward"] = rounded(keys.kl_forward)
-        keys["diverged"] = int(experiment.trained().diverged)
         tables.append(keys.merge(_example(experiment, number, radii[name], *counts), how="cross"))
     return pd.concat(tables, ignore_index=True)
 
@@ -109,8 +108,7 @@ def _example(
             "simulation": features(task, simulated[:num_traces], range(num_traces)),
         }
         parts += [rows.assign(what=what, state=state) for what, rows in new.items() if len(rows)]
-    table = pd.concat(parts, ignore_index=True)
-    return table.assign(value=rounded(table.value))
+    return pd.concat(parts, ignore_index=True).assign(diverged=int(trained.diverged))
 
 
 def _samples(posterior: Posterior, x: Tensor, seed: int, count: int) -> Tensor:
@@ -130,8 +128,11 @@ def _predictive(task: Task, simulated: Tensor) -> pd.DataFrame:
 
 
 def _parameters(task: Task, theta: Tensor) -> pd.DataFrame:
-    """Rows of parameters `(S, D)`."""
-    table = pd.DataFrame(theta.cpu().numpy(), columns=task.theta_names)
+    """Rows of parameters `(S, D)`, rounded to a hundredth of their spread or finer."""
+    table = pd.DataFrame(theta.cpu().double().numpy(), columns=task.theta_names)
+    if len(table) > 1:
+        digits = np.ceil(2 - np.log10(table.std().clip(lower=1e-9))).astype(int)
+        table = table.round(digits.to_dict())
     return table.rename_axis("position").melt(var_name="name", ignore_index=False).reset_index()
 
 
@@ -145,7 +146,10 @@ def features(task: Task, x: Tensor, statistics: Sequence[object]) -> pd.DataFram
         places["position"] = np.arange(len(places), dtype=float)
     values = zip(statistics, x.numpy(), strict=True)
     parts = [places.assign(statistic=str(name), value=value) for name, value in values]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if not parts:
+        return pd.DataFrame()
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(value=rounded(table.value))
 
 
 def rounded(values: pd.Series) -> pd.Series:
