@@ -29,9 +29,9 @@ __all__ = ["examples_figure"]
 
 ACROSS = 3  # tasks beside each other
 NOTE = (
-    "Above: an observation (black), clean and attacked, over simulations from its posterior (bands "
-    "of 65, 90 and 98 %; images: their mean). Below: the two posteriors, densities of equal height "
-    "and regions of 50 and 90 %, estimated from samples by a Gaussian kernel."
+    "Above: an observation (black), clean and attacked, over simulations from its posterior "
+    "(bands of 65, 90 and 98 %; images: one of them). Below: the two posteriors, densities of "
+    "equal height and regions of 50 and 90 %, estimated from samples by a Gaussian kernel."
 )
 
 

@@ -64,14 +64,14 @@ def draw_traces(figure: SubFigure, rows: pd.DataFrame) -> list[Axes]:
 
 
 def draw_images(figure: SubFigure, rows: pd.DataFrame) -> list[Axes]:
-    """Draw the image that was observed and the mean of the predictive ones, clean and attacked.
+    """Draw the image that was observed and one simulation from its posterior, clean and attacked.
 
     Args:
         figure: Where.
         rows: As for `draw_traces`, with images.
     """
     panels = list(figure.subplots(1, 4, squeeze=False)[0])
-    shown = [("observation", "", "observed"), ("predictive", "mean", "predicted")]
+    shown = [("observation", "", "observed"), ("simulation", "0", "simulated")]
     look: dict[str, Any] = {"cmap": IMAGES.get(rows.task.iloc[0], "gray"), "vmin": 0, "vmax": 1}
     pairs = [(state, *what) for state in STATE_COLORS for what in shown]
     for axes, (state, what, statistic, label) in zip(panels, pairs, strict=True):

@@ -127,7 +127,7 @@ def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:
 def _ticks(low: float, high: float, apart: float) -> Array:
     """Round numbers that are this share of the axis apart, and not at its ends."""
     span, power = high - low, 10.0 ** np.floor(np.log10(high - low))
-    steps = power * np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5])
+    steps = power * np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5, 10])
     step = steps[steps >= apart * span][0]
     first, last = (low + 0.03 * span) / step, (high - 0.03 * span) / step
     return step * np.arange(np.ceil(first), np.floor(last) + 1) + 0.0  # no -0
@@ -140,7 +140,7 @@ def _truth() -> dict[str, Any]:
 
 def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     """Numbers and names at the outer panels alone."""
-    apart = 0.25 if len(names) < 3 else 0.5  # labels of small panels must not touch
+    apart = 0.25 if len(names) < 3 else 0.6  # labels of small panels must not touch
     for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         ticks = _ticks(*ends, apart)
         axis.set_ticks(ticks, [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ticks])

@@ -45,8 +45,8 @@ def examples(
       `diverged`: 1 where the training had to restore earlier weights,
     - `state`: clean or attacked, and `what` one row is:
       `observation`: a feature of x, its `name`, `position` (time or column) and `row` of an image,
-      `predictive`: the same of simulations from the posterior, with `statistic` q01 ... q99, for
-      images mean,
+      `predictive`: the same of simulations from the posterior, with `statistic` q01 ... q99 (not
+      of images),
       `simulation`: the same of one simulation, whose number is `statistic`,
       `posterior`: a parameter's `name`, number of the sample (`position`), and its value,
       `truth`: the parameter that generated the clean observation,
@@ -58,7 +58,7 @@ def examples(
         quantile: Rank of the example's divergence without a defense, from 0 to 1.
         num_samples: Samples of each posterior.
         num_simulations: How many of them are simulated with, for the predictive quantiles.
-        num_traces: How many of the simulations are kept.
+        num_traces: How many of the simulations are kept; of images at least one.
 
     Raises:
         StoreError: A task has no run without a defense, or a run lacks the radius.
@@ -105,8 +105,9 @@ def _example(
             "observation": features(task, one.cpu(), [""]),
             "posterior": _parameters(task, samples),
             "predictive": _predictive(task, simulated),
-            "simulation": features(task, simulated[:num_traces], range(num_traces)),
         }
+        kept = num_traces or int(new["predictive"].empty)
+        new["simulation"] = features(task, simulated[:kept], range(kept))
         parts += [rows.assign(what=what, state=state) for what, rows in new.items() if len(rows)]
     return pd.concat(parts, ignore_index=True).assign(diverged=int(trained.diverged))
 
@@ -118,13 +119,12 @@ def _samples(posterior: Posterior, x: Tensor, seed: int, count: int) -> Tensor:
 
 
 def _predictive(task: Task, simulated: Tensor) -> pd.DataFrame:
-    """Quantiles (mean of images) of simulations `(S, Dx)`, those that failed left out."""
+    """Quantiles of simulations `(S, Dx)`, those that failed left out; of images nothing."""
     finite = simulated[simulated.isfinite().all(-1)].double()
-    mean = features(task, finite.mean(0, keepdim=True), ["mean"])
-    if mean.row.notna().all():
-        return mean
     values = finite.quantile(torch.tensor(QUANTILES).double(), dim=0)
-    return features(task, values, [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES])
+    names = [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES]
+    table = features(task, values, names)
+    return table[table.row.isna()]
 
 
 def _parameters(task: Task, theta: Tensor) -> pd.DataFrame:
