@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
@@ -153,10 +153,22 @@ def defense_name(name: str, beta: float | None, epsilon: float | None, others: s
     return " ".join([name, *settings, others]).strip()
 
 
-def named_defenses(table: pd.DataFrame) -> pd.DataFrame:
-    """Return results in which the names of defenses contain their settings."""
-    columns = ["defense", "beta", "defense_epsilon", "defense_settings"]
-    return table.assign(defense=[defense_name(*d) for d in table[columns].itertuples(index=False)])
+def named_defenses(
+    table: pd.DataFrame,
+    settings: Collection[str] = ("beta", "defense_epsilon", "defense_settings"),
+) -> pd.DataFrame:
+    """Return results in which the names of defenses contain some of their settings.
+
+    Args:
+        table: Results.
+        settings: Columns that tell lines apart; what may differ from task to task is left out.
+    """
+    columns = ["beta", "defense_epsilon", "defense_settings"]
+    told = table[["defense", *columns]].copy()
+    for name in set(columns) - set(settings):
+        told[name] = "" if name == "defense_settings" else math.nan
+    named = told.itertuples(index=False)
+    return table.assign(defense=[defense_name(*row) for row in named])
 
 
 def radius_name(attacked: pd.DataFrame) -> str:
