@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ from robust_npe.plotting.layout import (
     panels_height,
     task_panels,
 )
-from robust_npe.plotting.lines import POINTS, Quantity, category_names, draw_panel, looks_of
+from robust_npe.plotting.lines import POINTS, TURNED, Quantity, category_names, draw_panel, looks_of
 from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
@@ -221,15 +222,24 @@ def _draw(
     notes = [POINTS] if x == "epsilon" else []
     notes += ["Radius 0: clean observations."] if 0 in categories else []
     quantities = list(dict.fromkeys(quantity for _, quantity in panels))
-    many = len(panels) > WIDE * len(quantities) > WIDE
     for (task, quantity), axes in panels.items():
         within = _within(rows[rows.task == task], quantities, compare) if shared else []
         own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
         shown = categories or [name for name in looks if name in set(own[x])]
         notes += draw_panel(axes, own, quantity, compare, looks, x, shown, within)
-        if many:
-            axes.set_xticks(range(0, len(shown), 2), map(text_of, shown[::2]))
+        _thin_ticks(axes, shown, x)
     return notes
+
+
+def _thin_ticks(axes: Axes, categories: Sequence[Any], x: str) -> None:
+    """Where panels are narrow, name every second radius, and write other names upright."""
+    grid = axes.get_gridspec()
+    if grid is None or grid.ncols <= WIDE:
+        return
+    if x == "epsilon":
+        axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
+    for label in axes.get_xticklabels() if x in TURNED else ():
+        label.set(rotation=90, ha="center")
 
 
 def _within(rows: pd.DataFrame, quantities: Sequence[Quantity], compare: str) -> list[pd.DataFrame]:
