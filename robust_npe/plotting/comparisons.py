@@ -137,7 +137,7 @@ def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Fig
     rows = table[(table.metric == metric) & (table.epsilon > 0)]
     medians = rows[rows.statistic == "median"]
     largest = medians.groupby(["task", "epsilon", "seed", "data_seed"]).value.transform("max")
-    shares = medians.assign(metric=SHARE.metric, value=medians.value / largest)
+    shares = medians.assign(metric=SHARE.metric, value=(medians.value / largest).clip(lower=0))
     movement = Quantity(metric, KL.get(metric, metric))
     return figure_of([lines_part(pd.concat([table, shares]), [movement, SHARE], "attack")])
 
@@ -282,7 +282,8 @@ def _panels(
     for (i, quantity), (j, task) in product(enumerate(quantities), enumerate(tasks)):
         panels[task, quantity] = axes = grid[0, i] if across else grid[i, j]
         axes.set_ylabel(quantity.label if j == 0 else "")
-        axes.set_title(task_name(task) if i == 0 and not across else "")
+        title = task_name(task) if i == 0 and not across else ""
+        axes.set_title(title.replace(" (", "\n(") if len(tasks) > WIDE else title)
     return panels
 
 
