@@ -16,7 +16,7 @@ from robust_npe.plotting.comparisons import (
 from robust_npe.plotting.composites import attacks_figure, defenses_figure
 from robust_npe.plotting.coverage import coverage_plot
 from robust_npe.plotting.examples import examples_figure
-from robust_npe.plotting.fronts import cost_plot, front_plot, tradeoff_plot
+from robust_npe.plotting.fronts import cost_plot, front_plot
 from robust_npe.plotting.names import named_defenses
 from robust_npe.plotting.neuron import neuron_figure
 from robust_npe.plotting.pyloric import pyloric_figure
@@ -25,6 +25,7 @@ from robust_npe.plotting.saving import save_figure
 from robust_npe.plotting.style import COLORS, EPSILON_COLORS, style
 from robust_npe.plotting.tolerance import tolerance_plot
 from robust_npe.plotting.toy import toy_figure
+from robust_npe.plotting.tradeoff import tradeoff_plot
 
 __all__ = [
     "COLORS",

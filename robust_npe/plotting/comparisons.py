@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import pandas as pd
@@ -33,6 +33,7 @@ from robust_npe.plotting.names import (
     settings_note,
     task_name,
 )
+from robust_npe.plotting.style import Look
 
 __all__ = [
     "attack_strength_plot",
@@ -51,18 +52,21 @@ COVERAGE = Quantity("coverage", "coverage\nerror", "mean_absolute_error", log=Fa
 NLL = Quantity("nll", "clean negative\nlog likelihood, nats", "mean", log=False)
 SECONDS = Quantity("training", "training time, s", "seconds")
 SHARE = Quantity("share", "share of the\nlargest", log=False, best=1.0)
-SENSITIVITY = Quantity(
-    "kl_forward", "sensitivity,\n" r"$\mathrm{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$, nats"
-)
+SENSITIVITY = Quantity("kl_forward", "sensitivity,\n" r"$\mathrm{KL}(q\,\|\,\tilde q)$, nats")
 MOVEMENT = Quantity(
-    "legitimate_movement",
-    "legitimate movement,\n" r"$\mathrm{KL}(p(\theta|x)\,\|\,p(\theta|\tilde x))$, nats",
+    "legitimate_movement", "legitimate\nmovement,\n" r"$\mathrm{KL}(p\,\|\,\tilde p)$, nats"
 )
-ERROR = Quantity(
-    "error", "error,\n" r"$\mathrm{KL}(p(\theta|\tilde x)\,\|\,q(\theta|\tilde x))$, nats"
-)
+ERROR = Quantity("error", "error,\n" r"$\mathrm{KL}(\tilde p\,\|\,\tilde q)$, nats")
 C2ST = Quantity("reference_c2st", "C2ST to the\ntrue posterior", "mean", log=False, best=0.5)
-SAME = {"reference_error": "error", "reference_movement": "legitimate_movement"}
+MEANINGS = {
+    COVERAGE: "Coverage error: mean distance of the coverage curve from the diagonal.",
+    NLL: "Likelihoods: means over observations.",
+    ERROR: "p: true posterior, q: estimated; with a tilde: of the attacked observation. Where p "
+    "has no closed form it is computed by importance sampling, for the first observations.",
+}
+"""What the caption says of a quantity."""
+
+SAMPLED = {"reference_error": "error", "reference_movement": "legitimate_movement"}
 """What is measured by importance sampling where there is no closed form."""
 
 OF_ATTACKS = ("attack", "objective", "attack_settings")
@@ -101,9 +105,11 @@ def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
         table: Results of one attack.
         compare: What the lines are.
     """
-    return figure_of(
-        [lines_part(_known(table), [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)]
-    )
+    known = _known(table)
+    known = known[known.task.isin(known[known.metric == MOVEMENT.metric].task)]
+    if known.empty:
+        raise NothingToDrawError("no rows with metric legitimate_movement or reference_movement")
+    return figure_of([lines_part(known, [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)])
 
 
 def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
@@ -177,41 +183,53 @@ def lines_part(
     looks, tasks = looks_of(rows, compare), in_paper_order(rows.task)
     if x == compare:  # the value that is missing is one of the categories
         rows = rows.assign(**{x: rows[x].map(text_of)})
-    categories = [] if x == compare else sorted(rows[x].unique())
     across = len(tasks) == 1 and len(quantities) > 1
+    told = x == compare and max(map(len, category_names(list(looks), x))) <= SHORT
+    names = [line_name(compare, name) for name in looks] if legend and not told else []
 
     def draw(place: SubFigure) -> list[str]:
-        notes = [POINTS] if x == "epsilon" else []
-        notes += ["Radius 0: clean observations."] if 0 in categories else []
-        for (task, quantity), axes in _panels(place, tasks, quantities, lines).items():
-            within = _within(rows[rows.task == task], quantities, compare) if shared else []
-            own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
-            shown = categories or [name for name in looks if name in set(own[x])]
-            notes += draw_panel(axes, own, quantity, compare, looks, x, shown, within)
-            if x == compare and not told:
+        panels = _panels(place, tasks, quantities, lines)
+        notes = _draw(panels, rows, compare, looks, x, shared)
+        if x == compare and not told:
+            for axes in place.axes:
                 axes.set_xticks([])
-            elif len(tasks) > WIDE and len(quantities) > 1:
-                axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
-        attacked = rows[rows.attack != "none"]
-        name = radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x)
-        label_axes(place, "" if x == compare and not told else name)
+        else:
+            attacked = rows[rows.attack != "none"]
+            label_axes(place, radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x))
         add_legend(part, place, place.axes)
+        notes += [meaning for q, meaning in MEANINGS.items() if q in quantities]
         return [*notes, *seeds_note(rows), *marks_note(rows), *settings_note(rows, compare)]
 
-    names = [line_name(compare, name) for name in looks]
-    told = x == compare and max(map(len, category_names(list(looks), x))) <= SHORT
     height = 33.0 * len(quantities) + 10
     if across or len(quantities) == 1:
         height = panels_height(lines or max(len(tasks), len(quantities)))
-    narrow = len(tasks) * len(quantities) == 1
-    part = Part(
-        draw,
-        height,
-        names if legend and not told else [],
-        task_name(tasks[0]) if across else None,
-        narrow,
-    )
+    title, narrow = task_name(tasks[0]) if across else None, len(tasks) * len(quantities) == 1
+    part = Part(draw, height, names, title, narrow)
     return part
+
+
+def _draw(
+    panels: Mapping[tuple[str, Quantity], Axes],
+    rows: pd.DataFrame,
+    compare: str,
+    looks: Mapping[str, Look],
+    x: str,
+    shared: bool,
+) -> list[str]:
+    """Draw all panels of a part; arguments as in `lines_part`, after `_rows`."""
+    categories = [] if x == compare else sorted(rows[x].unique())
+    notes = [POINTS] if x == "epsilon" else []
+    notes += ["Radius 0: clean observations."] if 0 in categories else []
+    quantities = list(dict.fromkeys(quantity for _, quantity in panels))
+    many = len(panels) > WIDE * len(quantities) > WIDE
+    for (task, quantity), axes in panels.items():
+        within = _within(rows[rows.task == task], quantities, compare) if shared else []
+        own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
+        shown = categories or [name for name in looks if name in set(own[x])]
+        notes += draw_panel(axes, own, quantity, compare, looks, x, shown, within)
+        if many:
+            axes.set_xticks(range(0, len(shown), 2), map(text_of, shown[::2]))
+    return notes
 
 
 def _within(rows: pd.DataFrame, quantities: Sequence[Quantity], compare: str) -> list[pd.DataFrame]:
@@ -259,5 +277,8 @@ def _panels(
 
 
 def _known(table: pd.DataFrame) -> pd.DataFrame:
-    """Call what was computed by importance sampling as what is known in closed form."""
-    return table.assign(metric=table.metric.replace(SAME))
+    """Call what was computed by importance sampling as what is known in closed form, where nothing
+    is known in closed form."""
+    sampled = table.metric.isin([*SAMPLED])
+    closed = table.task.isin(table[table.metric.isin([*SAMPLED.values()])].task)
+    return table[~(sampled & closed)].replace({"metric": SAMPLED})

@@ -24,7 +24,7 @@ __all__ = [
     "draw_line",
     "draw_panel",
     "label_categories",
-    "log_ticks",
+    "log_limits",
     "looks_of",
     "set_log_limits",
 ]
@@ -107,10 +107,10 @@ def draw_panel(
     if categories is None:
         categories = sorted({value for line in lines.values() for value in line.index})
     if quantity.log:
-        axes.set_yscale("log")
         set_log_limits(axes, [*lines.values(), *within])
     else:
         axes.margins(y=0.12)
+        axes.locator_params(axis="y", nbins=4)
     if quantity.best is not None:
         axes.axhline(quantity.best, color="0.7", linewidth=0.7, zorder=0)
     notes: list[str] = []
@@ -149,31 +149,29 @@ def category_names(categories: Sequence[Any], x: str) -> list[str]:
 def set_log_limits(axes: Axes, lines: Collection[pd.DataFrame]) -> None:
     """Set the ends of the logarithmic axis, around everything that it can show."""
     columns = ["middle", "q15", "q85", "least", "most"]
-    values = np.concatenate(
-        [line.reindex(columns=columns).to_numpy(float).ravel() for line in lines]
-    )
+    values = [line.reindex(columns=columns).to_numpy(float).ravel() for line in lines]
+    log_limits(axes, np.concatenate(values))
+
+
+def log_limits(axes: Axes, values: np.ndarray) -> None:
+    """Set the ends of the logarithmic axis around positive, finite values, with room below them if
+    others are not positive; at least a decade, so that there are ticks."""
+    axes.set_yscale("log")
     shown, margin = values[(values > 0) & np.isfinite(values)], 1.6
-    if len(shown):
-        bottom = shown.min() / margin ** (1 + (values <= 0).any())
-        axes.set_ylim(bottom, shown.max() * margin)
-    else:
-        axes.set_ylim(1e-3, 1.0)
-    log_ticks(axes)
-
-
-def log_ticks(axes: Axes) -> None:
-    """Write decades of the logarithmic vertical axis as numbers, few enough to be read."""
-    bottom, top = np.log10(axes.get_ylim())
-    decades = max(1, round((top - bottom) / 5))
-    axes.yaxis.set_major_locator(LogLocator(base=10.0**decades))
-    if top - bottom < 1.3:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    if not len(shown):
+        shown = np.array([1e-3, 1.0])
+    bottom, top = shown.min() / margin ** (1 + (values <= 0).any()), shown.max() * margin
+    widen = max(1.0, 10 * bottom / top) ** 0.5
+    axes.set_ylim(bottom / widen, top * widen)
+    decades = np.log10(axes.get_ylim()[1] / axes.get_ylim()[0])
+    subs, step = ((1.0, 2.0, 5.0), 1) if decades < 1.5 else ((1.0,), max(1, round(decades / 5)))
+    axes.yaxis.set_major_locator(LogLocator(base=10.0**step, subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(_decade))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _decade(value: float, _: object) -> str:
-    if 1e-3 <= value <= 1e3:
+    if 1e-3 <= value <= 1e3 or not np.log10(value).is_integer():
         return f"{value:g}"
     return rf"$10^{{{np.log10(value):.0f}}}$"
 

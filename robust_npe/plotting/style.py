@@ -148,7 +148,8 @@ def line_looks(labels: Iterable[str], ordered: bool = False) -> dict[str, Look]:
     if ordered:
         steps = [name for name in names if name != "nan"]
         ramp = mpl.colormaps["viridis_r"]
-        shares = [0.12 + 0.88 * i / max(1, len(steps) - 1) for i in range(len(steps))]
+        count = len(steps)
+        shares = [0.15 + 0.85 * i / (count - 1) for i in range(count)] if count > 1 else [0.6]
         colors = {n: to_hex(ramp(share)) for n, share in zip(steps, shares, strict=True)}
         colors["nan"] = COLORS["none"]
     else:

@@ -80,11 +80,8 @@ def test_movement_has_equal_axes_for_its_three_numbers():
         for base, metric in ((1e3, "kl_forward"), (1.0, "legitimate_movement"), (1e-3, "error"))
     ]
     figure = movement_plot(table(*parts))
-    assert [axes.get_ylabel().split(",")[0] for axes in figure.axes] == [
-        "sensitivity",
-        "legitimate movement",
-        "error",
-    ]
+    names = [axes.get_ylabel().split(",")[0] for axes in figure.axes]
+    assert names == ["sensitivity", "legitimate\nmovement", "error"]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     for axes, base in zip(figure.axes, (1e3, 1.0, 1e-3), strict=True):
         assert lines(axes, "no defense")[0].get_ydata() == pytest.approx(np.array(EPSILONS) * base)
@@ -92,8 +89,11 @@ def test_movement_has_equal_axes_for_its_three_numbers():
 
 def test_true_posteriors_may_be_computed():
     known = divergences(1.0, metric="error", task="gaussian_linear")
-    computed = divergences(2.0, metric="reference_error", task="sir")
-    figure = true_posterior_plot(table(known, computed))
+    computed = [
+        divergences(2.0, metric="reference_error", task=task) for task in ("gaussian_linear", "sir")
+    ]
+    figure = true_posterior_plot(table(known, *computed))
+    assert lines(figure.axes[0], "no defense")[0].get_ydata() == pytest.approx(EPSILONS)
     assert [axes.get_title() for axes in figure.axes] == ["Linear Gaussian", "SIR"]
     assert lines(figure.axes[1], "no defense")[0].get_ydata() == pytest.approx([0.2, 1.0, 4.0])
     with pytest.raises(NothingToDrawError, match="reference_error"):
