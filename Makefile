@@ -6,8 +6,12 @@ INSTALLED := $(VENV)/.installed
 SBI_VENV := .venv-sbi
 SBI_INSTALLED := $(SBI_VENV)/.installed
 
-.PHONY: help install quickstart test test-slow test-sbi test-browser lint format figures
-.PHONY: readme-figure clean
+SCALE ?= laptop
+OUTPUT ?= outputs
+FIGURES := $(filter-out figures,$(patsubst scripts/%.py,%,$(shell grep -l FigureScript scripts/*.py)))
+
+.PHONY: help install quickstart test test-slow test-sbi test-browser lint format figures overview
+.PHONY: gallery readme-figure clean $(FIGURES)
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,8 +52,17 @@ format: install  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-figures: install  ## draw all figures from the stored runs
-	$(BIN)/python scripts/figures.py
+figures: install  ## compute what is missing for all figures, and draw them: SCALE=smoke|laptop|paper
+	$(BIN)/python scripts/figures.py --scale $(SCALE) --output $(OUTPUT)
+
+$(FIGURES): install  # one of them, such as `make figure4`
+	$(BIN)/python scripts/figures.py $@ --scale $(SCALE) --output $(OUTPUT)
+
+gallery: install  ## draw docs/gallery again, from the tables committed there
+	$(BIN)/python scripts/figures.py --tables docs/gallery/tables --output docs/gallery
+
+overview: install  ## tolerance and coverage plots of all stored runs, whatever they are
+	$(BIN)/python scripts/overview.py
 
 readme-figure: install  ## train what the figure of the README shows, and draw it (minutes)
 	$(BIN)/robust-npe train -m task=gaussian_linear,lotka_volterra,sir defense=none,fim output_dir=outputs/readme plots=false
