@@ -119,8 +119,8 @@ def as_events(q: Distribution, theta: Tensor, sample_shape: tuple[int, ...] = ()
 
 def as_vectors(q: Distribution, theta: Tensor) -> Tensor:
     """Return samples `(*, B, *event_shape)` of q as vectors `(*, B, D)` of floating-point numbers;
-    D is 1 for an event shape `()`, e.g. for the labels of a classifier. A q whose events are numbers
-    of parameters, such as `robust_npe.adapters.PriorDraws`, says by `theta` which ones."""
+    D is 1 for an event shape `()`, e.g. for the labels of a classifier. Where events are numbers of
+    parameters, as of `robust_npe.adapters.PriorDraws`, its method `theta` says which ones."""
     if callable(to_theta := getattr(q, "theta", None)):
         return to_theta(theta)
     theta = theta if theta.is_floating_point() else theta.float()

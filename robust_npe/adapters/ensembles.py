@@ -42,12 +42,12 @@ class WeightedEnsemble(nn.Module):
             return EvenMixture(parts, len(x))
         return Mixture(parts, self.weights)
 
-    def density(self, x: Tensor) -> Distribution:
+    def over_theta(self, x: Tensor) -> Distribution:
         """Return q(.|x) over theta itself where members are weights on draws from the prior."""
         if not all(isinstance(member, PriorDrawsPosterior) for member in self.members):
             return self(x)
         members = cast(list[PriorDrawsPosterior], self.members)
-        return Mixture([member.density(x) for member in members], self.weights)
+        return Mixture([member.over_theta(x) for member in members], self.weights)
 
 
 class Mixture(Distribution):

@@ -24,7 +24,7 @@ from robust_npe.files import plain_file, write_atomically
 from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
 
-__all__ = ["load_posterior", "save_posterior"]
+__all__ = ["MAX_BYTES", "load_posterior", "save_posterior", "stored_facts"]
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +87,18 @@ def load_posterior(
     return as_posterior(_from_pickle(Path(path), trust))
 
 
-def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
+def stored_facts(path: Path) -> dict[str, str]:
+    """Return what `save_posterior` wrote beside the weights, without looking at these: `builder`,
+    `dim_theta` and `dim_x`, as text. Empty for other files.
+
+    Raises:
+        ConfigError: It is no file of weights, as its name says, or not from there.
+    """
+    if path.suffix != ".safetensors":
+        return {}
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ConfigError(f"posterior={str(path)!r} is no file of weights: {error}.") from error
     dims = [facts.get(name, "") for name in ("dim_theta", "dim_x")]
@@ -100,9 +107,16 @@ def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
         "a file that save_posterior wrote, which names the numbers of parameters and features"
     )
     require(known, "posterior", str(path), expected)
+    return facts
+
+
+def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
+    facts = stored_facts(path)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     build = _builder(facts.get("builder") if builder is None else builder)
     with draws_from(stream(0, "build")):
-        module = build(*map(int, dims))
+        module = build(int(facts["dim_theta"]), int(facts["dim_x"]))
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

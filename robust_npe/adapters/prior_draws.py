@@ -118,7 +118,7 @@ class PriorDrawsPosterior(nn.Module):
             index = probs.multinomial(num_samples, replacement=True)
         return slope[index] - probs.to(slope) @ slope
 
-    def density(self, x: Tensor) -> PriorDrawsDensity:
+    def over_theta(self, x: Tensor) -> PriorDrawsDensity:
         """Return q(.|x) over theta itself, for `x (B, Dx)`.
 
         Raises:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
@@ -61,15 +62,15 @@ class Case:
         return posterior_at(self.posterior, x)
 
     @property
-    def density(self) -> Posterior:
+    def over_theta(self) -> Posterior:
         """The posterior over parameters, which is another one than what is attacked where that is
         over numbers of draws from the prior (`robust_npe.adapters.PriorDraws`)."""
-        return getattr(self.posterior, "density", self.posterior)
+        return getattr(self.posterior, "over_theta", self.posterior)
 
     @torch.no_grad()
     def draws(self, x: Tensor, num_samples: int) -> Tensor:
         """Return posterior samples `(S, B, D)`; from equal random numbers at every `x (B, Dx)`."""
-        q = posterior_at(self.density, x)
+        q = posterior_at(self.over_theta, x)
         with draws_from(self.generator("draws")):
             return as_vectors(q, q.sample((num_samples,)))
 
@@ -98,7 +99,7 @@ class Case:
         given = f"the posterior at x with {self.x.shape[1]} features"
         with torch.no_grad(), draws_from(self.generator("check")):
             try:
-                return posterior_at(self.density, self.x[:1]).event_shape.numel()
+                return posterior_at(self.over_theta, self.x[:1]).event_shape.numel()
             except ConfigError:
                 raise
             except Exception as error:
@@ -151,11 +152,12 @@ def checked_rows(name: str, values: Any) -> Tensor:
         ConfigError: Something else, with the first row that is wrong.
     """
     try:
+        values = values if isinstance(values, Tensor) else np.asarray(values)
         rows = torch.as_tensor(values).detach().cpu().float()
     except (TypeError, ValueError, RuntimeError) as error:
         given = str(error).splitlines()[0]
         raise ConfigError(f"{name} is no array of numbers: {given}.") from error
-    rows = rows.unsqueeze(0) if rows.ndim == 1 else rows
+    rows = rows.unsqueeze(0) if rows.ndim == 1 else rows.flatten(1) if rows.ndim > 2 else rows
     shape = tuple(rows.shape)
     require(rows.ndim == 2 and rows.numel() > 0, f"shape of {name}", shape, "(B, number of values)")
     wrong = (~rows.isfinite().all(1)).nonzero().flatten().tolist()

@@ -160,7 +160,7 @@ def _measured(
     }
     if theta is not None:
         with draws_from(case.generator("posterior")):
-            density = posterior_at(case.density, x_adv)
+            density = posterior_at(case.over_theta, x_adv)
         values["nll"] = -log_prob(density, as_events(density, theta.to(x)))
     if isinstance(q, PriorDraws):
         values["effective_draws"] = q.effective_sample_size.double()

@@ -27,7 +27,9 @@ def quality(case: Case, settings: AuditSettings) -> pd.DataFrame:
     if case.held_out is None or case.task is None:
         return pd.DataFrame(columns=columns)
     theta, x = (part[: settings.num_held_out] for part in case.held_out)
-    context = Context(case.task, case.density, theta, x, x, False, case.seed, settings.batch_size)
+    context = Context(
+        case.task, case.over_theta, theta, x, x, False, case.seed, settings.batch_size
+    )
     metrics: list[Metric] = [NLL(), Coverage(), InformationGain(), Leakage(200)]
     rows = []
     with draws_from(case.generator("quality")):
@@ -44,7 +46,7 @@ def _gain_over_other_x(case: Case, theta: Tensor, x: Tensor, size: int) -> Tenso
     def log_q(x: Tensor) -> Tensor:
         parts = []
         for t, rows in zip(theta.split(size), x.split(size), strict=True):
-            q = posterior_at(case.density, rows)
+            q = posterior_at(case.over_theta, rows)
             parts.append(log_prob(q, as_events(q, t)))
         return torch.cat(parts)
 

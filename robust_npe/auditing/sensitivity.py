@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
@@ -31,9 +32,9 @@ def sensitivity(case: Case, settings: AuditSettings) -> pd.DataFrame:
     posterior has no gradient.
     """
     ball, frames, start = case.ball(1.0), [], 0
-    posterior = case.posterior
-    own = isinstance(posterior, PriorDrawsPosterior)  # whose densities at copies of x cost too much
-    scores = posterior.scores if own else partial(differentiated_scores, posterior)
+    scores: Callable[..., Tensor] = partial(differentiated_scores, case.posterior)
+    if isinstance(case.posterior, PriorDrawsPosterior):  # densities at copies of x cost too much
+        scores = case.posterior.scores
     unit = case.scale * ball.radius
     for x, _ in case.batches(ROWS, settings.num_attacked):
         generator = case.generator("sensitivity", start)

@@ -13,7 +13,7 @@ from scipy.special import bdtrc
 from robust_npe.auditing.typicality import ALL, COMBINED
 from robust_npe.metrics.soundness import OF_PGD, flags
 
-__all__ = ["Findings", "median_radius", "next_steps", "number", "verdict"]
+__all__ = ["Findings", "median_radius", "number", "verdict"]
 
 UNUSUAL = 0.01  # p-value below which an observation is called unlike the simulations
 SURPRISING = 0.05  # probability below which chance is no explanation
@@ -222,31 +222,3 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
         else:
             doubts.append(unlike)
     return doubts, fine
-
-
-def next_steps(found: Findings, about: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return what to do next: sentences, each with a command or nothing."""
-    source = about.get("Command", "")
-    again = f"robust-npe audit {source}" if source else "rn.audit(posterior, x, ...)"
-    steps = []
-    if found.flags:
-        other = " attack=worst_case" if source else " with method=..."
-        steps.append(("Repeat the audit with other attacks: the worst counts.", again + other))
-    if found.unusual and not found.by_chance:
-        text = (
-            "Look at the unusual observations first: a unit, an outlier, a missing effect in the "
-        )
-        text += "simulator? No posterior is to be trusted at what it has never seen."
-        steps.append((text, ""))
-    if found.num_moved:
-        text = "Repeat the training with a defense, and audit that posterior at the same x."
-        steps.append((text, "robust-npe train ... defense=fim beta=0.01"))
-    if not found.num_moved and not found.flags:
-        steps.append(
-            ("Look further out.", f"{again} epsilon={2 * found.largest:g}" if source else again)
-        )
-    if not found.clean:
-        text = "Bring simulations that the posterior was not trained on: quality is unknown."
-        steps.append((text, "rn.audit(posterior, x, simulations=(theta, x_simulated))"))
-    steps.append(("Read what an audit can and cannot say: docs/audit.md.", ""))
-    return steps

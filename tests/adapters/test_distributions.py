@@ -139,12 +139,12 @@ def test_moments_and_density_behind_prior_draws_are_the_exact_ones():
     torch.testing.assert_close(std, exact.stddev.expand(2, 2), rtol=0.05, atol=0)
     with draws_from(stream(1)):
         theta = exact.sample((50,))
-    q = posterior.density(X[:2])
+    q = posterior.over_theta(X[:2])
     torch.testing.assert_close(q.log_prob(theta), exact.log_prob(theta), rtol=0, atol=0.06)
     with draws_from(stream(2)):
         drawn = q.sample((5000,))
     torch.testing.assert_close(drawn.mean(0), exact.mean, rtol=0, atol=0.04)
-    pair = WeightedEnsemble([posterior, posterior], torch.tensor([1.0, 3.0])).density(X[:2])
+    pair = WeightedEnsemble([posterior, posterior], torch.tensor([1.0, 3.0])).over_theta(X[:2])
     torch.testing.assert_close(pair.log_prob(theta), q.log_prob(theta))
 
 
