@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Categorical, Distribution
+from torch.distributions import Categorical, Distribution, register_kl
 from torch.distributions.constraints import Constraint
 
 from robust_npe.adapters.modules import like_weights
@@ -50,6 +50,14 @@ class PriorDraws(Categorical):
         mean = self.probs @ self.values
         square = (self.values - mean.unsqueeze(-2)).square()
         return mean, torch.einsum("bm,bmd->bd", self.probs, square).sqrt()
+
+
+@register_kl(PriorDraws, PriorDraws)
+def _kl(p: PriorDraws, q: PriorDraws) -> Tensor:
+    """KL of weights on the same draws. That of `Categorical` is infinite where a probability is
+    below what its precision can hold, as those of most draws are."""
+    terms = p.probs * (p.logits - q.logits)
+    return torch.where(p.probs > 0, terms, 0.0).sum(-1)
 
 
 class PriorDrawsPosterior(nn.Module):

@@ -68,7 +68,8 @@ def check(given: Given, threat: ThreatModel, epsilon: Any) -> list[float]:
     if task is None and threat.epsilon_unit == "auto":
         raise ConfigError(
             "epsilon_unit=auto needs simulator or simulations to tell what a small change of x is: "
-            "give one of them, or say it: epsilon=0.1 and epsilon_unit=absolute for units of x."
+            "give one of them (task=... or simulations=... of the command), or say it: epsilon=0.1 "
+            "and epsilon_unit=absolute for units of x."
         )
     threat.check(task)
     radii = checked_radii(epsilons(epsilon, threat.radii(task) if task else ()))

@@ -20,6 +20,7 @@ SURPRISING = 0.05  # probability below which chance is no explanation
 USELESS = 0.1  # nats that the right x must be worth
 POOR = 0.1  # mean absolute error of coverage
 LEAKING = 0.01
+FEW_DRAWS = 30  # from the prior; fewer tell neither tails nor spread
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Findings:
         smallest_p: The smallest combined p-value there may be.
         clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
         flags: Sentences on the attack, by flag.
+        draws: Draws from the prior that carry the posterior where fewest do; inf: it is not made of
+            such draws.
     """
 
     table: pd.DataFrame
@@ -53,6 +56,7 @@ class Findings:
     smallest_p: float
     clean: Mapping[str, float]
     flags: Mapping[str, str]
+    draws: float = math.inf
 
     @classmethod
     def of(cls, tables: Mapping[str, pd.DataFrame], attack: str) -> Findings:
@@ -75,6 +79,7 @@ class Findings:
             _smallest_p(typical),
             _clean(tables["quality"]),
             {k: v for k, v in flags(tables["soundness"]).items() if k != OF_PGD},
+            float(moved.effective_draws.min()) if "effective_draws" in moved else math.inf,
         )
 
 
@@ -198,6 +203,9 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
     doubts, fine, clean = [], [], found.clean
     if found.flags:
         doubts.append(f"{len(found.flags)} flag(s) say that the attack may have missed much")
+    if found.draws < FEW_DRAWS:
+        few = f"only {number(found.draws)} draws from the prior carry the posterior somewhere"
+        doubts.append(f"{few}, too few to believe it (as_posterior(..., num_draws=...))")
     if "gain" in clean and not clean["gain"] > USELESS:
         doubts.append("the posterior hardly depends on x, so that it is robust but useless")
     if "coverage_error" in clean:
