@@ -19,6 +19,7 @@ from robust_npe.auditing.settings import AuditSettings
 from robust_npe.checks import require
 from robust_npe.posterior import Posterior
 from robust_npe.tasks import DataTask, FunctionTask, Task
+from robust_npe.threads import torch_threads
 
 __all__ = ["audit"]
 
@@ -38,6 +39,7 @@ def audit(
     x_names: Sequence[str] | None = None,
     settings: AuditSettings | None = None,
     seed: int = 0,
+    threads: int = 1,
 ) -> Report:
     """Examine a posterior at your observations: can it be trusted there?
 
@@ -62,6 +64,7 @@ def audit(
         x_names: Names of the features.
         settings: How finely to measure.
         seed: Seed of everything that is random.
+        threads: Threads of torch meanwhile; more are faster for large networks only.
 
     Returns:
         Tables, a verdict, and `save(folder)`.
@@ -69,6 +72,7 @@ def audit(
     Raises:
         ConfigError: The arguments do not fit each other; raised before any work is done.
     """
+    require(threads > 0, "threads", threads, "a positive integer")
     posterior = as_posterior(posterior)
     settings = settings or AuditSettings()
     names = {"theta": theta_names, "x": x_names}
@@ -83,8 +87,9 @@ def audit(
         {"Posterior": _name(posterior)},
     )
     threat = ThreatModel(norm, epsilon_unit, "none" if simulator is None else "task")
-    case = prepare(given, threat, epsilon, settings, seed)
-    return examine(case, method or StandardEvaluation(KLForward()), settings)
+    with torch_threads(threads):
+        case = prepare(given, threat, epsilon, settings, seed)
+        return examine(case, method or StandardEvaluation(KLForward()), settings)
 
 
 def _data(
