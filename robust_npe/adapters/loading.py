@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -150,7 +152,7 @@ def _build_sbi(model: str, dim_theta: int, dim_x: int) -> nn.Module:
 def _from_pickle(path: Path, trust: bool) -> Any:
     if trust:
         log.warning("posterior=%s is loaded as a pickle, which may run any code: trusted", path)
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return _trusted(path)
     try:
         needed = get_unsafe_globals_in_checkpoint(path)
         allowed = {name: _harmless(name) for name in needed}
@@ -161,11 +163,23 @@ def _from_pickle(path: Path, trust: bool) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True)
         reason = f"it names {', '.join(refused[:3])}"
     except Exception as error:  # noqa: BLE001 (whatever a broken or foreign file leads to)
-        reason = str(error).split("\n", 1)[0]
+        reason = str(error).split("\n", 1)[0].rstrip(".")
     raise ConfigError(
         f"posterior={str(path)!r} cannot be loaded without running code that it chooses: {reason}. "
-        "Save weights (robust_npe.adapters.save_posterior), or say trust=true if you made the file."
+        "Save weights (rn.save_posterior), or say trust=true if you made the file."
     )
+
+
+def _trusted(path: Path) -> Any:
+    """Load what `torch.save` or `pickle.dump` wrote; this runs whatever it says."""
+    try:
+        if zipfile.is_zipfile(path):  # the format of torch.save
+            return torch.load(path, map_location="cpu", weights_only=False)
+        with path.open("rb") as file:
+            return pickle.load(file)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise ConfigError(f"posterior={str(path)!r} cannot be loaded: {reason}.") from error
 
 
 def _harmless(name: str) -> Any:
