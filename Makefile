@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SBI_VENV := .venv-sbi
 SBI_INSTALLED := $(SBI_VENV)/.installed
+BAYESFLOW_VENV := .venv-bayesflow
+BAYESFLOW_INSTALLED := $(BAYESFLOW_VENV)/.installed
 
 SCALE ?= laptop
 OUTPUT ?= outputs
 FIGURES := $(filter-out figures,$(patsubst scripts/%.py,%,$(shell grep -l FigureScript scripts/*.py)))
 
-.PHONY: help install quickstart test test-slow test-sbi test-browser lint format figures overview
-.PHONY: gallery readme-figure clean $(FIGURES)
+.PHONY: help install quickstart test test-slow test-sbi test-bayesflow test-browser lint format
+.PHONY: figures overview gallery readme-figure clean $(FIGURES)
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,8 +42,16 @@ $(SBI_INSTALLED): pyproject.toml constraints-sbi.txt
 	$(SBI_VENV)/bin/pip install --quiet --constraint constraints-sbi.txt --editable '.[sbi]' pytest
 	touch $@
 
+test-bayesflow: $(BAYESFLOW_INSTALLED)  ## the tests with bayesflow, which needs Python 3.12
+	$(BAYESFLOW_VENV)/bin/pytest -q tests/bayesflow
+
+$(BAYESFLOW_INSTALLED): pyproject.toml
+	test -x $(BAYESFLOW_VENV)/bin/python || python3.12 -m venv $(BAYESFLOW_VENV)
+	$(BAYESFLOW_VENV)/bin/pip install --quiet --editable '.[bayesflow]' pytest
+	touch $@
+
 test-browser: install  ## the page of an audit in Chromium (apt-get install chromium chromium-driver)
-	$(BIN)/pytest -q tests/auditing/test_page.py -rs
+	$(BIN)/pytest -q tests/auditing/test_page.py -k 'browser or javascript' -rs
 
 lint: install    ## linter, formatter, types
 	$(BIN)/ruff check .
@@ -69,4 +79,4 @@ readme-figure: install  ## train what the figure of the README shows, and draw i
 	$(BIN)/python scripts/readme_figure.py outputs/readme docs/tolerance.png
 
 clean:           ## remove environments and caches, never outputs/
-	rm -rf $(VENV) $(SBI_VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(SBI_VENV) $(BAYESFLOW_VENV) .pytest_cache .mypy_cache .ruff_cache build dist

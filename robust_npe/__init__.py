@@ -14,8 +14,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robust_npe import adapters, attacks, defenses, estimators, integrations, metrics, tasks
-    from robust_npe.adapters import as_posterior
+    from robust_npe import (
+        adapters,
+        attacks,
+        auditing,
+        defenses,
+        estimators,
+        integrations,
+        metrics,
+        tasks,
+    )
+    from robust_npe.adapters import as_posterior, load_posterior, save_posterior
     from robust_npe.api import attack, kl, simulate, train
     from robust_npe.auditing.entry import audit
 
@@ -26,11 +35,14 @@ __all__ = [
     "attack",
     "attacks",
     "audit",
+    "auditing",
     "defenses",
     "estimators",
     "integrations",
     "kl",
+    "load_posterior",
     "metrics",
+    "save_posterior",
     "simulate",
     "tasks",
     "train",
@@ -39,7 +51,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _FUNCTIONS = {name: "robust_npe.api" for name in ("attack", "kl", "simulate", "train")}
-_FUNCTIONS["as_posterior"] = "robust_npe.adapters"
+for _name in ("as_posterior", "load_posterior", "save_posterior"):
+    _FUNCTIONS[_name] = "robust_npe.adapters"
 _FUNCTIONS["audit"] = "robust_npe.auditing.entry"
 
 

@@ -8,7 +8,6 @@ from, cannot run anything else. Arguments are checked against the annotations of
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import typing
@@ -20,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from robust_npe.annotations import convert, expected, no_component
 from robust_npe.checks import ConfigError, require
 from robust_npe.consent import digest_of, import_consented
-from robust_npe.files import plain_file
+from robust_npe.files import file_digest
 
 __all__ = ["Component", "bind", "build", "complete", "describe", "find_class", "written"]
 
@@ -156,7 +155,7 @@ def _text(value: Any) -> str:
 def _constant(value: Any) -> Any:
     """Return what JSON can hold of a constant, and the content of a file."""
     if isinstance(value, Path):
-        return {"sha256": _digest(value, "constants")}
+        return {"sha256": file_digest(value, "constants", MAX_BYTES)}
     if isinstance(value, Mapping):
         return {str(key): _constant(part) for key, part in value.items()}
     return repr(value)
@@ -226,7 +225,7 @@ def _described(cls: type, arguments: Mapping[str, Any], name: str) -> dict[str, 
 
     def described(value: Any, kind: type[Component], where: str) -> Any:
         if isinstance(value, Path):
-            return {"sha256": _digest(value, where)}
+            return {"sha256": file_digest(value, where, MAX_BYTES)}
         return describe(value, where, kind)
 
     return _replaced(cls, arguments, name, described)
@@ -289,8 +288,3 @@ def _as_yaml(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_yaml(part) for part in value]
     return {k: _as_yaml(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-def _digest(path: Path, what: str) -> str:
-    with plain_file(path, what, MAX_BYTES) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

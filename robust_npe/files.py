@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from robust_npe.checks import ConfigError
 
 __all__ = [
     "StoreError",
+    "file_digest",
     "naming",
     "open_plain",
     "plain_file",
@@ -103,6 +105,13 @@ def plain_file(path: str | Path, name: str, max_bytes: int) -> BufferedReader:
         raise ConfigError(
             f"{name}={str(path)!r} is not valid: it must be {expected} ({cause})."
         ) from error
+
+
+def file_digest(path: str | Path, name: str, max_bytes: int) -> str:
+    """Return the SHA-256 of a file that a setting names; arguments and errors as for
+    `plain_file`."""
+    with plain_file(path, name, max_bytes) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_plain(path: Path, what: str, max_bytes: int) -> bytes:

@@ -119,7 +119,10 @@ def as_events(q: Distribution, theta: Tensor, sample_shape: tuple[int, ...] = ()
 
 def as_vectors(q: Distribution, theta: Tensor) -> Tensor:
     """Return samples `(*, B, *event_shape)` of q as vectors `(*, B, D)` of floating-point numbers;
-    D is 1 for an event shape `()`, e.g. for the labels of a classifier."""
+    D is 1 for an event shape `()`, e.g. for the labels of a classifier. Where events are numbers of
+    parameters, as of `robust_npe.adapters.PriorDraws`, its method `theta` says which ones."""
+    if callable(to_theta := getattr(q, "theta", None)):
+        return to_theta(theta)
     theta = theta if theta.is_floating_point() else theta.float()
     event_dims = len(q.event_shape)
     return theta.flatten(-event_dims) if event_dims else theta.unsqueeze(-1)

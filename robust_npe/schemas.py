@@ -144,7 +144,12 @@ class AttackConfig(CommonConfig, ThreatConfig):
 class AuditConfig(CommonConfig, ThreatConfig):
     """Keys of `robust-npe audit`."""
 
-    run: Any = MISSING
+    run: Any = None
+    posterior: str | None = None
+    builder: str | None = None
+    trust: bool = False
+    task: Any = None
+    simulations: Any = None
     x: str = MISSING
     theta: str | None = None
     attack: Any = MISSING

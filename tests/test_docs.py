@@ -73,15 +73,25 @@ def test_python_of_a_page_runs(page, monkeypatch, capsys):
 def test_commands_of_the_page_about_audits_work(tmp_path):
     text = (ROOT / "docs" / "audit.md").read_text()
     for name, content in re.findall(r"^`([\w.]+)`\n```\w+\n(.*?)^```", text, re.M | re.S):
-        (tmp_path / name).write_text(content)
-    training, audit = re.findall(r"^robust-npe (.*)$", text, re.MULTILINE)
+        (tmp_path / name).write_text(content.replace("range(300)", "range(30)"))
+    assert run(tmp_path, "make_q.py").returncode == 0
+    training, *audits = re.findall(r"^robust-npe (.*)$", text, re.MULTILINE)
     done = run(tmp_path, "-m", "robust_npe.cli", *shlex.split(training), *SMALL)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
-    words = shlex.split(audit.replace("<run>", folder.name))
-    quick = ("attack=fgsm", "audit.num_samples=50", "audit.num_predictive=20")
-    done = run(tmp_path, "-m", "robust_npe.cli", *words, *quick)
-    assert done.returncode == 0, done.stderr
+    quick = (
+        "attack=fgsm",
+        "audit.num_samples=50",
+        "audit.num_predictive=20",
+        "audit.num_minimal=1",
+    )
+    quick += ("audit.num_simulations=300", "audit.num_held_out=200", "audit.flow=false")
+    for number, audit in enumerate(audits):
+        words = shlex.split(audit.replace("<run>", folder.name))
+        few = ["report=false"] if number else []
+        done = run(tmp_path, "-m", "robust_npe.cli", *words, *quick, *few)
+        assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("outputs/audits/*"))) == 3
     (page,) = tmp_path.glob("outputs/audits/*/audit.html")
     assert "mass" in page.read_text()
     listed = set(re.findall(r"`(\w+\.csv)`", text)) - {"x_o.csv"}

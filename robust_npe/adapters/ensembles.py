@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from robust_npe.adapters.prior_draws import PriorDraws
+from robust_npe.adapters.prior_draws import PriorDraws, PriorDrawsPosterior
 from robust_npe.mixtures import EvenMixture
 from robust_npe.posterior import Posterior, log_prob
 
@@ -41,6 +41,13 @@ class WeightedEnsemble(nn.Module):
         if (self.weights == self.weights[0]).all():
             return EvenMixture(parts, len(x))
         return Mixture(parts, self.weights)
+
+    def over_theta(self, x: Tensor) -> Distribution:
+        """Return q(.|x) over theta itself where members are weights on draws from the prior."""
+        if not all(isinstance(member, PriorDrawsPosterior) for member in self.members):
+            return self(x)
+        members = cast(list[PriorDrawsPosterior], self.members)
+        return Mixture([member.over_theta(x) for member in members], self.weights)
 
 
 class Mixture(Distribution):

@@ -35,4 +35,4 @@ def _flow(estimator: Any, x: Tensor) -> Distribution:
 
 
 def _log_ratio(estimator: Any, theta: Tensor, x: Tensor) -> Tensor:
-    return estimator(theta, x.unsqueeze(-2))
+    return estimator(theta, x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +26,7 @@ from robust_npe.files import plain_file, write_atomically
 from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
 
-__all__ = ["load_posterior", "save_posterior"]
+__all__ = ["MAX_BYTES", "load_posterior", "save_posterior", "stored_facts"]
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +89,18 @@ def load_posterior(
     return as_posterior(_from_pickle(Path(path), trust))
 
 
-def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
+def stored_facts(path: Path) -> dict[str, str]:
+    """Return what `save_posterior` wrote beside the weights, without looking at these: `builder`,
+    `dim_theta` and `dim_x`, as text. Empty for other files.
+
+    Raises:
+        ConfigError: It is no file of weights, as its name says, or not from there.
+    """
+    if path.suffix != ".safetensors":
+        return {}
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ConfigError(f"posterior={str(path)!r} is no file of weights: {error}.") from error
     dims = [facts.get(name, "") for name in ("dim_theta", "dim_x")]
@@ -100,9 +109,16 @@ def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
         "a file that save_posterior wrote, which names the numbers of parameters and features"
     )
     require(known, "posterior", str(path), expected)
+    return facts
+
+
+def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
+    facts = stored_facts(path)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     build = _builder(facts.get("builder") if builder is None else builder)
     with draws_from(stream(0, "build")):
-        module = build(*map(int, dims))
+        module = build(int(facts["dim_theta"]), int(facts["dim_x"]))
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
@@ -136,7 +152,7 @@ def _build_sbi(model: str, dim_theta: int, dim_x: int) -> nn.Module:
 def _from_pickle(path: Path, trust: bool) -> Any:
     if trust:
         log.warning("posterior=%s is loaded as a pickle, which may run any code: trusted", path)
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return _trusted(path)
     try:
         needed = get_unsafe_globals_in_checkpoint(path)
         allowed = {name: _harmless(name) for name in needed}
@@ -147,11 +163,23 @@ def _from_pickle(path: Path, trust: bool) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True)
         reason = f"it names {', '.join(refused[:3])}"
     except Exception as error:  # noqa: BLE001 (whatever a broken or foreign file leads to)
-        reason = str(error).split("\n", 1)[0]
+        reason = str(error).split("\n", 1)[0].rstrip(".")
     raise ConfigError(
         f"posterior={str(path)!r} cannot be loaded without running code that it chooses: {reason}. "
-        "Save weights (robust_npe.adapters.save_posterior), or say trust=true if you made the file."
+        "Save weights (rn.save_posterior), or say trust=true if you made the file."
     )
+
+
+def _trusted(path: Path) -> Any:
+    """Load what `torch.save` or `pickle.dump` wrote; this runs whatever it says."""
+    try:
+        if zipfile.is_zipfile(path):  # the format of torch.save
+            return torch.load(path, map_location="cpu", weights_only=False)
+        with path.open("rb") as file:
+            return pickle.load(file)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise ConfigError(f"posterior={str(path)!r} cannot be loaded: {reason}.") from error
 
 
 def _harmless(name: str) -> Any:

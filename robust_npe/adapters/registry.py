@@ -20,7 +20,10 @@ __all__ = ["as_posterior", "register"]
 Adapter = Callable[..., Posterior]
 
 _PACKAGE = "robust_npe.adapters"
+_BAYESFLOW = "bayesflow.approximators.continuous_approximator.ContinuousApproximator"
 _ADAPTERS: dict[str, Adapter | str] = {
+    _BAYESFLOW: f"{_PACKAGE}.bayesflow:adapt",
+    "bayesflow.workflows.basic_workflow.BasicWorkflow": f"{_PACKAGE}.bayesflow:adapt_workflow",
     "lampe.inference.npe.NPE": f"{_PACKAGE}.lampe:adapt_flow",
     "lampe.inference.fmpe.FMPE": f"{_PACKAGE}.lampe:adapt_flow",
     "lampe.inference.nre.NRE": f"{_PACKAGE}.lampe:adapt_ratio",
@@ -38,7 +41,8 @@ def as_posterior(obj: Any, **options: Any) -> Posterior:
 
     Args:
         obj: A function or torch module that maps x to a torch distribution (flows of zuko do); a
-            posterior or density estimator of sbi; an estimator of lampe; an object with
+            posterior or density estimator of sbi; an estimator of lampe; an approximator of
+            bayesflow with the torch backend; an object with
             `sample(shape, x=...)` and `log_prob(theta, x=...)`, a black box without gradients; or
             of a class that `register` was told about.
         options: Settings of its adapter, e.g. `num_draws` for a likelihood or ratio of sbi.
@@ -91,4 +95,6 @@ def _resolve(adapter: Adapter | str) -> Adapter:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         found = f"the library of this posterior has another interface ({error})"
-        raise ConfigError(f"{found}: robust-npe knows sbi 0.27 and lampe 0.9.") from error
+        raise ConfigError(
+            f"{found}: robust-npe knows sbi 0.27, lampe 0.9 and bayesflow 2."
+        ) from error

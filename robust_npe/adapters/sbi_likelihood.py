@@ -26,13 +26,10 @@ def adapt_ratio(
 
 
 def _log_likelihood(estimator: Any, theta: Tensor, x: Tensor) -> Tensor:
-    events = x.reshape(len(x), 1, *estimator.input_shape)
-    events = events.expand(-1, len(theta), *estimator.input_shape)
+    events = x.reshape(1, len(x), *estimator.input_shape)
     condition = theta.reshape(len(theta), *estimator.condition_shape)
-    return estimator.log_prob(events, condition=condition)
+    return estimator.log_prob(events, condition=condition)[0]
 
 
 def _log_ratio(estimator: Any, theta: Tensor, x: Tensor) -> Tensor:
-    x = x.reshape(len(x), *estimator.x_shape)
-    pairs = theta.repeat(len(x), 1), x.repeat_interleave(len(theta), 0)
-    return estimator(*pairs).reshape(len(x), len(theta))
+    return estimator(theta, x.reshape(len(x), *estimator.x_shape)).reshape(len(x))

@@ -171,6 +171,8 @@ def _mean_off_diagonal(kernel: Tensor, weights: Tensor) -> Tensor:
 
 def _moments(q: Distribution) -> tuple[Tensor, Tensor] | None:
     """Return mean and standard deviation of q, `(B, D)`, None where it does not know them."""
+    if hasattr(q, "moments"):
+        return q.moments()
     try:
         mean, std = q.mean, q.stddev
     except (NotImplementedError, AttributeError):
@@ -180,7 +182,7 @@ def _moments(q: Distribution) -> tuple[Tensor, Tensor] | None:
 
 
 def _mean_of(q: Distribution) -> Tensor:
-    return as_vectors(q, q.mean)
+    return q.moments()[0] if hasattr(q, "moments") else as_vectors(q, q.mean)
 
 
 def _length(shift: Tensor) -> Tensor:

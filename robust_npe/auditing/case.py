@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
@@ -34,6 +36,7 @@ class Case:
         ball: Returns the allowed perturbations of a radius, or of one for each row.
         unit: What a radius is, in words.
         about: What is audited and how, in words: title and text.
+        names: Those of the parameters, `theta`, and of the features, `x`, where there is no task.
         seed: Seed of everything that is random.
     """
 
@@ -48,6 +51,7 @@ class Case:
     unit: str
     about: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    names: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
 
     def generator(self, *purpose: str | int) -> Generator:
         """Return the random stream of a purpose."""
@@ -57,10 +61,16 @@ class Case:
         """Return the posterior at `x (B, Dx)`, one distribution for each row."""
         return posterior_at(self.posterior, x)
 
+    @property
+    def over_theta(self) -> Posterior:
+        """The posterior over parameters, which is another one than what is attacked where that is
+        over numbers of draws from the prior (`robust_npe.adapters.PriorDraws`)."""
+        return getattr(self.posterior, "over_theta", self.posterior)
+
     @torch.no_grad()
     def draws(self, x: Tensor, num_samples: int) -> Tensor:
         """Return posterior samples `(S, B, D)`; from equal random numbers at every `x (B, Dx)`."""
-        q = self.q(x)
+        q = posterior_at(self.over_theta, x)
         with draws_from(self.generator("draws")):
             return as_vectors(q, q.sample((num_samples,)))
 
@@ -69,15 +79,32 @@ class Case:
         """Names of the parameters."""
         if self.task is not None:
             return self.task.theta_names
-        dim = self.q(self.x[:1]).event_shape.numel()
-        return [f"theta_{i + 1}" for i in range(dim)]
+        given = self.names.get("theta")
+        return list(given or (f"theta_{i + 1}" for i in range(self.dim_theta)))
 
     @property
     def x_names(self) -> list[str]:
         """Names of the features."""
         if self.task is not None:
             return self.task.x_names
-        return [f"x_{i + 1}" for i in range(self.x.shape[1])]
+        return list(self.names.get("x") or (f"x_{i + 1}" for i in range(self.x.shape[1])))
+
+    @cached_property
+    def dim_theta(self) -> int:
+        """Number of parameters, as the posterior has them.
+
+        Raises:
+            ConfigError: It cannot be evaluated at x.
+        """
+        given = f"the posterior at x with {self.x.shape[1]} features"
+        with torch.no_grad(), draws_from(self.generator("check")):
+            try:
+                return posterior_at(self.over_theta, self.x[:1]).event_shape.numel()
+            except ConfigError:
+                raise
+            except Exception as error:
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ConfigError(f"{given} raised {what}: does it take so many?") from error
 
     @property
     def scale(self) -> Tensor:
@@ -108,11 +135,13 @@ class Case:
             raise ConfigError(
                 f"x has {self.x.shape[1]} features, the simulations have {self.task.dim_x}."
             )
-        with torch.no_grad(), draws_from(self.generator("check")):
-            dim = self.q(self.x[:1]).event_shape.numel()
+        for what, found in (("theta", self.dim_theta), ("x", self.x.shape[1])):
+            names = getattr(self, f"{what}_names")
+            expected = f"{found}, those of {what} as the posterior has it"
+            require(len(names) == found, f"number of names of {what}", len(names), expected)
         if self.theta is not None:
-            shape, expected = tuple(self.theta.shape), (len(self.x), dim)
-            require(shape == expected, "shape of theta", shape, f"{expected}, one row for each x")
+            shape, wanted = tuple(self.theta.shape), (len(self.x), self.dim_theta)
+            require(shape == wanted, "shape of theta", shape, f"{wanted}, one row for each x")
         return self.x_names
 
 
@@ -123,11 +152,12 @@ def checked_rows(name: str, values: Any) -> Tensor:
         ConfigError: Something else, with the first row that is wrong.
     """
     try:
+        values = values if isinstance(values, Tensor) else np.asarray(values)
         rows = torch.as_tensor(values).detach().cpu().float()
     except (TypeError, ValueError, RuntimeError) as error:
         given = str(error).splitlines()[0]
         raise ConfigError(f"{name} is no array of numbers: {given}.") from error
-    rows = rows.unsqueeze(0) if rows.ndim == 1 else rows
+    rows = rows.unsqueeze(0) if rows.ndim == 1 else rows.flatten(1) if rows.ndim > 2 else rows
     shape = tuple(rows.shape)
     require(rows.ndim == 2 and rows.numel() > 0, f"shape of {name}", shape, "(B, number of values)")
     wrong = (~rows.isfinite().all(1)).nonzero().flatten().tolist()

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
+from robust_npe.adapters.prior_draws import PriorDraws
 from robust_npe.attacks import (
     PGD,
     Attack,
@@ -27,7 +28,7 @@ from robust_npe.auditing.settings import AuditSettings
 from robust_npe.divergences import kl_with_error
 from robust_npe.metrics import Context
 from robust_npe.metrics.soundness import Soundness
-from robust_npe.posterior import Posterior, as_events, is_outside, log_prob
+from robust_npe.posterior import Posterior, as_events, is_outside, log_prob, posterior_at
 from robust_npe.random import child, draws_from
 
 __all__ = [
@@ -117,7 +118,8 @@ def moved(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> p
     `mean_shift`, the length over parameters of the shift of the mean in posterior standard
     deviations; `parameter`, which one shifts most; `distance` of x~ in the unit of epsilon;
     `nll` = -log q(theta|x~) where theta is known; `leakage`, the mass of q(.|x~) outside of the
-    prior's support where there is one. The attack `none` at radius 0 is x itself.
+    prior's support where there is one; `effective_draws`, how many draws from the prior carry
+    q(.|x~) where it is a weighting of these. The attack `none` at radius 0 is x itself.
     """
     frames = []
     clean = Attacked(CLEAN, 0.0, Found(case.x))
@@ -157,7 +159,11 @@ def _measured(
         "distance": case.ball(1.0).norm(x_adv - x) / case.ball(1.0).radius,
     }
     if theta is not None:
-        values["nll"] = -log_prob(q, as_events(q, theta.to(x)))
+        with draws_from(case.generator("posterior")):
+            density = posterior_at(case.over_theta, x_adv)
+        values["nll"] = -log_prob(density, as_events(density, theta.to(x)))
+    if isinstance(q, PriorDraws):
+        values["effective_draws"] = q.effective_sample_size.double()
     if case.task is not None:
         beyond = is_outside(case.task.prior, after.float().flatten(0, 1))
         values["leakage"] = beyond.reshape(after.shape[:2]).double().mean(0)

@@ -10,7 +10,7 @@ from robust_npe.auditing.case import Case
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.metrics import NLL, Context, Coverage, InformationGain, Leakage, Metric
 from robust_npe.metrics.summary import summary_rows
-from robust_npe.posterior import as_events, log_prob
+from robust_npe.posterior import as_events, log_prob, posterior_at
 from robust_npe.random import draws_from
 
 __all__ = ["quality"]
@@ -27,7 +27,9 @@ def quality(case: Case, settings: AuditSettings) -> pd.DataFrame:
     if case.held_out is None or case.task is None:
         return pd.DataFrame(columns=columns)
     theta, x = (part[: settings.num_held_out] for part in case.held_out)
-    context = Context(case.task, case.posterior, theta, x, x, False, case.seed, settings.batch_size)
+    context = Context(
+        case.task, case.over_theta, theta, x, x, False, case.seed, settings.batch_size
+    )
     metrics: list[Metric] = [NLL(), Coverage(), InformationGain(), Leakage(200)]
     rows = []
     with draws_from(case.generator("quality")):
@@ -44,7 +46,7 @@ def _gain_over_other_x(case: Case, theta: Tensor, x: Tensor, size: int) -> Tenso
     def log_q(x: Tensor) -> Tensor:
         parts = []
         for t, rows in zip(theta.split(size), x.split(size), strict=True):
-            q = case.q(rows)
+            q = posterior_at(case.over_theta, rows)
             parts.append(log_prob(q, as_events(q, t)))
         return torch.cat(parts)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from robust_npe.auditing.case import checked_rows
 from robust_npe.checks import ConfigError
 from robust_npe.tasks.reading import read_array
 
-__all__ = ["read_rows"]
+__all__ = ["read_any", "read_rows"]
 
 
 def read_rows(setting: str, path: Path, shape: Sequence[int], names: Sequence[str]) -> Tensor:
@@ -30,8 +31,7 @@ def read_rows(setting: str, path: Path, shape: Sequence[int], names: Sequence[st
         ConfigError: The file is not there or damaged, or holds something else, in one line.
     """
     array, columns = read_array(path, setting, setting)
-    if array.dtype.kind in "fiub":
-        array = array.astype("float32")
+    array = _float32(array)
     size, own = math.prod(shape), tuple(shape)
     one = array.shape in (own, (size,)) and (array.ndim > 1 or size > 1)
     rows = array.reshape(1, size) if one else array
@@ -46,6 +46,29 @@ def read_rows(setting: str, path: Path, shape: Sequence[int], names: Sequence[st
         )
     order = _order(setting, path, columns, names)
     return checked_rows(f"{setting}={str(path)!r}", torch.from_numpy(flat[:, order].copy()))
+
+
+def read_any(setting: str, path: Path, size: int | None) -> tuple[Tensor, list[str] | None]:
+    """As `read_rows`, where nobody knows names: rows `(B, K)`, and the names of their columns where
+    the file has them. Of arrays with one axis, each number is a row if K is 1; else there is one.
+
+    Args:
+        setting: As for `read_rows`, and so is
+        path: the file.
+        size: K, None where it is not known.
+    """
+    array, columns = read_array(path, setting, setting)
+    array = _float32(array)
+    flat = array.reshape(len(array), -1) if array.ndim > 1 or size == 1 else array.reshape(1, -1)
+    if size not in (None, flat.shape[1]):
+        what = f"{flat.shape[1]} numbers in each row (its shape is {array.shape})"
+        raise ConfigError(f"{setting}={str(path)!r} has {what}, the posterior takes {size}.")
+    return checked_rows(f"{setting}={str(path)!r}", torch.from_numpy(flat)), columns
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused then
+        return array.astype(np.float32)
 
 
 def _order(

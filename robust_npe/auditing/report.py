@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from robust_npe.auditing.verdict import Findings, next_steps, verdict
+from robust_npe.auditing.steps import Commands, next_steps
+from robust_npe.auditing.verdict import Findings, verdict
 from robust_npe.files import write_atomically
 from robust_npe.tasks import Task
 
@@ -25,6 +26,7 @@ class Report:
         unit: What a radius is, in words.
         about: What was audited and how, in words: title and text.
         task: Draws observations in pictures, where it is known.
+        commands: How to go on.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -32,6 +34,7 @@ class Report:
     unit: str
     about: Mapping[str, str]
     task: Task | None = None
+    commands: Commands = field(default_factory=Commands)
 
     @property
     def findings(self) -> Findings:
@@ -46,7 +49,7 @@ class Report:
     @property
     def next_steps(self) -> list[tuple[str, str]]:
         """What to do next: sentences, each with a command (or nothing)."""
-        return next_steps(self.findings, self.about)
+        return next_steps(self.findings, self.commands)
 
     def save(self, folder: Path | str, report: bool = True) -> Path:
         """Write the tables (csv), and with `report` figures (png) and `audit.html`, which needs no

@@ -12,13 +12,22 @@ import torch
 from robust_npe.attacks import Attack
 from robust_npe.attacks import settings as attack_settings
 from robust_npe.auditing.case import Case
-from robust_npe.auditing.movement import Attacked, attacked, minimal, moved, soundness, summaries
+from robust_npe.auditing.movement import (
+    CLEAN,
+    Attacked,
+    attacked,
+    minimal,
+    moved,
+    soundness,
+    summaries,
+)
 from robust_npe.auditing.predictive import predictive
 from robust_npe.auditing.quality import quality
 from robust_npe.auditing.report import Report
 from robust_npe.auditing.sensitivity import sensitivity
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.auditing.typicality import typicality
+from robust_npe.auditing.verdict import number
 from robust_npe.checks import ConfigError
 
 __all__ = ["examine"]
@@ -64,6 +73,8 @@ def examine(case: Case, attack: Attack, settings: AuditSettings) -> Report:
     tables["predictive"] = predictive(case, results, attack.name, pictured, settings)
     tables |= _pictured(case, results, attack.name, pictured)
     about = {**case.about, "Attack": f"{attack.name} {attack_settings(attack)}".strip()}
+    if "effective_draws" in table:
+        about["Prior draws"] = _told_draws(table)
     return Report(tables, attack.name, case.unit, about, case.task)
 
 
@@ -90,6 +101,18 @@ def _threat(case: Case) -> pd.DataFrame:
         columns = {"epsilon": epsilon, "feature": case.x_names, "largest_move": move.tolist()}
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def _told_draws(table: pd.DataFrame) -> str:
+    """Say how many draws from the prior carry the posterior, at x and at x~."""
+    clean, moved = (
+        table[rows].effective_draws for rows in (table.attack == CLEAN, table.attack != CLEAN)
+    )
+    return (
+        f"the posterior is a weighting of draws from the prior; {number(clean.median())} of them "
+        f"carry it at x (effective sample size, median; at least {number(clean.min())}), "
+        f"{number(moved.median())} at x~ (at least {number(moved.min())})"
+    )
 
 
 def _worst(table: pd.DataFrame, attack: str, count: int) -> list[int]:

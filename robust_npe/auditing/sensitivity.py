@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pandas as pd
 import torch
 from torch import Tensor
 
+from robust_npe.adapters.prior_draws import PriorDrawsPosterior
 from robust_npe.auditing.case import Case
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.fisher import leading_eigenvectors, rayleigh_quotient
@@ -28,11 +32,14 @@ def sensitivity(case: Case, settings: AuditSettings) -> pd.DataFrame:
     posterior has no gradient.
     """
     ball, frames, start = case.ball(1.0), [], 0
+    scores: Callable[..., Tensor] = partial(differentiated_scores, case.posterior)
+    if isinstance(case.posterior, PriorDrawsPosterior):  # densities at copies of x cost too much
+        scores = case.posterior.scores
     unit = case.scale * ball.radius
     for x, _ in case.batches(ROWS, settings.num_attacked):
         generator = case.generator("sensitivity", start)
         with draws_from(case.generator("sensitivity posterior")):
-            score = differentiated_scores(case.posterior, x, settings.num_scores, generator, False)
+            score = scores(x, settings.num_scores, generator, False)
         score = score.double() * unit
         direction, share, eigenvalue = _leading(score)
         features = len(case.x_names)

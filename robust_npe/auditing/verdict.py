@@ -13,13 +13,14 @@ from scipy.special import bdtrc
 from robust_npe.auditing.typicality import ALL, COMBINED
 from robust_npe.metrics.soundness import OF_PGD, flags
 
-__all__ = ["Findings", "median_radius", "next_steps", "number", "verdict"]
+__all__ = ["Findings", "median_radius", "number", "verdict"]
 
 UNUSUAL = 0.01  # p-value below which an observation is called unlike the simulations
 SURPRISING = 0.05  # probability below which chance is no explanation
 USELESS = 0.1  # nats that the right x must be worth
 POOR = 0.1  # mean absolute error of coverage
 LEAKING = 0.01
+FEW_DRAWS = 30  # from the prior; fewer tell neither tails nor spread
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Findings:
         smallest_p: The smallest combined p-value there may be.
         clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
         flags: Sentences on the attack, by flag.
+        draws: Draws from the prior that carry the posterior where fewest do; inf: it is not made of
+            such draws.
     """
 
     table: pd.DataFrame
@@ -53,6 +56,7 @@ class Findings:
     smallest_p: float
     clean: Mapping[str, float]
     flags: Mapping[str, str]
+    draws: float = math.inf
 
     @classmethod
     def of(cls, tables: Mapping[str, pd.DataFrame], attack: str) -> Findings:
@@ -75,6 +79,7 @@ class Findings:
             _smallest_p(typical),
             _clean(tables["quality"]),
             {k: v for k, v in flags(tables["soundness"]).items() if k != OF_PGD},
+            float(moved.effective_draws.min()) if "effective_draws" in moved else math.inf,
         )
 
 
@@ -198,6 +203,9 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
     doubts, fine, clean = [], [], found.clean
     if found.flags:
         doubts.append(f"{len(found.flags)} flag(s) say that the attack may have missed much")
+    if found.draws < FEW_DRAWS:
+        few = f"only {number(found.draws)} draws from the prior carry the posterior somewhere"
+        doubts.append(f"{few}, too few to believe it (as_posterior(..., num_draws=...))")
     if "gain" in clean and not clean["gain"] > USELESS:
         doubts.append("the posterior hardly depends on x, so that it is robust but useless")
     if "coverage_error" in clean:
@@ -222,31 +230,3 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
         else:
             doubts.append(unlike)
     return doubts, fine
-
-
-def next_steps(found: Findings, about: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return what to do next: sentences, each with a command or nothing."""
-    source = about.get("Command", "")
-    again = f"robust-npe audit {source}" if source else "rn.audit(posterior, x, ...)"
-    steps = []
-    if found.flags:
-        other = " attack=worst_case" if source else " with method=..."
-        steps.append(("Repeat the audit with other attacks: the worst counts.", again + other))
-    if found.unusual and not found.by_chance:
-        text = (
-            "Look at the unusual observations first: a unit, an outlier, a missing effect in the "
-        )
-        text += "simulator? No posterior is to be trusted at what it has never seen."
-        steps.append((text, ""))
-    if found.num_moved:
-        text = "Repeat the training with a defense, and audit that posterior at the same x."
-        steps.append((text, "robust-npe train ... defense=fim beta=0.01"))
-    if not found.num_moved and not found.flags:
-        steps.append(
-            ("Look further out.", f"{again} epsilon={2 * found.largest:g}" if source else again)
-        )
-    if not found.clean:
-        text = "Bring simulations that the posterior was not trained on: quality is unknown."
-        steps.append((text, "rn.audit(posterior, x, simulations=(theta, x_simulated))"))
-    steps.append(("Read what an audit can and cannot say: docs/audit.md.", ""))
-    return steps

@@ -12,7 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
-from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
+from robust_npe.commands.runs import (
+    earlier_config,
+    run_folder,
+    stored_estimators,
+    training_command,
+)
 from robust_npe.config import AttackConfig, TrainConfig, checked
 from robust_npe.store import Store
 
@@ -54,8 +59,11 @@ def main(config: DictConfig) -> train.Result:
     for run in given:
         require(isinstance(run, str | int), "run", run, expected)
     require(0 < len(given) == len(set(map(str, given))), "run", given, expected)
-    experiments = [_experiment(settings, str(run)) for run in given]
-    return combined([train.run(experiment) for experiment in experiments])
+    runs = Path(settings["output_dir"]) / "runs"
+    folders = [run_folder(str(run), runs) for run in given]
+    experiments = [_experiment(settings, folder) for folder in folders]
+    commands = map(training_command, folders)
+    return combined([train.run(*pair) for pair in zip(experiments, commands, strict=True)])
 
 
 def combined(results: Sequence[train.Result]) -> train.Result:
@@ -67,8 +75,7 @@ def combined(results: Sequence[train.Result]) -> train.Result:
     return train.Result(table, results[0].folder.parent, text)
 
 
-def _experiment(settings: dict[str, Any], run: str) -> Experiment:
-    folder = run_folder(run, Path(settings["output_dir"]) / "runs")
+def _experiment(settings: dict[str, Any], folder: Path) -> Experiment:
     config = _combined(settings, earlier_config(folder))
     source = Store(folder.parent.parent / "store")
     return Experiment(config, source=source, members=stored_estimators(source, folder))

@@ -31,7 +31,7 @@ from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings, train
 
-__all__ = ["Experiment", "Trained"]
+__all__ = ["Experiment", "Trained", "versioned"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ EMBEDDING = ("dim_x",)
 GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
 
 
-def _versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
+def versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
     """Describe settings as components are described."""
     cls = type(settings)
     return {"class": cls.__name__, "version": [cls.version], **asdict(settings)}
@@ -176,7 +176,7 @@ class Experiment:
             "estimator": describe(self.config["estimator"], "estimator", Head, *HEAD),
             "embedding": describe(self.config["embedding"], "embedding", Embedding, *EMBEDDING),
             "defense": describe(node, "defense", Defense),
-            "training": _versioned(self.training),
+            "training": versioned(self.training),
             "versions": [
                 {"class": cls.__name__, "version": [cls.version]}
                 for cls in (SimulationPlan, Estimator)
@@ -195,8 +195,8 @@ class Experiment:
             **self.posterior_description,
             **({"sources": self._sources} if self._sources else {}),
             "attack": describe(self.config["attack"], "attack", Attack),
-            "threat": _versioned(self.threat),
-            "evaluation": _versioned(self.evaluation),
+            "threat": versioned(self.threat),
+            "evaluation": versioned(self.evaluation),
             "seeds": asdict(self.seeds),
         }
 

@@ -9,7 +9,7 @@ from typing import Any
 from robust_npe.checks import ConfigError
 from robust_npe.store import Artefact, Store, finished, read_yaml_config
 
-__all__ = ["earlier_config", "run_folder", "stored_estimators"]
+__all__ = ["earlier_config", "run_folder", "stored_estimators", "training_command"]
 
 
 def run_folder(given: str, runs: Path, name: str = "run") -> Path:
@@ -65,3 +65,11 @@ def stored_estimators(store: Store, folder: Path, name: str = "run") -> list[Art
             )
         found.append(estimator)
     return found
+
+
+def training_command(folder: Path) -> list[str]:
+    """Return the words of the command that trained what the run in a folder used; none where it was
+    not started from the command line."""
+    facts = Artefact(folder, folder.name, created=False).manifest.get("facts", {})
+    words = facts.get("command")
+    return list(map(str, words)) if isinstance(words, list) else []

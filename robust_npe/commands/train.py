@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
+from robust_npe.commands.words import typed
 from robust_npe.files import write_atomically
 from robust_npe.metrics.minimal_radius import CRITERIA
 from robust_npe.metrics.soundness import OF_PGD, flags
@@ -72,16 +73,24 @@ def main(config: DictConfig) -> Result:
     Raises:
         ConfigError: A setting is wrong; raised before any work is done.
     """
-    return run(Experiment(config))
+    return run(Experiment(config), typed("train"))
 
 
-def run(experiment: Experiment) -> Result:
-    """As `main`, for an experiment that was built before."""
+def run(experiment: Experiment, command: Sequence[str] = ()) -> Result:
+    """As `main`, for an experiment that was built before.
+
+    Args:
+        experiment: What to do.
+        command: The words of the training that it is from, which are kept with the run.
+    """
     description = experiment.run_description
     run_id = content_key(description)
     runs = Store(experiment.config["output_dir"])
     artefact = runs.get(
-        "runs", description, lambda folder: _make(folder, experiment, run_id), resumable=True
+        "runs",
+        description,
+        lambda folder: _make(folder, experiment, run_id, command),
+        resumable=True,
     )
     if not artefact.created:
         log.info("this run was done before: nothing to compute")
@@ -91,14 +100,17 @@ def run(experiment: Experiment) -> Result:
     return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
 
 
-def _make(folder: Path, experiment: Experiment, run_id: str) -> dict[str, list[str]]:
+def _make(
+    folder: Path, experiment: Experiment, run_id: str, command: Sequence[str]
+) -> dict[str, list[str]]:
     trained = experiment.trained()
     found = set(flags(evaluate(experiment, trained, run_id, folder))) - {OF_PGD}
     if found:
         log.warning("%d flag(s) say not to trust the attack's result: see the end", len(found))
     text = OmegaConf.to_yaml(OmegaConf.create(experiment.config))
     write_atomically(folder / "config.yaml", text.encode())
-    return {"estimators": [artefact.key for artefact in trained.artefacts]}
+    estimators = [artefact.key for artefact in trained.artefacts]
+    return {"estimators": estimators, "command": list(command)}
 
 
 def _draw(table: pd.DataFrame, folder: Path) -> None:

@@ -110,6 +110,14 @@ class DataTask(ShapedTask):
         theta, x = (_float32(array[chosen[rows]]) for array in self._pairs)
         return theta, x.reshape(len(x), self.dim_x)
 
+    def some_pairs(self, most: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return pairs of all splits in random order, as many as there are up to `most`: finite
+        parameters `(n, D)` and observations `(n, Dx)`, float32."""
+        order = torch.randperm(len(self._pairs[0]), generator=generator)[:most].numpy()
+        theta, x = (_float32(array[order]).flatten(1) for array in self._pairs)
+        finite = theta.isfinite().all(1) & x.isfinite().all(1)
+        return theta[finite], x[finite]
+
     @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
         raise NotImplementedError(f"task {self.name} has simulations, but no simulator")

@@ -146,7 +146,7 @@ class FunctionTask(ShapedTask):
             except ConfigError as error:
                 errors[array] = error
         if not found:
-            raise _joint_error(errors)
+            raise _joint_error(errors, self.vectorized)
         array, x = next(iter(found.items()))
         agree = _same(x, *found.values())
         if agree and len(found) == 2:
@@ -268,10 +268,13 @@ def _prior(
     return found
 
 
-def _joint_error(errors: Mapping[str, ConfigError]) -> ConfigError:
+def _joint_error(errors: Mapping[str, ConfigError], vectorized: bool) -> ConfigError:
     """Return the error for the first kind of arrays, and what another one says beside it."""
     first, *others = dict.fromkeys(str(error) for error in errors.values())
-    return ConfigError(" ".join([first, *(f"With tensors of torch: {other}" for other in others)]))
+    told = [first, *(f"With tensors of torch: {other}" for other in others)]
+    if vectorized and "task.vectorized" not in first:
+        told.append("It was given theta (B, D): one of a single theta needs task.vectorized=false.")
+    return ConfigError(" ".join(told))
 
 
 def _same(first: Tensor, *others: Tensor) -> bool:

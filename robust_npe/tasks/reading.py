@@ -45,7 +45,7 @@ def read_array(
             f"{name}={str(path)!r}: reading it needs a package: pip install pyarrow."
         ) from error
     except (ValueError, OSError, EOFError, BadZipFile) as error:
-        found = " ".join(str(error).split())
+        found = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(f"{name}={str(path)!r} cannot be read: {found}.") from error
     if array.dtype.kind not in "fiub" or array.ndim == 0 or 0 in array.shape:
         raise ConfigError(

@@ -23,6 +23,7 @@ __all__ = ["run_epoch", "train"]
 log = logging.getLogger(__name__)
 
 
+@torch.enable_grad()  # which importing bayesflow switches off in the whole process
 def train(
     estimator: Estimator,
     defense: Defense,

@@ -81,7 +81,7 @@ def test_samples_of_density_zero_are_replaced():
 
 class Likelihood(nn.Module):
     def forward(self, theta, x):
-        return Normal(theta.unsqueeze(0), 0.5).log_prob(x.unsqueeze(1)).sum(-1)
+        return Normal(theta, 0.5).log_prob(x).sum(-1)
 
 
 def conjugate(x):
@@ -124,3 +124,48 @@ def test_weighted_mixtures():
     # both coordinates of a sample come from the same member
     product = 0.75 * (2 * X).prod(-1) + 0.25 * (-X).prod(-1)
     torch.testing.assert_close(samples.prod(-1).mean(0), product, rtol=0, atol=0.1)
+
+
+def weighted(num_draws):
+    """Likelihood and prior of `conjugate`, as weights on draws."""
+    prior = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    return PriorDrawsPosterior(Likelihood(), Likelihood.__call__, prior, num_draws)
+
+
+def test_moments_and_density_behind_prior_draws_are_the_exact_ones():
+    posterior, exact = weighted(40_000), Independent(conjugate(X[:2]), 1)
+    mean, std = posterior(X[:2]).moments()
+    torch.testing.assert_close(mean, exact.mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(std, exact.stddev.expand(2, 2), rtol=0.05, atol=0)
+    with draws_from(stream(1)):
+        theta = exact.sample((50,))
+    q = posterior.over_theta(X[:2])
+    torch.testing.assert_close(q.log_prob(theta), exact.log_prob(theta), rtol=0, atol=0.06)
+    with draws_from(stream(2)):
+        drawn = q.sample((5000,))
+    torch.testing.assert_close(drawn.mean(0), exact.mean, rtol=0, atol=0.04)
+    pair = WeightedEnsemble([posterior, posterior], torch.tensor([1.0, 3.0])).over_theta(X[:2])
+    torch.testing.assert_close(pair.log_prob(theta), q.log_prob(theta))
+
+
+def test_scores_of_prior_draws_are_gradients_of_log_weights():
+    posterior, x = weighted(300), X[:2]
+    found = posterior.scores(x, 400, stream(3), attached=False)
+    assert found.shape == (400, 2, 2)
+    rows = x.clone().requires_grad_(True)
+    log_q = posterior(rows).logits
+    slopes = [
+        torch.autograd.grad(log_q[:, m].sum(), rows, retain_graph=True)[0] for m in range(300)
+    ]
+    distance = torch.cdist(found.movedim(0, 1), torch.stack(slopes, 1)).amin(-1)
+    assert distance.max() < 0.01  # of slopes of about 2, by matrix products
+    # samples follow the weights: the mean square is that of all draws
+    expected = torch.einsum("bm,mbd->bd", log_q.exp(), torch.stack(slopes).square())
+    torch.testing.assert_close(found.square().mean(0), expected.detach(), rtol=0.2, atol=0)
+
+
+def test_the_mean_shift_of_prior_draws_is_that_of_the_parameters():
+    objective = rn.attacks.MeanShift()(weighted(40_000), X[:2], None, stream(0))
+    moved = X[:2] + torch.tensor([0.5, 0.0])
+    expected = torch.full((2,), 0.8 * 0.5 / 0.2**0.5)
+    torch.testing.assert_close(objective(moved), expected, rtol=0.06, atol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 import zuko
@@ -116,3 +118,13 @@ def test_networks_of_known_classes_load_without_trust(tmp_path):
 )
 def test_names_that_a_stranger_may_not_use(name):
     assert _harmless(name) is None
+
+
+def test_trusted_files_of_pickle_and_what_is_neither(tmp_path):
+    net, path = linear(), tmp_path / "q.pkl"
+    path.write_bytes(pickle.dumps(net))
+    torch.testing.assert_close(load_posterior(path, trust=True)(X).mean, net(X).mean)
+    path.write_text("u,v\n1,2\n")
+    with pytest.raises(ConfigError, match="cannot be loaded: ") as error:
+        load_posterior(path, trust=True)
+    assert "\n" not in str(error.value)

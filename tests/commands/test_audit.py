@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import html
+import re
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from robust_npe import cli
 from robust_npe.commands import audit, train
+from robust_npe.commands.words import with_changes
 from tests.test_config import composed
 
 SMALL = ("scale=smoke", "num_simulations=128", "training.max_epochs=1", "estimator=gaussian")
@@ -48,7 +54,7 @@ def test_an_audit_writes_tables_pictures_and_the_page_once(trained, caplog):
     spaces = set(pd.read_csv(f"{folder}typicality.csv").space)
     assert spaces == {"data", "embedding", "all"}  # the embedding is an mlp
     page = (output / "audits" / folder.rstrip("/").rpartition("/")[2] / "audit.html").read_text()
-    assert f"robust-npe audit run={run} x=" in page or "defense=fim" in page
+    assert f"robust-npe audit run={run} x=" in page
     assert "gaussian of gaussian_linear, defense none" in page
     assert "a single feature" in page.lower()
     again = audited(trained, f"theta={output / 'theta.npy'}")
@@ -103,3 +109,40 @@ def test_parameters_of_other_number_are_refused(trained, capsys, tmp_path):
     words = ["audit", f"run={run}", f"x={output / 'x.npy'}", f"theta={tmp_path / 'theta.npy'}"]
     assert cli.main([*words, f"output_dir={output}"]) == 2
     assert "number of rows of theta=3" in capsys.readouterr().err
+
+
+def test_what_comes_next_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):
+    """Steps of the page, typed into a shell: the defended training, and the audit of its run."""
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.full((1, 10), 0.3))
+    train = ["train", *SMALL, "training.max_epochs=20", "output_dir=out"]
+    train.remove("training.max_epochs=1")
+    assert cli.main(train) == 0
+    (run,) = (path.name for path in Path("out/runs").iterdir())
+    first = ["audit", f"run={run}", "x=x.npy", "output_dir=out", *QUICK, "epsilon=4"]
+    assert cli.main(first) == 0
+    (page,) = Path("out/audits").glob("*/audit.html")
+    text = html.unescape(page.read_text())
+    assert f"<dd>{shlex.join(['robust-npe', *first])}</dd>" in text
+    *others, training, audit = re.findall(r"<br><code>(robust-npe .*)</code>", text)
+    assert training == shlex.join(["robust-npe", *train, "defense=fim", "beta=0.01"])
+    assert all(other.endswith("attack=auto") for other in others)
+    for command in (training, audit):
+        assert cli.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    assert len(list(Path("out/runs").iterdir())) == 2
+    pages = [path.read_text() for path in Path("out/audits").glob("*/audit.html")]
+    assert sum("defense fim beta=0.01, trained" in page for page in pages) == 1
+
+
+def test_commands_with_changes():
+    words = [
+        "robust-npe",
+        "--module",
+        "my sim.py",
+        "audit",
+        "x=a.csv",
+        "attack=pgd",
+        "attack.steps=9",
+    ]
+    changed = with_changes(words, {"attack": "auto", "x": None})
+    assert changed == "robust-npe --module 'my sim.py' audit attack=auto"

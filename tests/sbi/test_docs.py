@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from robust_npe import cli
 from robust_npe.random import draws_from, stream
 
 PAGE = Path(__file__).parents[2] / "docs" / "audit-sbi.md"
@@ -24,3 +25,8 @@ def test_the_code_of_the_page_runs(capsys):
     theta, x = names["theta"][:20], names["x"][:20]
     expected = names["q_robust"](x).log_prob(theta)
     assert (names["again"](x).log_prob(theta) - expected).abs().max() < 1e-5
+    (command,) = re.findall(r"^robust-npe (audit .*)$", PAGE.read_text(), re.M)
+    quick = ("attack=fgsm", "audit.num_samples=50", "audit.num_predictive=0", "audit.num_minimal=1")
+    quick += ("audit.num_scores=8", "audit.flow=false", "report=false")
+    assert cli.main([*command.split(), *quick]) == 0
+    assert "wrote:" in capsys.readouterr().out
