@@ -39,10 +39,12 @@ class Component:
             arguments come to mean other numbers; that of a base class counts for all below it.
         constants: Names of class attributes that are part of the identity, too, because numbers
             depend on them: tables of presets, data files that come with the package.
+        needs_theta: Whether it uses the parameters that generated x, which some tasks do not have.
     """
 
     name: str
     version: ClassVar[int] = 1
+    needs_theta: bool = False
     constants: ClassVar[Sequence[str]] = ()
 
     @classmethod
@@ -292,5 +294,10 @@ def _as_yaml(value: Any) -> Any:
 
 
 def _digest(path: Path, what: str) -> str:
+    """Return a hash of what is in a file, or of the names and contents of the files in a folder."""
+    if path.is_dir():
+        files = sorted(part for part in path.iterdir() if part.is_file())
+        content = repr([(part.name, _digest(part, what)) for part in files])
+        return hashlib.sha256(content.encode()).hexdigest()
     with plain_file(path, what, MAX_BYTES) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -35,7 +35,11 @@ __all__ = ["Experiment", "Trained"]
 
 log = logging.getLogger(__name__)
 
-HEAD = ("dim_theta", "dim_context")  # arguments that the task and the embedding net determine
+HEAD = (
+    "dim_theta",
+    "dim_context",
+    "dim_x",
+)  # arguments that the task and the embedding net determine
 EMBEDDING = ("dim_x",)
 GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
 
@@ -127,7 +131,18 @@ class Experiment:
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
         }
-        self._fresh_estimator()  # its settings are checked against the task's dimensions
+        self._check_parts(self._fresh_estimator())  # checked against the task's dimensions
+
+    def _check_parts(self, estimator: Estimator) -> None:
+        """Make sure that estimator, defense and attack fit the task, and each other."""
+        task, parts = self.task, {"defense": self.defense, "attack": self.attack}
+        described = "theta that generated x" if task.has_theta else "x alone, without theta"
+        expected = f"one that is trained on what task={task.name} has: {described}"
+        require(estimator.models_x != task.has_theta, "estimator", estimator.name, expected)
+        for name, part in parts.items():
+            expected = f"one that needs no theta: task={task.name} has {described}"
+            require(task.has_theta or not part.needs_theta, name, part.name, expected)
+        self.attack.check_posterior(estimator, task.dim_x)
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""

@@ -1,0 +1,181 @@
+r"""Gaussian posteriors as encoders: how far a draw of a wrong posterior is from the right answer.
+
+An encoder maps x to N(mu(x), L(x) L(x)^T), and g says what comes of z ~ q(.|x): the decoder of a
+variational autoencoder; for any other Gaussian posterior g(z) = z, in the coordinates of
+`Estimator`, whose unit is the prior's standard deviation: the map is the posterior mean. With
+
+    Delta(x~) = g(mu(x~) + L(x~) eta) - g(mu(x)),    eta ~ N(0, I),
+
+x is r-robust at x~ if P(|Delta(x~)| <= r) > 1/2. Its margin is the largest radius of a ball around
+it in which it is r-robust everywhere. To first order in the radius, if the scale stays what it is and
+whatever g is, the margin is at least
+
+    Phi^{-1}(P(|Delta(x)| <= r)) / |L(x)^{-1} J(x)|_2,    J the Jacobian of mu:
+
+the set of eta with |Delta| <= r has this probability, x~ shifts it by L^{-1} J (x~ - x) at most, and
+of all sets of a probability a half-space loses most by a shift. The published bound has
+|J|_F / min_i L_ii in the place of the spectral norm, which is never smaller.
+
+References:
+    Camuto, Willetts, Roberts, Holmes & Rainforth (2021), "Towards a theoretical understanding of the
+    robustness of variational autoencoders", https://arxiv.org/abs/2007.07365
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+from scipy.special import betaincinv
+from torch import Generator, Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+from robust_npe.checks import ConfigError
+from robust_npe.estimators import Pushforward
+from robust_npe.posterior import Posterior, posterior_at
+
+
+__all__ = ["Encoder", "Gaussian", "as_gaussian", "clopper_pearson", "first_order_margins"]
+
+ROWS = 2**14  # that are decoded at once
+
+
+class Gaussian(NamedTuple):
+    """N(mean, scale scale^T) for each observation.
+
+    Attributes:
+        mean: Shape `(B, K)`.
+        scale: Lower triangular `(B, K, K)`; of independent variables, their standard deviations
+            `(B, K)`.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def sample(self, num_samples: int, generator: Generator) -> Tensor:
+        """Draw reparameterised samples `(S, B, K)`."""
+        shape = num_samples, *self.mean.shape
+        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype).to(self.mean.device)
+        if self.scale.ndim == self.mean.ndim:
+            return self.mean + self.scale * noise
+        return self.mean + (self.scale @ noise.unsqueeze(-1)).squeeze(-1)
+
+
+def as_gaussian(q: Distribution) -> Gaussian | None:
+    """Return the Gaussian that q is, for an estimator on R^K before its map onto the support of the
+    prior; None if it is none."""
+    q = q.base if isinstance(q, Pushforward) else q
+    if isinstance(q, MultivariateNormal):
+        return Gaussian(q.mean, q.scale_tril)
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        return Gaussian(q.mean, q.stddev)
+    return None
+
+
+class Encoder:
+    """A Gaussian posterior, and what it is used for.
+
+    Args:
+        posterior: The posterior; its `head` may have a decoder, as `VariationalAutoencoder` does.
+
+    Attributes:
+        decode: The map g, `(*, K)` to `(*, P)`.
+        log_likelihood: log p(x|z) for x `(*, Dx)` and z `(*, K)`; None without a decoder.
+        kl_weight: Weight of the KL in the decoder's training; None without one.
+    """
+
+    def __init__(self, posterior: Posterior) -> None:
+        head = getattr(posterior, "head", None)
+        self.posterior = posterior
+        self.decode: Callable[[Tensor], Tensor] = getattr(head, "decode", lambda z: z)
+        self.log_likelihood: Callable[[Tensor, Tensor], Tensor] | None = getattr(
+            head, "log_likelihood", None
+        )
+        self.kl_weight = cast("float | None", getattr(head, "kl_weight", None))
+
+    def __call__(self, x: Tensor) -> Gaussian:
+        """Return the Gaussian at `x (B, Dx)`.
+
+        Raises:
+            ConfigError: The posterior is not Gaussian.
+        """
+        q = posterior_at(self.posterior, x)
+        gaussian = as_gaussian(q)
+        if gaussian is None:
+            raise ConfigError(
+                f"the posterior is a {type(q).__name__}, which is not Gaussian: choose "
+                "estimator=gaussian, gaussian_full or vae, without a post-hoc defense."
+            )
+        return gaussian
+
+    def applies(self, x: Tensor) -> bool:
+        """Tell whether the posterior at `x (B, Dx)` is Gaussian."""
+        return as_gaussian(posterior_at(self.posterior, x)) is not None
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Return g(mu(x)) for `x (B, Dx)`, shape `(B, P)`."""
+        return self.decode(self(x).mean)
+
+    def deviations(
+        self, x_adv: Tensor, expected: Tensor, num_samples: int, generator: Generator
+    ) -> Tensor:
+        """Return |Delta(x~)| for draws of eta, shape `(S, B)`.
+
+        Args:
+            x_adv: Observations x~, `(B, Dx)`.
+            expected: g(mu(x)), `(B, P)`.
+            num_samples: Draws S for each of them.
+            generator: Source of the draws.
+        """
+        z = self(x_adv).sample(num_samples, generator)
+        size = max(1, ROWS // len(x_adv))  # decodings of all may not fit into memory
+        parts = [(self.decode(part) - expected).norm(dim=-1) for part in z.split(size)]
+        return torch.cat(parts)
+
+    def jacobian(self, x: Tensor) -> Tensor:
+        """Return the Jacobian of mu at `x (B, Dx)`, shape `(B, K, Dx)`, without graph."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            means = self(x).mean.sum(0)  # rows do not depend on each other
+            rows = [torch.autograd.grad(m, x, retain_graph=True)[0] for m in means]
+        return torch.stack(rows, dim=1)
+
+
+def first_order_margins(gaussian: Gaussian, jacobian: Tensor, probability: Tensor) -> Tensor:
+    """Return both lower bounds of the margin, to first order: `(B, 2)`, the published one, and that
+    with the spectral norm; 0 where the probability is not above 1/2.
+
+    Args:
+        gaussian: The encoder's distribution at x.
+        jacobian: Of its mean, in the units that the margin is to have, `(B, K, Dx)`.
+        probability: P(|Delta(x)| <= r), or a lower limit of it, below 1, `(B,)`.
+    """
+    scale = gaussian.scale
+    if scale.ndim == 2:
+        smallest, whitened = scale.amin(-1), jacobian / scale.unsqueeze(-1)
+    else:
+        smallest = torch.linalg.svdvals(scale).amin(-1)
+        whitened = torch.linalg.solve_triangular(scale, jacobian, upper=False)
+    published = torch.linalg.matrix_norm(jacobian) / smallest
+    spectral = torch.linalg.matrix_norm(whitened, ord=2)
+    quantile = torch.special.ndtri(probability.clamp(min=0.5)).to(jacobian)
+    return quantile.unsqueeze(-1) / torch.stack((published, spectral), dim=-1)
+
+
+def clopper_pearson(successes: Tensor, trials: int, tail: float = 0.025) -> tuple[Tensor, Tensor]:
+    """Return lower and upper confidence limits of probabilities, each with this error, float64.
+
+    References:
+        Clopper & Pearson (1934), https://doi.org/10.1093/biomet/26.4.404
+
+    Args:
+        successes: How many of the trials succeeded, any shape.
+        trials: Number of independent trials.
+        tail: Probability that the truth is below the lower limit, and that it is above the upper.
+    """
+    k = successes.double().cpu()
+    low = torch.from_numpy(betaincinv(k.clamp(min=1), trials - k.clamp(min=1) + 1, tail))
+    fewer = k.clamp(max=trials - 1)
+    high = torch.from_numpy(betaincinv(fewer + 1, trials - fewer, 1 - tail))
+    return torch.where(k == 0, 0.0, low), torch.where(k == trials, 1.0, high)
