@@ -7,18 +7,18 @@ variational autoencoder; for any other Gaussian posterior g(z) = z, in the coord
     Delta(x~) = g(mu(x~) + L(x~) eta) - g(mu(x)),    eta ~ N(0, I),
 
 x is r-robust at x~ if P(|Delta(x~)| <= r) > 1/2. Its margin is the largest radius of a ball around
-it in which it is r-robust everywhere. To first order in the radius, if the scale stays what it is and
-whatever g is, the margin is at least
+it in which it is r-robust everywhere. To first order in the radius, if the scale stays what it is
+and whatever g is, the margin is at least
 
     Phi^{-1}(P(|Delta(x)| <= r)) / |L(x)^{-1} J(x)|_2,    J the Jacobian of mu:
 
-the set of eta with |Delta| <= r has this probability, x~ shifts it by L^{-1} J (x~ - x) at most, and
-of all sets of a probability a half-space loses most by a shift. The published bound has
-|J|_F / min_i L_ii in the place of the spectral norm, which is never smaller.
+the set of eta with |Delta| <= r has this probability, x~ shifts it by L^{-1} J (x~ - x), and of all
+sets of one probability a half-space loses most by a shift. The published bound has |J|_F over the
+smallest sigma in the place of the spectral norm, which is never smaller.
 
 References:
-    Camuto, Willetts, Roberts, Holmes & Rainforth (2021), "Towards a theoretical understanding of the
-    robustness of variational autoencoders", https://arxiv.org/abs/2007.07365
+    Camuto, Willetts, Roberts, Holmes & Rainforth (2021), "Towards a theoretical understanding of
+    the robustness of variational autoencoders", https://arxiv.org/abs/2007.07365
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from scipy.special import betaincinv
 from torch import Generator, Tensor
@@ -34,7 +35,6 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from robust_npe.checks import ConfigError
 from robust_npe.estimators import Pushforward
 from robust_npe.posterior import Posterior, posterior_at
-
 
 __all__ = ["Encoder", "Gaussian", "as_gaussian", "clopper_pearson", "first_order_margins"]
 
@@ -174,8 +174,8 @@ def clopper_pearson(successes: Tensor, trials: int, tail: float = 0.025) -> tupl
         trials: Number of independent trials.
         tail: Probability that the truth is below the lower limit, and that it is above the upper.
     """
-    k = successes.double().cpu()
-    low = torch.from_numpy(betaincinv(k.clamp(min=1), trials - k.clamp(min=1) + 1, tail))
-    fewer = k.clamp(max=trials - 1)
-    high = torch.from_numpy(betaincinv(fewer + 1, trials - fewer, 1 - tail))
-    return torch.where(k == 0, 0.0, low), torch.where(k == trials, 1.0, high)
+    k = successes.double().cpu().numpy()
+    some, fewer = np.maximum(k, 1), np.minimum(k, trials - 1)
+    low = np.where(k == 0, 0.0, betaincinv(some, trials - some + 1, tail))
+    high = np.where(k == trials, 1.0, betaincinv(fewer + 1, trials - fewer, 1 - tail))
+    return torch.from_numpy(low), torch.from_numpy(high)

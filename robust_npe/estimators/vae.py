@@ -85,8 +85,8 @@ class VariationalAutoencoder(DiagonalGaussian):
 
 
 def log_normalizer(logits: Tensor) -> Tensor:
-    """Return A with the density exp(x logit - A) of a continuous Bernoulli variable x in [0, 1], that
-    is log((e^logit - 1) / logit). Several times faster than torch's, and exact for any logit."""
+    """Return A with the density exp(x logit - A) of a continuous Bernoulli variable x in [0, 1],
+    log((e^logit - 1) / logit). Several times faster than torch's, and exact for any logit."""
     size = logits.abs()
     small = size < 0.01
     safe = torch.where(small, 1.0, size)  # gradients of what is not taken must be finite

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,8 +100,8 @@ class DigitImages(Images):
 
 
 class IDXImages(Images):
-    """Images in the format of MNIST: `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte`, plain or
-    with `.gz`, in one folder. The test images are those of the second file.
+    """Images in the format of MNIST: `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte`, plain
+    or with `.gz`, in one folder. The test images are those of the second file.
 
     Args:
         folder: Where the files are; their content is part of the identity.
@@ -179,7 +178,6 @@ def _pixels(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images.astype(np.float32) / 255).flatten(1)
 
 
-@lru_cache(maxsize=2)
 def _images(path: Path) -> np.ndarray:
     """Return the images of an npy file as float32, `(N, H, W)`."""
     array, _ = read_array(path, "x", "task.folder")
