@@ -7,14 +7,19 @@ variational autoencoder; for any other Gaussian posterior g(z) = z, in the coord
     Delta(x~) = g(mu(x~) + L(x~) eta) - g(mu(x)),    eta ~ N(0, I),
 
 x is r-robust at x~ if P(|Delta(x~)| <= r) > 1/2. Its margin is the largest radius of a ball around
-it in which it is r-robust everywhere. To first order in the radius, if the scale stays what it is
-and whatever g is, the margin is at least
+it in which it is r-robust everywhere. Lower bounds of it, whatever g is, to first order in the
+radius (nothing in them changes on the way), with p = P(|Delta(x)| <= r) and the Jacobian J of mu:
 
-    Phi^{-1}(P(|Delta(x)| <= r)) / |L(x)^{-1} J(x)|_2,    J the Jacobian of mu:
+    published     Phi^{-1}(p) min_i sigma_i / |J|_F
+    spectral      Phi^{-1}(p) / |L^{-1} J|_2
+    Fisher-Rao    (2 arcsin(sqrt(p)) - pi / 2) / sqrt(lambda_max(I_x))
 
-the set of eta with |Delta| <= r has this probability, x~ shifts it by L^{-1} J (x~ - x), and of all
-sets of one probability a half-space loses most by a shift. The published bound has |J|_F over the
-smallest sigma in the place of the spectral norm, which is never smaller.
+Spectral: the set of eta with |Delta| <= r has probability p, x~ shifts it by L^{-1} J (x~ - x), and
+of all sets of one probability a half-space loses most by a shift. Published: with a norm that is
+never smaller. Both take L for constant. Fisher-Rao: where x~ moves at unit speed along u, the
+probability of the same set of z changes by the covariance of its indicator and the score along u
+under q, which is at most sqrt(p (1 - p) u^T I_x u); so arcsin(sqrt(p)) changes by at most half of
+the root. The Fisher information I_x includes that of the scale. It is below the spectral one.
 
 References:
     Camuto, Willetts, Roberts, Holmes & Rainforth (2021), "Towards a theoretical understanding of
@@ -23,6 +28,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -133,34 +139,57 @@ class Encoder:
         parts = [(self.decode(part) - expected).norm(dim=-1) for part in z.split(size)]
         return torch.cat(parts)
 
-    def jacobian(self, x: Tensor) -> Tensor:
-        """Return the Jacobian of mu at `x (B, Dx)`, shape `(B, K, Dx)`, without graph."""
+    def jacobian(self, x: Tensor) -> Gaussian:
+        """Return the Jacobians of mean `(B, K, Dx)` and scale `(B, *, Dx)` at `x (B, Dx)`, without
+        graph; that of a matrix row by row."""
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            means = self(x).mean.sum(0)  # rows do not depend on each other
-            rows = [torch.autograd.grad(m, x, retain_graph=True)[0] for m in means]
-        return torch.stack(rows, dim=1)
+            parts = [part.flatten(1).sum(0) for part in self(x)]  # rows are independent
+            slopes = [
+                [torch.autograd.grad(v, x, retain_graph=True)[0] for v in part] for part in parts
+            ]
+        mean, scale = (torch.stack(part, dim=1) for part in slopes)
+        return Gaussian(mean, scale)
 
 
-def first_order_margins(gaussian: Gaussian, jacobian: Tensor, probability: Tensor) -> Tensor:
-    """Return both lower bounds of the margin, to first order: `(B, 2)`, the published one, and that
-    with the spectral norm; 0 where the probability is not above 1/2.
+def first_order_margins(gaussian: Gaussian, jacobian: Gaussian, probability: Tensor) -> Tensor:
+    """Return three lower bounds of the margin, to first order, `(B, 3)`: published, spectral and
+    Fisher-Rao, see the top of this module; 0 where the probability is not above 1/2.
 
     Args:
         gaussian: The encoder's distribution at x.
-        jacobian: Of its mean, in the units that the margin is to have, `(B, K, Dx)`.
+        jacobian: Of its parameters, see `Encoder.jacobian`, in the units of the margin.
         probability: P(|Delta(x)| <= r), or a lower limit of it, below 1, `(B,)`.
     """
+    smallest, mean, scale = _whitened(gaussian, jacobian)
+    norms = (
+        torch.linalg.matrix_norm(jacobian.mean) / smallest,
+        torch.linalg.matrix_norm(mean, ord=2),
+        torch.linalg.matrix_norm(torch.cat((mean, scale), dim=1), ord=2),
+    )
+    probability = probability.clamp(min=0.5)
+    shift = torch.special.ndtri(probability)
+    angle = 2 * probability.sqrt().arcsin() - math.pi / 2
+    return torch.stack((shift, shift, angle), dim=-1).to(mean) / torch.stack(norms, dim=-1)
+
+
+def _whitened(gaussian: Gaussian, jacobian: Gaussian) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the smallest standard deviation of any direction, `(B,)`, and W_mean and W_scale of
+    I_x = W^T W, `(B, *, Dx)`: L^{-1} J, and with N = L^{-1} dL, whose Fisher information is
+    |N + N^T|_F^2 / 2, its diagonal times sqrt(2) and what is below it."""
     scale = gaussian.scale
     if scale.ndim == 2:
-        smallest, whitened = scale.amin(-1), jacobian / scale.unsqueeze(-1)
-    else:
-        smallest = torch.linalg.svdvals(scale).amin(-1)
-        whitened = torch.linalg.solve_triangular(scale, jacobian, upper=False)
-    published = torch.linalg.matrix_norm(jacobian) / smallest
-    spectral = torch.linalg.matrix_norm(whitened, ord=2)
-    quantile = torch.special.ndtri(probability.clamp(min=0.5)).to(jacobian)
-    return quantile.unsqueeze(-1) / torch.stack((published, spectral), dim=-1)
+        parts = (part / scale.unsqueeze(-1) for part in jacobian)
+        mean, diagonal = parts
+        return scale.amin(-1), mean, 2**0.5 * diagonal
+    size = scale.shape[-1]
+    columns = jacobian.scale.unflatten(1, (size, size)).flatten(2)
+    relative = torch.linalg.solve_triangular(scale, columns, upper=False)
+    relative = relative.reshape(len(scale), size, size, -1)
+    weight = torch.ones_like(scale[0]).tril() + (2**0.5 - 1) * torch.eye(size).to(scale)
+    mean = torch.linalg.solve_triangular(scale, jacobian.mean, upper=False)
+    weighted = (relative * weight.unsqueeze(-1)).flatten(1, 2)
+    return torch.linalg.svdvals(scale).amin(-1), mean, weighted
 
 
 def clopper_pearson(successes: Tensor, trials: int, tail: float = 0.025) -> tuple[Tensor, Tensor]:

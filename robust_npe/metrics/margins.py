@@ -6,6 +6,7 @@ Definitions and bounds: `robust_npe.encoders`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import torch
 from torch import Generator, Tensor
@@ -14,7 +15,7 @@ from typing_extensions import override
 from robust_npe.attacks import L2, Ball, Objective
 from robust_npe.attacks.objectives import Climb, sampled
 from robust_npe.checks import require
-from robust_npe.encoders import Encoder, clopper_pearson, first_order_margins
+from robust_npe.encoders import Encoder, Gaussian, clopper_pearson, first_order_margins
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.minimal_radius import smallest_radii
 from robust_npe.metrics.summary import row
@@ -24,6 +25,9 @@ from robust_npe.random import child
 __all__ = ["MarginBound", "MarginMeasured", "NotRobust"]
 
 log = logging.getLogger(__name__)
+
+BOUNDS = ("margin_published", "margin_spectral", "margin_fisher_rao")
+INGREDIENTS = ("encoder_std", "encoder_variance", "jacobian_norm")
 
 
 class NotRobust(Objective):
@@ -58,9 +62,11 @@ class NotRobust(Objective):
 class MarginBound(Metric):
     """Lower bounds of the margin to first order in the radius: not a certificate.
 
-    - `margin_first_order`: Phi^-1(P) / |L^-1 J|_2; `margin_first_order_published`: with
-      min_i sigma_i / |J|_F. In `epsilon_unit` and for `norm=l2`. P is the lower confidence limit of
-      P(|Delta(x)| <= r), so that draws which all stay inside give no infinite margin;
+    - `margin_published`, `margin_spectral`, `margin_fisher_rao`: see `robust_npe.encoders`; in
+      `epsilon_unit`, for `norm=l2`. The probability in them is the lower confidence limit of
+      P(|Delta(x)| <= r), so that draws which all stay inside give no infinite margin. What they
+      leave out may be of either sign: an attack may break them where the encoder is not linear, or
+      (not the last one) where sigma changes;
     - `encoder_std` = min_i sigma_i, `encoder_variance`, the mean of sigma_i^2, and `jacobian_norm`
       = |J|_F, in units of x: what the bounds are made of.
 
@@ -123,25 +129,20 @@ class MarginBound(Metric):
             low, _ = clopper_pearson(inside.sum(0), self.num_samples, tail)
             variance = gaussian.scale.square()
             variance = variance if variance.ndim == 2 else variance.sum(-1)
-            margins = first_order_margins(gaussian, jacobian * unit, low.to(x.device))
-            norm = torch.linalg.matrix_norm(jacobian)
+            in_units = Gaussian(*(part * unit for part in jacobian))
+            margins = first_order_margins(gaussian, in_units, low.to(x.device))
+            norm = torch.linalg.matrix_norm(jacobian.mean)
             parts.append((*margins.T, variance.amin(-1).sqrt(), variance.mean(-1), norm))
-        published, spectral, std, mean, norm = (torch.cat(p) for p in zip(*parts, strict=True))
-        return {
-            "margin_first_order": spectral,
-            "margin_first_order_published": published,
-            "encoder_std": std,
-            "encoder_variance": mean,
-            "jacobian_norm": norm,
-        }
+        columns = [torch.cat(p) for p in zip(*parts, strict=True)]
+        return dict(zip((*BOUNDS, *INGREDIENTS), columns, strict=True))
 
 
 class MarginMeasured(Metric):
     """Smallest radius at which the run's attack takes r-robustness away: an upper estimate.
 
     `margin_upper` in `epsilon_unit`, inf where nothing up to `largest` does, see `minimal_radius`.
-    A stronger attack can only lower it. One more attack tries the radius of `margin_first_order`
-    itself; `broken_at_bound` is the share of observations where that succeeds.
+    A stronger attack can only lower it. One more attack for each bound of `MarginBound` tries the
+    bound itself; `broken_<bound>` is the share of observations where that succeeds.
 
     Measured once, with the clean observations, for Gaussian posteriors; arguments as for
     `MarginBound` and `MinimalRadius`.
@@ -189,29 +190,27 @@ class MarginMeasured(Metric):
         radii = smallest_radii(context, NotRobust(self.r), 0.5, *sizes, generator)
         rows = [row("r", self.r)]
         ball = _unit_ball(context)
-        if ball is not None:
-            bounds, broken = self._attack_at_bound(context, ball)
-            radii = torch.where(broken, torch.minimum(radii, bounds), radii)
-            rows.append(row("broken_at_bound", float(broken.double().mean())))
+        for name, bound, broken in () if ball is None else self._at_bounds(context, ball):
+            radii = torch.where(broken, torch.minimum(radii, bound), radii)
+            rows.append(row(name.replace("margin", "broken"), float(broken.double().mean())))
         return [Measurement("margin_upper", summary_rows(radii) + rows, radii)]
 
     @torch.no_grad()
-    def _attack_at_bound(self, context: Context, ball: Ball) -> tuple[Tensor, Tensor]:
-        """Return the first-order margins `(B,)`, and where the attack succeeds within them."""
+    def _at_bounds(self, context: Context, ball: Ball) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield the name of each bound, the bounds, and where an attack succeeds within them."""
         assert context.attack is not None
         assert context.ball is not None
-        bound = MarginBound(self.r, self.num_observations, self.num_samples)
-        bounds = bound.measure(context, ball)["margin_first_order"].to(context.x)
-        generator, criterion, parts = context.generator("at the bound"), NotRobust(self.r), []
-        for x, radius in zip(
-            context.x[: self.num_observations].split(context.batch_size),
-            bounds.split(context.batch_size),
-            strict=True,
-        ):
-            given = context.posterior, x, None
-            x_adv = context.attack(*given, ball=context.ball(radius), generator=child(generator))
-            parts.append(criterion(*given, child(generator))(x_adv) > 0.5)
-        return bounds, torch.cat(parts)
+        found = MarginBound(self.r, self.num_observations, self.num_samples).measure(context, ball)
+        generator, size = context.generator("at the bounds"), context.batch_size
+        batches = context.x[: self.num_observations].split(size)
+        for name in BOUNDS:
+            bound, parts = found[name].to(context.x), []
+            for x, radius in zip(batches, bound.split(size), strict=True):
+                given = context.posterior, x, None
+                ball = context.ball(radius)
+                x_adv = context.attack(*given, ball=ball, generator=child(generator))
+                parts.append(NotRobust(self.r)(*given, child(generator))(x_adv) > 0.5)
+            yield name, bound, torch.cat(parts)
 
 
 def _unit_ball(context: Context) -> Ball | None:
