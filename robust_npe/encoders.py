@@ -12,14 +12,14 @@ radius (nothing in them changes on the way), with p = P(|Delta(x)| <= r) and the
 
     published     Phi^{-1}(p) min_i sigma_i / |J|_F
     spectral      Phi^{-1}(p) / |L^{-1} J|_2
-    Fisher-Rao    (2 arcsin(sqrt(p)) - pi / 2) / sqrt(lambda_max(I_x))
+    Fisher-Rao    arcsin(2 p - 1) / sqrt(lambda_max(I_x))
 
 Spectral: the set of eta with |Delta| <= r has probability p, x~ shifts it by L^{-1} J (x~ - x), and
 of all sets of one probability a half-space loses most by a shift. Published: with a norm that is
 never smaller. Both take L for constant. Fisher-Rao: where x~ moves at unit speed along u, the
 probability of the same set of z changes by the covariance of its indicator and the score along u
-under q, which is at most sqrt(p (1 - p) u^T I_x u); so arcsin(sqrt(p)) changes by at most half of
-the root. The Fisher information I_x includes that of the scale. It is below the spectral one.
+under q, which is at most sqrt(p (1 - p) u^T I_x u); so arcsin(2 p - 1) changes by at most the root
+of u^T I_x u. The Fisher information I_x includes that of the scale. It is below the spectral one.
 
 References:
     Camuto, Willetts, Roberts, Holmes & Rainforth (2021), "Towards a theoretical understanding of
@@ -28,7 +28,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -109,9 +108,10 @@ class Encoder:
         q = posterior_at(self.posterior, x)
         gaussian = as_gaussian(q)
         if gaussian is None:
+            given = type(q.base if isinstance(q, Pushforward) else q).__name__
             raise ConfigError(
-                f"the posterior is a {type(q).__name__}, which is not Gaussian: choose "
-                "estimator=gaussian, gaussian_full or vae, without a post-hoc defense."
+                f"the posterior is no Gaussian but a {given}: choose estimator=gaussian, "
+                "gaussian_full or vae, without a post-hoc defense."
             )
         return gaussian
 
@@ -145,11 +145,15 @@ class Encoder:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             parts = [part.flatten(1).sum(0) for part in self(x)]  # rows are independent
-            slopes = [
-                [torch.autograd.grad(v, x, retain_graph=True)[0] for v in part] for part in parts
-            ]
-        mean, scale = (torch.stack(part, dim=1) for part in slopes)
+            mean, scale = (torch.stack([_slope(v, x) for v in part], dim=1) for part in parts)
         return Gaussian(mean, scale)
+
+
+def _slope(value: Tensor, x: Tensor) -> Tensor:
+    """As `posterior.gradient`, for one of several values of the same graph."""
+    if not value.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(value, x, retain_graph=True, materialize_grads=True)[0]
 
 
 def first_order_margins(gaussian: Gaussian, jacobian: Gaussian, probability: Tensor) -> Tensor:
@@ -169,7 +173,7 @@ def first_order_margins(gaussian: Gaussian, jacobian: Gaussian, probability: Ten
     )
     probability = probability.clamp(min=0.5)
     shift = torch.special.ndtri(probability)
-    angle = 2 * probability.sqrt().arcsin() - math.pi / 2
+    angle = torch.arcsin(2 * probability - 1)
     return torch.stack((shift, shift, angle), dim=-1).to(mean) / torch.stack(norms, dim=-1)
 
 

@@ -175,7 +175,8 @@ class Estimator(nn.Module):
         still = self.standardize.fit(x)
         self.embedding.share_statistics(self.standardize)
         squeezed = is_squeezed(self.standardize, x) & ~still
-        # latent variables have a unit of their own
+        if self.models_x:  # edges of images hardly vary, and latent variables have their own unit
+            squeezed = torch.zeros_like(still)
         constant = theta.new_zeros(self.dim_theta) if self.models_x else self.bijection.fit(theta)
         of_no_scale = "hardly varies in the training data: it is not scaled to unit variance"
         hidden = "nearly constant once standardised (outliers?): try standardize=robust or log"

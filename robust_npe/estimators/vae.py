@@ -90,8 +90,8 @@ def log_normalizer(logits: Tensor) -> Tensor:
     size = logits.abs()
     small = size < 0.01
     safe = torch.where(small, 1.0, size)  # gradients of what is not taken must be finite
-    series = logits.square() / 24 - size / 2
-    return logits.clamp(min=0) + torch.where(small, series, (-torch.expm1(-safe) / safe).log())
+    rest = safe / 2 + (-torch.expm1(-safe) / safe).log()
+    return logits / 2 + torch.where(small, logits.square() / 24, rest)
 
 
 def pixel_mean(logits: Tensor) -> Tensor:
