@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _termination_interrupts():
+        with termination_interrupts():
             return _run(words)
     except ConfigError as error:
         return fail(str(error))
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
+def termination_interrupts() -> Iterator[None]:
     """Raise `Terminated` at SIGTERM, where Python allows it: in the main thread."""
 
     def terminate(number: int, frame: object) -> None:

@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from robust_npe import resolvers
 from robust_npe.annotations import convert
 from robust_npe.checks import ConfigError, require
 from robust_npe.components import TARGET, complete
@@ -50,6 +51,9 @@ __all__ = [
     "plain",
     "prepare_hydra",
 ]
+
+
+resolvers.register()  # here, since every process that reads a configuration imports this
 
 
 class CompleteSource(FileConfigSource):

@@ -124,6 +124,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     num_simulations: int = MISSING
     num_validation: int = 512
     beta: float | None = None
+    scale: str | None = None
     plots: bool = True
 
 

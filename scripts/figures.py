@@ -1,31 +1,70 @@
-"""Draw the tolerance and the coverage plot from the tidy tables of all stored runs.
+"""Compute what figures need and no run has yet, in two processes, and draw them.
 
-    python scripts/figures.py [output_dir]
+    python scripts/figures.py [figure4 ...] [--scale laptop] [--output outputs] [--list]
+    python scripts/figures.py --tables docs/gallery/tables --output docs/gallery
 
-Reads <output_dir>/runs/*/results.csv (default: outputs) and writes <output_dir>/figures/*.png:
-one pair of plots for each setting of what may not be mixed in one panel (estimator, number of
-simulations, seed of the data, norm, unit, domain, objective), with all tasks, attacks and
-defenses of that setting. What runs did not measure, and damaged runs, are named and left out.
+Without names, all. Can be interrupted: the same command continues. `make figures` and the like call
+it. With --tables it draws from tables that were committed, and computes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import time
 from pathlib import Path
 
-from robust_npe.plotting.overview import draw_overview
-from robust_npe.store import StoreError, collect
+import torch
+
+from robust_npe.cli import INTERRUPTED, termination_interrupts
+from robust_npe.recipes import ERRORS, SCALES, Runner, draw_from, scripts
+
+FOLDER = Path(__file__).parent
+LAST = "figure6"  # its simulations take hours
+
+
+def names(given: list[str]) -> list[str]:
+    """Return those that were asked for, or all."""
+    return given or sorted(scripts(FOLDER), key=lambda name: (name == LAST, name))
+
+
+def compute(options: argparse.Namespace) -> int:
+    """Compute and draw, or list; return the exit status."""
+    started = time.perf_counter()
+    runner = Runner(FOLDER, names(options.names), options.scale, options.output)
+    if options.list:
+        print("\n".join(runner.listing()))
+        return 0
+    with termination_interrupts():
+        runner.run()
+    for failure in runner.failures:
+        sys.stderr.write(f"failed: {failure}\n")
+    minutes = (time.perf_counter() - started) / 60
+    print(f"{options.output / 'figures'}: {runner.computed} runs computed, {minutes:.1f} minutes")
+    return 1 if runner.failures else 0
 
 
 def main() -> int:
-    """Draw everything and list what was written."""
-    output = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
+    """Read the options and do as they say."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("names", nargs="*", help="figures, such as figure4; all if none is named")
+    parser.add_argument("--scale", default="laptop", help=", ".join(SCALES))
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="output_dir of runs")
+    parser.add_argument("--tables", type=Path, help="draw PNGs from the tables in this folder")
+    parser.add_argument("--list", action="store_true", help="list the runs, and compute nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
     try:
-        for path in draw_overview(collect(output / "runs"), output / "figures"):
+        if options.tables is None:
+            return compute(options)
+        for path in draw_from(FOLDER, names(options.names), options.tables, options.output):
             print(path)
-    except (StoreError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+    except ERRORS as error:
+        sys.stderr.write(f"figures: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"figures: {INTERRUPTED}\n")
+        return 130
     return 0
 
 

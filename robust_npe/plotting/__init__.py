@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from robust_npe.plotting.bound import analytic_bound_plot, with_analytic_bound
 from robust_npe.plotting.broken import broken_plot
-from robust_npe.plotting.coverage import coverage_plot
-from robust_npe.plotting.style import (
-    COLORS,
-    EPSILON_COLORS,
-    NothingToDrawError,
-    save_figure,
-    style,
+from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.comparisons import (
+    attack_strength_plot,
+    by_setting_plot,
+    movement_plot,
+    run_time_plot,
+    true_posterior_plot,
 )
+from robust_npe.plotting.composites import attacks_figure, defenses_figure
+from robust_npe.plotting.coverage import coverage_plot
+from robust_npe.plotting.fronts import cost_plot, front_plot, tradeoff_plot
+from robust_npe.plotting.names import named_defenses
+from robust_npe.plotting.saving import save_figure
+from robust_npe.plotting.style import COLORS, EPSILON_COLORS, style
 from robust_npe.plotting.tolerance import tolerance_plot
 
 __all__ = [
     "COLORS",
     "EPSILON_COLORS",
     "NothingToDrawError",
+    "analytic_bound_plot",
+    "attack_strength_plot",
+    "attacks_figure",
     "broken_plot",
+    "by_setting_plot",
+    "cost_plot",
     "coverage_plot",
+    "defenses_figure",
+    "front_plot",
+    "movement_plot",
+    "named_defenses",
+    "run_time_plot",
     "save_figure",
     "style",
     "tolerance_plot",
+    "tradeoff_plot",
+    "true_posterior_plot",
+    "with_analytic_bound",
 ]

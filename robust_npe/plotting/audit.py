@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import BytesIO
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_npe.plotting.audit_stages import stages
-from robust_npe.plotting.coverage import draw_coverage
+from robust_npe.plotting.coverage import draw_curves
 from robust_npe.plotting.style import COLORS, new_figure, style
 from robust_npe.tasks import Task
 
@@ -55,7 +54,7 @@ def png(figure: Figure) -> bytes:
     from PIL import Image  # comes with matplotlib
 
     raw, small = BytesIO(), BytesIO()
-    with style(), mpl.rc_context({"savefig.bbox": "standard"}):  # of one size for all radii
+    with style():
         figure.savefig(raw, format="png", dpi=DPI, metadata={"Software": None})
     Image.open(raw).convert("RGB").quantize(64).save(small, "png", optimize=True)
     return small.getvalue()
@@ -64,7 +63,7 @@ def png(figure: Figure) -> bytes:
 def _coverage(curve: pd.DataFrame) -> Figure:
     figure = new_figure(2.9, 2.9)
     axes = figure.add_subplot()
-    draw_coverage(axes, curve.assign(epsilon=0.0), [0.0])
+    draw_curves(axes, curve.assign(epsilon=0.0), [0.0])
     axes.set(xlabel="nominal coverage", ylabel="empirical coverage")
     return figure
 

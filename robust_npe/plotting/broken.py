@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-from robust_npe.plotting.names import line_name, radius_name, task_name
-from robust_npe.plotting.style import (
+from robust_npe.plotting.cells import (
     NothingToDrawError,
-    add_caption,
-    legend_entries,
-    new_figure,
     require_one_setting,
     seeds_note,
-    style,
+    text_of,
 )
-from robust_npe.plotting.tolerance import tolerance_colors
+from robust_npe.plotting.layout import (
+    Part,
+    add_legend,
+    figure_of,
+    label_axes,
+    panels_height,
+    task_panels,
+)
+from robust_npe.plotting.lines import looks_of
+from robust_npe.plotting.names import in_paper_order, line_name, radius_name
+from robust_npe.plotting.style import Look
 
 __all__ = ["broken_plot", "broken_rows", "draw_broken"]
 
@@ -52,25 +61,24 @@ def broken_plot(
         ValueError: A line would mix settings or thresholds.
     """
     curves, thresholds = broken_rows(table, criterion)
-    curves[compare] = [f"{v:g}" if isinstance(v, float) else str(v) for v in curves[compare]]
-    tasks = list(dict.fromkeys(curves.task))
-    colors = tolerance_colors(curves, compare)
+    looks = looks_of(curves, compare)
     if len(thresholds) > 1:
         found = ", ".join(f"{t:g}" for t in thresholds)
         raise ValueError(f"The curves have thresholds {found}: select one before plotting.")
     name = str(curves.metric.iloc[0]).removeprefix(PREFIX)
-    with style():
-        figure = new_figure(2.6 * len(tasks) + 1.6, 2.8)
-        panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
-        for axes, task in zip(panels, tasks, strict=True):
-            draw_broken(axes, curves[curves.task == task], compare, colors)
-            axes.set_title(task_name(task))
-        panels[0].set_ylabel("observations broken")
-        entries = legend_entries(panels, [line_name(compare, line) for line in colors])
-        figure.legend(*entries, loc="outside right center")
-        notes = [MEANING[name].format(thresholds[0]), BOUND, *seeds_note(curves)]
-        add_caption(figure, notes)
-    return figure
+    tasks = in_paper_order(curves.task)
+
+    def draw(place: SubFigure) -> list[str]:
+        for task, axes in task_panels(place, tasks).items():
+            draw_broken(axes, curves[curves.task == task], compare, looks)
+        radius = radius_name(curves).removesuffix(" ()")  # no norm is known without attacks
+        label_axes(place, radius, "observations broken")
+        add_legend(part, place, place.axes)
+        return [MEANING[name].format(thresholds[0]), BOUND, *seeds_note(curves)]
+
+    legend = [line_name(compare, line) for line in looks]
+    part = Part(draw, panels_height(len(tasks)), legend, narrow=len(tasks) == 1)
+    return figure_of([part])
 
 
 def broken_rows(table: pd.DataFrame, criterion: str | None) -> tuple[pd.DataFrame, list[float]]:
@@ -98,24 +106,35 @@ def broken_rows(table: pd.DataFrame, criterion: str | None) -> tuple[pd.DataFram
     return curves, sorted(thresholds.unique())
 
 
-def draw_broken(axes: Axes, curves: pd.DataFrame, compare: str, colors: dict[str, str]) -> None:
+def draw_broken(axes: Axes, curves: pd.DataFrame, compare: str, looks: Mapping[str, Look]) -> None:
     """Draw one panel: logarithmic radius, share of observations.
 
     Args:
         axes: Where.
-        curves: Of one task, from `broken_rows`, the column `compare` as text.
+        curves: Of one task, from `broken_rows`.
         compare: As in `broken_plot`.
-        colors: One for each line, equal in all panels of a figure.
+        looks: One for each line, equal in all panels of a figure.
     """
-    for line, color in colors.items():
-        rows = curves[curves[compare] == line]
+    names = curves[compare].map(text_of)
+    for i, (line, look) in enumerate(looks.items()):
+        rows = curves[names == line]
         require_one_setting(rows, f"{compare} {line}")
-        curve = rows.groupby("level").value.mean()
-        if len(curve):
-            axes.plot(curve.index, curve, color=color, label=line_name(compare, line))
+        levels = rows.groupby("level").value
+        curve, least, most = levels.mean(), levels.min(), levels.max()
+        if not len(curve):
+            continue
+        if (least < most).any():
+            axes.fill_between(curve.index, least, most, color=look.color, alpha=0.2, linewidth=0)
+        every = (len(curve) // 10 * i // len(looks), max(1, len(curve) // 10))
+        style: dict[str, Any] = {
+            "color": look.color,
+            "marker": look.marker,
+            "markersize": 3,
+            "markevery": every,
+        }
+        axes.plot(curve.index, curve, label=line_name(compare, line), linewidth=1.1, **style)
     axes.set_xscale("log")
     axes.set_xlim(curves.level.min(), curves.level.max())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel(radius_name(curves).removesuffix(" ()"))  # no norm is known without attacks

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import cycle, product
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.names import line_name, radius_name, task_name
-from robust_npe.plotting.style import (
+from robust_npe.plotting.cells import (
+    MARKS,
     NothingToDrawError,
-    add_caption,
-    epsilon_color,
-    legend_entries,
-    new_figure,
+    cells,
+    marks_note,
     require_one_setting,
     seeds_note,
-    style,
 )
+from robust_npe.plotting.layout import Part, add_legend, figure_of, label_axes
+from robust_npe.plotting.lines import looks_of
+from robust_npe.plotting.names import (
+    in_paper_order,
+    line_name,
+    radius_name,
+    settings_note,
+    task_name,
+)
+from robust_npe.plotting.style import MARKERS, epsilon_color
 
-__all__ = ["coverage_legend", "coverage_plot", "coverage_rows", "draw_coverage"]
+__all__ = [
+    "MEANING",
+    "coverage_part",
+    "coverage_plot",
+    "coverage_rows",
+    "draw_coverage",
+    "draw_curves",
+]
 
-MEANING = "Above the diagonal: regions too large (conservative); below: too small (overconfident)."
+MEANING = (
+    "Above the diagonal: regions too large (conservative); below: too small (overconfident). "
+    "Curves that lie on one another carry several kinds of markers."
+)
+TICKS = [0, 0.5, 1], ["0", "0.5", "1"]
 
 
 def coverage_plot(table: pd.DataFrame, rows: str = "attack") -> Figure:
     """Draw expected coverage, one panel per task (across) and per attack or defense (down).
 
     Curves above the diagonal are conservative, below it overconfident. Where several runs share a
-    curve, they must differ by nothing but the seed of training (equal `seeds.data`), and their mean
-    is drawn.
+    curve, they must differ by nothing but their seeds, and their mean is drawn.
 
     Args:
         table: Tidy results of one or more runs.
@@ -40,29 +58,42 @@ def coverage_plot(table: pd.DataFrame, rows: str = "attack") -> Figure:
         NothingToDrawError: The table has no coverage curves.
         ValueError: A curve would mix settings.
     """
+    return figure_of([coverage_part(table, rows)])
+
+
+def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
+    """Return the part of a figure that `coverage_plot` consists of; arguments as there."""
     curves = coverage_rows(table)
-    tasks = list(dict.fromkeys(curves.task))
-    names = [n for n in dict.fromkeys(curves[rows]) if rows != "attack" or n != "none"] or ["none"]
-    epsilons = sorted(curves.epsilon.unique())
-    with style():
-        figure = new_figure(2.2 * len(tasks) + 1.7, 2.3 * len(names) + 0.5)
-        panels = figure.subplots(len(names), len(tasks), squeeze=False, sharex=True, sharey=True)
-        for line, name in zip(panels, names, strict=True):
-            for axes, task in zip(line, tasks, strict=True):
-                wanted = (curves[rows] == name) | (curves.attack == "none") & (rows == "attack")
-                panel = curves[(curves.task == task) & wanted]
-                require_one_setting(panel[panel.attack == "none"], f"{task}, {rows} {name}")
-                require_one_setting(panel[panel.attack != "none"], f"{task}, {rows} {name}")
-                draw_coverage(axes, panel, epsilons)
-                what = "clean" if (rows, name) == ("attack", "none") else line_name(rows, name)
-                axes.set_title(f"{task_name(task)}\n{what}")
-        for axes in panels[-1]:
-            axes.set_xlabel("nominal coverage")
-        for axes in panels[:, 0]:
-            axes.set_ylabel("empirical coverage")
-        coverage_legend(figure, panels.flat, curves)
-        add_caption(figure, [MEANING, *seeds_note(curves)])
-    return figure
+    tasks, epsilons = in_paper_order(curves.task), sorted(curves.epsilon.unique())
+    names = [n for n in looks_of(curves, rows) if rows != "attack" or n != "none"] or ["none"]
+    across = len(tasks) == 1  # rather than one above the other
+    columns = len(names) if across else len(tasks)
+
+    def draw(place: SubFigure) -> list[str]:
+        shape = (1, columns) if across else (len(names), columns)
+        panels = place.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat
+        label_axes(place, "nominal coverage", "empirical coverage")
+        for axes, (name, task) in zip(panels, product(names, tasks), strict=True):
+            clean = (rows, name) == ("attack", "none")
+            what = "clean" if clean else line_name(rows, name)
+            wanted = (curves[rows] == name) | (curves.attack == "none") & (rows == "attack")
+            panel = curves[(curves.task == task) & wanted]
+            draw_coverage(axes, panel, epsilons, f"{task}, {rows} {name}")
+            if across:
+                axes.set_title(f"{task_name(task)}, {what}")
+            elif name == names[0]:
+                axes.set_title(task_name(task))
+            if not across and task == tasks[0]:
+                axes.set_ylabel(what)
+        add_legend(part, place, place.axes)
+        return [MEANING, *seeds_note(curves), *marks_note(curves), *settings_note(curves, rows)]
+
+    attacked = curves[curves.attack != "none"]
+    title = radius_name(attacked) if len(attacked) else None
+    side = 60 if columns == 1 else 150 / max(3, columns)
+    legend = [_label(epsilon) for epsilon in epsilons]
+    part = Part(draw, side * (1 if across else len(names)) + 12, legend, title, columns == 1)
+    return part
 
 
 def coverage_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -71,43 +102,67 @@ def coverage_rows(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         NothingToDrawError: There are none.
     """
-    curves = table[(table.metric == "coverage") & (table.statistic == "coverage")]
-    curves = curves[(curves.attack == "none") | (curves.epsilon > 0)]
+    still = (table.attack != "none") & (table.epsilon == 0)
+    curves = cells(table[~still], ["coverage"])
+    curves = curves[curves.statistic == "coverage"]
     if curves.empty:
         raise NothingToDrawError("no rows with metric coverage")
     return curves
 
 
-def draw_coverage(axes: Axes, curves: pd.DataFrame, epsilons: list[float]) -> None:
+def draw_coverage(
+    axes: Axes, curves: pd.DataFrame, epsilons: list[float], where: str = "a panel"
+) -> None:
     """Draw one panel: one curve per radius, clean (epsilon 0) included.
 
     Args:
         axes: Where.
         curves: Of one task and attack or defense, from `coverage_rows`.
-        epsilons: All radii of the figure, so that one radius has one colour.
+        epsilons: All radii of the figure, so that one radius has one colour and one marker.
+        where: Name of the panel, for errors.
+
+    Raises:
+        ValueError: A curve would mix settings.
     """
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, zorder=0)
-    for i, epsilon in enumerate(epsilons):
-        curve = curves[curves.epsilon == epsilon].groupby("level").value.mean()
-        if len(curve):
-            color = epsilon_color(epsilon, epsilons)
-            width = 2.4 - 1.4 * i / max(1, len(epsilons) - 1)  # equal curves lie inside each other
-            axes.plot(curve.index, curve, color=color, linewidth=width, label=_label(epsilon))
+    require_one_setting(curves[curves.attack == "none"], where)
+    require_one_setting(curves[curves.attack != "none"], where)
+    draw_curves(axes, curves, epsilons)
+    _draw_marks(axes, curves)
+
+
+def draw_curves(axes: Axes, curves: pd.DataFrame, epsilons: list[float]) -> None:
+    """Draw one curve per radius from the columns `epsilon`, `level` and `value`."""
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.7, zorder=0)
+    for i, (epsilon, marker) in enumerate(zip(epsilons, cycle(MARKERS), strict=False)):
+        levels = curves[curves.epsilon == epsilon].groupby("level").value
+        if not len(levels):
+            continue
+        color: Any = epsilon_color(epsilon, epsilons)
+        least, most = levels.min(), levels.max()
+        if (least < most).any():
+            axes.fill_between(least.index, least, most, color=color, alpha=0.15, linewidth=0)
+        # each radius at levels of its own: equal curves do not hide each other's markers
+        every = i % len(least), max(1, len(epsilons))
+        look: dict[str, Any] = {"marker": marker, "markersize": 3.5, "markeredgewidth": 0}
+        look |= {"linewidth": 1, "color": color, "markevery": every}
+        axes.plot(least.index, levels.mean(), label=_label(epsilon), **look)
     axes.set_aspect("equal")
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_xticks(*TICKS)
+    axes.set_yticks(*TICKS)
 
 
-def coverage_legend(
-    figure: Figure | SubFigure, panels: Iterable[Axes], curves: pd.DataFrame
-) -> None:
-    """Say beside the panels what the colours of `draw_coverage` are."""
-    attacked = curves[curves.attack != "none"]
-    order = [_label(epsilon) for epsilon in sorted(curves.epsilon.unique())]
-    title = radius_name(attacked) if len(attacked) else None
-    entries = legend_entries(panels, order)
-    figure.legend(*entries, title=title, alignment="left", loc="outside right center")
+def _draw_marks(axes: Axes, curves: pd.DataFrame) -> None:
+    """Say in the corner which radii something speaks against."""
+    lines = []
+    for name, (mark, _) in MARKS.items():
+        radii = sorted(curves[curves[name]].epsilon.unique())
+        larger = sorted(curves[curves.epsilon >= min(radii)].epsilon.unique()) if radii else []
+        if radii == larger and len(radii) > 1:
+            lines.append(f"{mark} from {_label(radii[0])}")
+        elif radii:
+            lines.append(f"{mark} {', '.join(map(_label, radii))}")
+    axes.text(0.98, 0.03, "\n".join(lines), ha="right", va="bottom", fontsize=7)
 
 
 def _label(epsilon: float) -> str:

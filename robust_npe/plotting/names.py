@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 
 import pandas as pd
 
-__all__ = ["defense_name", "line_name", "radius_name", "task_name"]
+__all__ = [
+    "defense_name",
+    "in_paper_order",
+    "line_name",
+    "named_defenses",
+    "radius_name",
+    "settings_note",
+    "task_name",
+]
 
 TASKS = {
     "gaussian_linear": "Linear Gaussian",
     "lotka_volterra": "Lotka-Volterra",
     "vae": "VAE",
     "hodgkin_huxley": "Hodgkin-Huxley",
-    "hodgkin_huxley_2d": "Hodgkin-Huxley, 2 parameters",
     "sir": "SIR",
     "spatial_sir": "Spatial SIR",
+    "hodgkin_huxley_2d": "Hodgkin-Huxley, 2 parameters",
     "pyloric": "Pyloric network",
     "toy": "Toy example",
     "bernoulli_glm": "Bernoulli GLM",
@@ -26,9 +36,16 @@ TASKS = {
     "slcp_distractors": "SLCP with distractors",
     "two_moons": "Two moons",
 }
+"""The paper's tasks first, in its order."""
 
 LINES = {
-    "attack": {"pgd": "PGD", "fgsm": "FGSM", "noise": "random noise"},
+    "attack": {
+        "auto-1": "standard evaluation",
+        "pgd": "PGD",
+        "paper_pgd": "PGD as published",
+        "fgsm": "FGSM",
+        "noise": "random noise",
+    },
     "defense": {
         "none": "no defense",
         "fim": "FIM",
@@ -36,8 +53,33 @@ LINES = {
         "adversarial_training": "adversarial training",
         "trades": "TRADES",
         "noise": "noise augmentation",
+        "posthoc": "resampled",
+        "dro": "DRO",
+    },
+    "estimator": {
+        "gaussian": "diagonal Gaussian",
+        "gaussian_full": "full Gaussian",
+        "mdn": "mixture of Gaussians",
+        "maf": "MAF",
+        "nsf": "NSF",
+        "fmpe": "flow matching",
+    },
+    "objective": {
+        "kl_forward": "KL(q ‖ q̃)",
+        "kl_reverse": "KL(q̃ ‖ q)",
+        "mmd": "MMD",
+        "nll": "density of the true θ",
     },
 }
+"""Names of lines by column, in the order of legends."""
+
+VALUES = {
+    "beta": "β = {}",
+    "num_simulations": "{} simulations",
+    "defense_epsilon": "training radius {}",
+}
+
+SYMBOLS = {"beta": "β", "eps": "ε", "epsilon": "ε", "sigma": "\u03c3"}
 
 UNITS = {
     "std": "standard deviations of x",
@@ -56,6 +98,12 @@ def task_name(task: str) -> str:
     return TASKS.get(name, name) + (" (sbibm)" if name != task else "")
 
 
+def in_paper_order(tasks: Iterable[str]) -> list[str]:
+    """Return tasks, each once: the paper's first, in its order, others as they come."""
+    order = {name: i for i, name in enumerate(TASKS)}
+    return sorted(dict.fromkeys(tasks), key=lambda task: order.get(task, len(order)))
+
+
 def line_name(column: str, value: str) -> str:
     """Return the name of what a line or a row of panels is.
 
@@ -63,10 +111,39 @@ def line_name(column: str, value: str) -> str:
         column: A column of the results, such as `attack`, `defense` or `beta`.
         value: Its value as text; a name may be followed by a space and settings.
     """
+    if column in VALUES and value != "nan":
+        grouped = re.sub(r"(?<=\d)(?=(\d{3})+$)", "\u2009", value)  # 10 000
+        return VALUES[column].format(grouped)
     if column not in LINES:
-        return f"no {column}" if value == "nan" else f"{column} {value}"
+        symbol = SYMBOLS.get(column, column)
+        return f"no {symbol}" if value == "nan" else f"{symbol} {value}"
     name, _, settings = value.partition(" ")
-    return f"{LINES[column].get(name, name)} {settings}".strip()
+    base = ""
+    if column == "defense":
+        settings, base = _base(settings)
+    shown = [f"{SYMBOLS.get(key, key)}{rest}" for key, rest in map(_split, settings.split())]
+    return " ".join([LINES[column].get(name, name), *shown, base]).strip()
+
+
+def _base(settings: str) -> tuple[str, str]:
+    """Split settings into those of a post-hoc defense itself, and `of` the defense below it.
+
+    Tables show beta and radius of the defense below as if they were its own.
+    """
+    found = re.search(r"\bbase=(\w+)(?:\((.*)\))?$", settings)
+    if found is None:
+        return settings, ""
+    name, own, inner = found[1], settings[: found.start()].split(), (found[2] or "").split(",")
+    known = {_split(word)[0].replace("epsilon", "eps") for word in inner}
+    below = [word for word in own if _split(word)[0] in ("beta", "eps")]
+    inner = [word for word in below if _split(word)[0] not in known] + inner
+    rest = " ".join(word for word in own if word not in below)
+    return rest, "" if name == "none" else "of " + line_name("defense", " ".join([name, *inner]))
+
+
+def _split(word: str) -> tuple[str, str]:
+    key, sign, value = word.partition("=")
+    return key, sign + value
 
 
 def defense_name(name: str, beta: float | None, epsilon: float | None, others: str = "") -> str:
@@ -76,8 +153,34 @@ def defense_name(name: str, beta: float | None, epsilon: float | None, others: s
     return " ".join([name, *settings, others]).strip()
 
 
+def named_defenses(table: pd.DataFrame) -> pd.DataFrame:
+    """Return results in which the names of defenses contain their settings."""
+    columns = ["defense", "beta", "defense_epsilon", "defense_settings"]
+    return table.assign(defense=[defense_name(*d) for d in table[columns].itertuples(index=False)])
+
+
 def radius_name(attacked: pd.DataFrame) -> str:
     """Return what a radius of these attacked rows is, with its unit and norm."""
     units = " or ".join(UNITS.get(unit, unit) for unit in attacked.epsilon_unit.unique())
     norms = ", ".join(NORMS.get(norm, norm) for norm in attacked.norm.unique())
-    return f"perturbation radius, in\n{units} ({norms})"
+    return f"perturbation radius, in {units} ({norms})"
+
+
+def settings_note(rows: pd.DataFrame, compare: str) -> list[str]:
+    """Return the settings of defenses that differ from panel to panel, for the caption.
+
+    Args:
+        rows: Of all panels; in one panel, a line has one setting.
+        compare: Column that tells lines apart.
+    """
+    notes = []
+    for defense, own in rows.groupby("defense", sort=False):
+        for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
+            values = own.drop_duplicates(["task", column]).set_index("task")[column]
+            if column == compare or values.nunique() < 2:
+                continue
+            usual = values.mode().iloc[0]
+            others = [t for t in in_paper_order(values.index) if values[t] != usual]
+            each = ", ".join(f"{task_name(task)} {values[task]:g}" for task in others)
+            notes.append(f"{line_name('defense', str(defense))}: {what} {usual:g}, but {each}.")
+    return notes

@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.coverage import coverage_plot
-from robust_npe.plotting.names import defense_name
-from robust_npe.plotting.style import NothingToDrawError, save_figure
+from robust_npe.plotting.names import named_defenses
+from robust_npe.plotting.saving import save_figure
 from robust_npe.plotting.tolerance import tolerance_plot
 
 __all__ = ["comparable", "draw_overview"]
@@ -37,9 +38,7 @@ def comparable(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         the clean rows of the same runs.
     """
     attacks = (table.attack + " " + table.attack_settings).str.strip()
-    names = ["defense", "beta", "defense_epsilon", "defense_settings"]
-    defenses = [defense_name(*d) for d in table[names].itertuples(index=False)]
-    table = table.assign(attack=attacks, defense=defenses)
+    table = named_defenses(table).assign(attack=attacks)
     runs = table[table.attack != "none"].drop_duplicates("run_id")
     settings = ["estimator", "num_simulations", "norm", "epsilon_unit", "domain"]
     for (estimator, count, norm, unit, domain), setting in runs.groupby(settings):

@@ -2,127 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
-from torch import Tensor
 
-from robust_npe.plotting.coverage import MEANING, coverage_legend, coverage_rows, draw_coverage
-from robust_npe.plotting.names import line_name
-from robust_npe.plotting.style import COLORS, add_caption, new_figure, require_one_setting, style
-from robust_npe.plotting.tolerance import (
-    LABELS,
-    POINTS,
-    draw_tolerance,
-    tolerance_colors,
-    tolerance_rows,
+from robust_npe.plotting.coverage import coverage_part
+from robust_npe.plotting.describing import (
+    defense_title,
+    divergence_text,
+    rank_note,
+    require_one,
+    training_note,
 )
+from robust_npe.plotting.layout import Part, figure_of
+from robust_npe.plotting.pairs import STATE_COLORS
+from robust_npe.plotting.style import COLORS
+from robust_npe.plotting.tolerance import tolerance_part
 
-__all__ = ["Example", "Scene", "pyloric_figure", "stacked"]
+__all__ = ["pyloric_figure"]
 
 RANGE = (-80.0, 50.0)  # mV
+POSTERIORS = {"clean": r"$q(\theta|x)$", "attacked": r"$q(\theta|\tilde x)$"}
+SOURCES = {"clean": r"$\theta\sim q(\theta|x)$", "attacked": r"$\theta\sim q(\theta|\tilde x)$"}
+NOTE = (
+    "A: the observed traces of the three cells (black) above simulations with parameters from the "
+    "posterior (dark: high voltage)."
+)
 TRACE = 0.8  # height of the observed trace, in heights of the simulations below it
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What all examples share.
-
-    Attributes:
-        cells: Names of the cells.
-        times: Times of the samples of a trace, ms, shape `(T,)`.
-        theta: Parameters that generated the observation, shape `(D,)`.
-        low: Lower bounds of the prior, shape `(D,)`.
-        high: Upper bounds of the prior, shape `(D,)`.
-        theta_names: Names of the parameters.
-    """
-
-    cells: Sequence[str]
-    times: Tensor
-    theta: Tensor
-    low: Tensor
-    high: Tensor
-    theta_names: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One defense on one observation, clean and attacked.
-
-    Attributes:
-        title: Name of the defense.
-        divergence: KL between the two posteriors of this observation, nats.
-        x: The observation and the attacked one, `(2, Dx)`.
-        samples: Samples of their posteriors, `(2, S, D)`.
-        predictive: Simulations with some of these parameters, `(2, n, Dx)`.
-    """
-
-    title: str
-    divergence: float
-    x: Tensor
-    samples: Tensor
-    predictive: Tensor
-
-
 def pyloric_figure(
-    scene: Scene,
-    examples: Sequence[Example],
-    table: pd.DataFrame,
-    metric: str = "kl_forward",
+    examples: pd.DataFrame, results: pd.DataFrame, metric: str = "kl_forward"
 ) -> Figure:
     """Draw predictive simulations, marginals, tolerance and coverage.
 
     Args:
-        scene: What the examples share.
-        examples: The same observation and radius for each defense.
-        table: Tidy results of the same runs, one for each defense.
+        examples: From `robust_npe.recipes.pyloric_table`: the same observation and radius for each
+            defense.
+        results: Tidy results of the same runs.
         metric: Divergence of the tolerance plot.
 
     Raises:
-        NothingToDrawError: The table lacks the metric, or coverage.
-        ValueError: The table mixes settings.
+        NothingToDrawError: The results lack the metric, or coverage.
+        ValueError: A table mixes settings; the column is named.
     """
-    with style():
-        figure = new_figure(10.0, 10.7)
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=[4.6, 3.1, 2.8], hspace=0.02)
-        _draw_traces(top, scene, examples)
-        _draw_marginals(middle, scene, examples)
-        _draw_summary(bottom, table, metric)
-    return figure
+    parts = {str(name): rows for name, rows in examples.groupby("defense", sort=False)}
+    for name, rows in parts.items():
+        require_one(rows, name)
+    summary = tolerance_part(results, metric, "defense"), coverage_part(results, "defense")
+    return figure_of(
+        [
+            Part(lambda place: _draw_traces(place, parts), 92),
+            Part(lambda place: _draw_marginals(place, parts), 62),
+            Part(lambda place: _draw_summary(place, summary), 58),
+        ]
+    )
 
 
-def _draw_traces(figure: SubFigure, scene: Scene, examples: Sequence[Example]) -> None:
+def _draw_traces(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> list[str]:
     """A column for each posterior; in each cell's panel, the observation above simulations."""
-    columns = [(example, i) for example in examples for i in (0, 1)]
-    panels = figure.subplots(len(scene.cells), len(columns), squeeze=False, sharex=True)
-    sources = (r"$\theta\sim q(\theta|x)$", r"$\theta\sim q(\theta|\tilde x)$")
-    for column, (example, i) in enumerate(columns):
-        color = COLORS[("clean", "adversarial")[i]]
-        traces = example.x[i].chunk(len(scene.cells))
-        simulations = example.predictive[i].chunk(len(scene.cells), dim=-1)
-        for row, axes in enumerate(panels[:, column]):
-            _draw_cell(axes, scene.times, traces[row], simulations[row], color)
-        panels[0, column].set_title(f"{example.title}, {sources[i]}", color=color)
+    columns = [(rows, state) for rows in parts.values() for state in STATE_COLORS]
+    observed = columns[0][0][columns[0][0].what == "observation"]
+    cells = list(dict.fromkeys(observed.name))
+    panels = figure.subplots(len(cells), len(columns), squeeze=False, sharex=True)
+    for column, (rows, state) in enumerate(columns):
+        of_state = rows[rows.state == state]
+        for cell, axes in zip(cells, panels[:, column], strict=True):
+            _draw_cell(axes, of_state[of_state.name == cell], STATE_COLORS[state])
+        title = f"{defense_title(rows)}, {SOURCES[state]}"
+        panels[0, column].set_title(title, color=STATE_COLORS[state])
         panels[-1, column].set_xlabel("time (ms)")
-    for axes, cell in zip(panels[:, 0], scene.cells, strict=True):
+    for axes, cell in zip(panels[:, 0], cells, strict=True):
         axes.set_ylabel(cell, fontweight="bold")
-    _draw_scale(panels[0, -1], len(examples[0].predictive[0]), float(scene.times[-1]))
-    _letter(figure, "A")
+    _draw_scale(panels[0, -1], columns[0][0])
+    return [NOTE, rank_note(columns[0][0]), training_note(pd.concat(parts.values()))]
 
 
-def _draw_cell(axes: Axes, times: Tensor, trace: Tensor, simulations: Tensor, color: str) -> None:
+def _draw_cell(axes: Axes, rows: pd.DataFrame, color: str) -> None:
     """The observed trace as a line, and below it one row of colour per simulation."""
-    count, end = len(simulations), float(times[-1])
-    shades = LinearSegmentedColormap.from_list("voltage", ["white", color])
+    trace, simulated = (rows[rows.what == what] for what in ("observation", "simulation"))
+    simulations = simulated.pivot_table(index="statistic", columns="position", values="value")
+    count, end = len(simulations), trace.position.max()
     axes.imshow(
-        simulations.numpy(),
-        cmap=shades,
+        simulations,
+        cmap=LinearSegmentedColormap.from_list("voltage", ["white", color]),
         vmin=RANGE[0] + 20,  # rest is white
         vmax=RANGE[1] - 20,
         aspect="auto",
@@ -130,8 +97,8 @@ def _draw_cell(axes: Axes, times: Tensor, trace: Tensor, simulations: Tensor, co
         interpolation="nearest",
     )
     height = TRACE * count
-    scaled = (trace - RANGE[0]) / (RANGE[1] - RANGE[0])
-    axes.plot(times.numpy(), -1 - height * scaled.numpy(), color=COLORS["truth"], linewidth=0.7)
+    scaled = (trace.value - RANGE[0]) / (RANGE[1] - RANGE[0])
+    axes.plot(trace.position, -1 - height * scaled, color=COLORS["truth"], linewidth=0.5)
     axes.set_ylim(count, -1.2 - height)
     axes.set_xlim(0, end)
     axes.set_yticks([])
@@ -140,8 +107,10 @@ def _draw_cell(axes: Axes, times: Tensor, trace: Tensor, simulations: Tensor, co
     axes.axhline(count, color="0.6", linewidth=0.5)
 
 
-def _draw_scale(axes: Axes, count: int, end: float) -> None:
+def _draw_scale(axes: Axes, rows: pd.DataFrame) -> None:
     """A bar of 50 mV beside the observed trace, and what the rows below it are."""
+    count = rows[rows.what == "simulation"].statistic.nunique()
+    end = rows[rows.what == "observation"].position.max()
     height = TRACE * count * 50 / (RANGE[1] - RANGE[0])
     bottom = -1 - 0.4 * TRACE * count
     bar = axes.vlines(1.03 * end, bottom - height, bottom, color=COLORS["truth"], linewidth=1.2)
@@ -151,68 +120,45 @@ def _draw_scale(axes: Axes, count: int, end: float) -> None:
     axes.text(1.03 * end, count / 2, text, rotation=270, va="center", fontsize=7)
 
 
-def _draw_marginals(figure: SubFigure, scene: Scene, examples: Sequence[Example]) -> None:
+def _draw_marginals(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> list[str]:
     """For each parameter, the 5-95 % and 25-75 % intervals in units of the prior's range."""
-    panels = figure.subplots(len(examples), 1, squeeze=False, sharex=True)[:, 0]
-    position = np.arange(len(scene.theta_names))
-    width = scene.high - scene.low
-    for axes, example in zip(panels, examples, strict=True):
-        for i, (name, label) in enumerate((("clean", "x"), ("adversarial", r"\tilde x"))):
-            share = ((example.samples[i] - scene.low) / width).double().numpy()
-            q05, q25, q50, q75, q95 = np.quantile(share, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
-            where = position + (0.17 if i else -0.17)
-            color, text = COLORS[name], rf"$q(\theta|{label})$"
-            axes.vlines(where, q05, q95, color=color, linewidth=1)
-            axes.vlines(where, q25, q75, color=color, linewidth=3.5, label=text)
-            dots = {"markersize": 2.6, "markeredgewidth": 0.6, "markeredgecolor": color}
-            axes.plot(where, q50, "o", color="white", **dots)
-        truth = ((scene.theta - scene.low) / width).numpy()
-        marks = {"marker": "_", "markersize": 10, "markeredgewidth": 1.4, "linestyle": ""}
-        axes.plot(position, truth, color=COLORS["truth"], label=r"true $\theta$", **marks)
+    panels = figure.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, rows in zip(panels, parts.values(), strict=True):
+        low, high = (rows[rows.what == w].set_index("name").value for w in ("low", "high"))
+        names = list(low.index)
+        share = (rows.value - rows.name.map(low)) / rows.name.map(high - low)
+        shares = rows.assign(value=share)
+        for state, shift in zip(STATE_COLORS, (-0.17, 0.17), strict=True):
+            posterior = shares[(shares.what == "posterior") & (shares.state == state)]
+            _draw_intervals(axes, posterior, names, state, shift)
+        truth = shares[shares.what == "truth"].set_index("name").value[names]
+        marks = {"marker": "_", "markersize": 7, "markeredgewidth": 1.2, "linestyle": ""}
+        axes.plot(range(len(names)), truth, color=COLORS["truth"], label=r"true $\theta$", **marks)
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xlim(-0.7, len(position) - 0.3)
-        axes.set_yticks([0, 0.5, 1])
-        axes.set_title(f"{example.title}: {_moved(example.divergence)} here", loc="right")
+        axes.set_xlim(-0.7, len(names) - 0.3)
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        text = f"{defense_title(rows)}: {divergence_text(rows.kl_forward.iloc[0])} here"
+        axes.set_title(text, loc="right")
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    panels[-1].set_xticks(position, scene.theta_names, rotation=90)
-    figure.supylabel("share of the prior's range", fontsize=9)
-    _letter(figure, "B")
+    panels[-1].set_xticks(range(len(names)), names, rotation=90)
+    figure.supylabel("share of the prior's range", fontsize=8)
+    return ["B: medians (dots), 25 to 75 % and 5 to 95 % of each posterior."]
 
 
-def _moved(divergence: float) -> str:
-    """An estimated divergence in words."""
-    if divergence <= 0:
-        return "divergence below resolution"
-    nats = float(f"{divergence:.2g}")
-    return rf"$D_{{KL}}(q(\theta|x)\,\|\,q(\theta|\tilde x))$ = {nats:g} nats"
+def _draw_intervals(
+    axes: Axes, samples: pd.DataFrame, names: list[str], state: str, shift: float
+) -> None:
+    """Medians and two intervals of each parameter, beside the place of the parameter."""
+    quantiles = samples.groupby("name").value.quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
+    q05, q25, q50, q75, q95 = quantiles.loc[names].to_numpy().T
+    where, color = np.arange(len(names)) + shift, STATE_COLORS[state]
+    axes.vlines(where, q05, q95, color=color, linewidth=0.8)
+    axes.vlines(where, q25, q75, color=color, linewidth=2.5, label=POSTERIORS[state])
+    dots = {"markersize": 2, "markeredgewidth": 0.5, "markeredgecolor": color}
+    axes.plot(where, q50, "o", color="white", **dots)
 
 
-def _draw_summary(figure: SubFigure, table: pd.DataFrame, metric: str) -> None:
+def _draw_summary(figure: SubFigure, parts: tuple[Part, Part]) -> list[str]:
     """Tolerance of all defenses, and coverage of each under attack."""
-    rows, curves = tolerance_rows(table, metric), coverage_rows(table)
-    names = list(dict.fromkeys(table.defense))
-    panels = figure.subplots(1, 1 + len(names), squeeze=False)[0]
-    colors = tolerance_colors(rows, "defense")
-    notes = [POINTS, *draw_tolerance(panels[0], rows, metric, "defense", colors), MEANING]
-    panels[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2)  # covers no point
-    panels[0].set_ylabel(LABELS.get(metric, metric))
-    epsilons = sorted(curves.epsilon.unique())
-    for axes, name in zip(panels[1:], names, strict=True):
-        part = curves[curves.defense == name]
-        require_one_setting(part[part.attack != "none"], f"coverage of {name}")
-        draw_coverage(axes, part, epsilons)
-        axes.set_title(line_name("defense", name))
-        axes.set_xlabel("nominal coverage")
-        axes.set_ylabel("empirical coverage")
-    coverage_legend(figure, panels[1:], curves)
-    add_caption(figure, notes)
-    _letter(figure, "C")
-
-
-def _letter(figure: SubFigure, letter: str) -> None:
-    figure.text(0.004, 0.99, letter, fontsize=12, fontweight="bold", va="top")
-
-
-def stacked(pair: Sequence[Tensor]) -> Tensor:
-    """Return what belongs to the clean and to the attacked observation as one tensor."""
-    return torch.stack(list(pair)).detach().cpu()
+    places = figure.subfigures(1, 2, width_ratios=[1, 2])
+    return [note for part, place in zip(parts, places, strict=True) for note in part.draw(place)]

@@ -1,45 +1,50 @@
-"""House style: colours and sizes that readers of the paper know."""
+"""House style: sizes, colours and looks that readers of the paper know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
-from pathlib import Path
-from textwrap import fill
-from typing import Any
+from textwrap import wrap
+from typing import NamedTuple
 
 import matplotlib as mpl
-import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.files import write_atomically
-
 __all__ = [
+    "CAPTION",
     "COLORS",
     "EPSILON_COLORS",
-    "NothingToDrawError",
+    "MARKERS",
+    "MM",
+    "ONE_COLUMN",
+    "TWO_COLUMNS",
+    "Look",
     "add_caption",
+    "add_letter",
     "epsilon_color",
-    "legend_entries",
     "line_colors",
+    "line_looks",
     "new_figure",
-    "require_one_setting",
-    "save_figure",
-    "seeds_note",
     "style",
 ]
+
+MM = 1 / 25.4
+"""Inches."""
+
+ONE_COLUMN, TWO_COLUMNS = 85 * MM, 170 * MM
+"""Widths of printed figures, inches."""
 
 COLORS = {
     "clean": "#08519c",
     "adversarial": "#d94801",
     "truth": "#000000",
+    "auto-1": "#000000",
+    "paper_pgd": "#3690c0",
     "pgd": "#023858",
-    "fgsm": "#3690c0",
+    "fgsm": "#67a9cf",
     "noise": "#a6bddb",
     "none": "#0868ac",
     "fim": "#8856a7",
@@ -60,41 +65,37 @@ EPSILON_COLORS = {
 }
 """Colour by radius, for the published radii."""
 
-SETTINGS = (
-    "estimator",
-    "defense",
-    "beta",
-    "defense_epsilon",
-    "defense_settings",
-    "num_simulations",
-    "attack",
-    "norm",
-    "objective",
-    "attack_settings",
-    "domain",
-    "epsilon_unit",
-)
-"""Columns of the results in which runs must agree before they are averaged."""
+MARKERS = "osDvPXph<"
+"""Of lines, in order: what tells them apart in greyscale."""
 
 _RC = {
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
-    "legend.fontsize": 8,
-    "legend.title_fontsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
     "legend.frameon": False,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
     "savefig.dpi": 200,
-    "savefig.bbox": "tight",
+    "pdf.fonttype": 42,  # TrueType: text stays text, and journals accept it
 }
 
+CAPTION = "caption"
+"""`gid` of the text that `add_caption` draws."""
 
-class NothingToDrawError(ValueError):
-    """A table has no rows of what a plot shows."""
+
+class Look(NamedTuple):
+    """How a line is told from others, in colour and without."""
+
+    color: str
+    marker: str
 
 
 def epsilon_color(epsilon: float, epsilons: list[float]) -> object:
@@ -131,6 +132,26 @@ def line_colors(labels: Iterable[str]) -> dict[str, str]:
     return colors
 
 
+def line_looks(labels: Iterable[str], ordered: bool = False) -> dict[str, Look]:
+    """Return a colour and a marker for each line of a plot.
+
+    Args:
+        labels: Names of lines.
+        ordered: Whether they are values of one setting from small to large, which get a ramp;
+            `nan`, the line without the setting, gets the colour of no defense.
+    """
+    names = [*dict.fromkeys(labels)]
+    if ordered:
+        steps = [name for name in names if name != "nan"]
+        ramp = mpl.colormaps["viridis_r"]
+        shares = [0.12 + 0.88 * i / max(1, len(steps) - 1) for i in range(len(steps))]
+        colors = {n: to_hex(ramp(share)) for n, share in zip(steps, shares, strict=True)}
+        colors["nan"] = COLORS["none"]
+    else:
+        colors = line_colors(names)
+    return {name: Look(colors[name], marker) for name, marker in zip(names, cycle(MARKERS))}
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in the house style, leaving matplotlib's global settings alone."""
@@ -146,44 +167,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def add_caption(figure: Figure | SubFigure, notes: Iterable[str]) -> None:
-    """Write below a figure what its reader must know, each note once."""
-    characters = int(20 * figure.bbox.width / figure.dpi)
-    text = fill(" ".join(dict.fromkeys(notes)), characters)
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=7, color="0.35")
+    """Write below a figure what its reader must know, each note once.
 
-
-def seeds_note(table: pd.DataFrame) -> list[str]:
-    """Return what is drawn where runs differ by their seed, for the caption."""
-    return ["Means over seeds."] if table.seed.nunique() > 1 else []
-
-
-def legend_entries(panels: Iterable[Axes], order: Iterable[str]) -> tuple[list[Artist], list[str]]:
-    """Return handles and labels of all panels, each label once, in the order given."""
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    drawn = [label for label in order if label in entries]
-    return [entries[label] for label in drawn], drawn
-
-
-def require_one_setting(table: pd.DataFrame, where: str) -> None:
-    """Refuse to average over anything but seeds of the training.
-
-    Raises:
-        ValueError: The rows that a line is drawn from differ in a setting, which is named.
+    `save_figure` writes it into the file's metadata, too.
     """
-    for name in [s for s in SETTINGS if s in table]:
-        values = table[name].unique()
-        if len(values) > 1:
-            raise ValueError(
-                f"The rows for {where} mix {name} {', '.join(map(str, values))}: "
-                "select one of them before plotting."
-            )
+    lines = wrap(" ".join(dict.fromkeys(notes)), int(19.5 * figure.bbox.width / figure.dpi))
+    text = figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, color="0.35")
+    text.set_gid(CAPTION)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure atomically; the format follows the file's suffix."""
-    settings: dict[str, Any] = {"format": path.suffix[1:], "metadata": {"Software": None}}
-    with style():
-        write_atomically(path, lambda file: figure.savefig(file, **settings))
+def add_letter(figure: Figure | SubFigure, letter: str) -> None:
+    """Write the letter of a panel into the upper left corner."""
+    figure.text(0.003, 0.995, letter, fontsize=9, fontweight="bold", va="top")

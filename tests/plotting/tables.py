@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from robust_npe.plotting.cells import SETTINGS
+
 EPSILONS = [0.1, 0.5, 2.0]
 LEVELS = np.linspace(0, 1, 5)
 
@@ -60,5 +62,19 @@ def coverages(power, epsilon, attack="pgd", **keys):
     return [*curve, row(statistic="signed_area", value=0.3, **shared, **keys)]
 
 
+def clean(nll, seconds, diverged=0.0, **keys):
+    """What is measured without attack: likelihood, and the training."""
+    shared = {"attack": "none", "objective": "", "norm": "", "domain": "", "epsilon": 0.0, **keys}
+    values = {"diverged": diverged, "seconds": seconds}
+    training = [row(metric="training", statistic=s, value=v, **shared) for s, v in values.items()]
+    likelihood = {"median": nll - 0.1, "q15": nll - 1, "q85": nll + 1, "mean": nll}
+    return training + [
+        row(metric="nll", statistic=s, value=v, **shared) for s, v in likelihood.items()
+    ]
+
+
 def table(*parts):
-    return pd.DataFrame([r for part in parts for r in part])
+    """Rows of several runs, each with the identity of its settings."""
+    rows = pd.DataFrame([r for part in parts for r in part])
+    settings = rows[["task", *SETTINGS, "seed", "data_seed"]].itertuples(index=False)
+    return rows.assign(run_id=list(map(str, settings)), epsilon_abs=rows.epsilon)

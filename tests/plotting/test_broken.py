@@ -47,7 +47,7 @@ def test_curves_belong_to_the_attack_of_their_run(tmp_path):
     assert drawn["PGD"].get_ydata() == pytest.approx([0.0, 0.5, 1.0])
     assert drawn["random noise"].get_ydata() == pytest.approx([0.0, 0.0, 0.25])
     assert drawn["PGD"].get_color() == COLORS["pgd"]
-    assert axes.get_xlabel() == "perturbation radius, in\nstandard deviations of x (L2)"
+    assert axes.get_xlabel() == "perturbation radius,\nin standard deviations of x (L2)"
     assert axes.get_xscale() == "log"
     assert "above 1 (nats)" in figure.get_supxlabel().replace("\n", " ")
     save_figure(figure, tmp_path / "broken.png")

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_coverage_draws_the_curves_of_the_table():
     parts = (coverages(1.0, 0.0), coverages(2.0, 0.5), coverages(0.5, 0.5, attack="noise"))
     figure = coverage_plot(table(*parts))
-    assert [axes.get_title() for axes in figure.axes] == ["gl\nPGD", "gl\nrandom noise"]
+    assert [axes.get_title() for axes in figure.axes] == ["gl, PGD", "gl, random noise"]
     for axes, power in zip(figure.axes, (2.0, 0.5), strict=True):
         curves = {line.get_label(): line for line in axes.lines}
         for label, p, epsilon in (("clean", 1.0, 0.0), ("0.5", power, 0.5)):
@@ -24,21 +24,27 @@ def test_coverage_draws_the_curves_of_the_table():
 
 
 def test_coverage_averages_over_seeds_and_separates_defenses():
-    parts = (
-        coverages(1.0, 0.0),
-        coverages(3.0, 0.0, seed=1),
-        coverages(2.0, 0.0, defense="fim"),
-    )
+    parts = [
+        coverages(power, 0.0, task=task, seed=seed, defense=defense)
+        for task in ("sir", "gaussian_linear")
+        for power, seed, defense in ((1.0, 0, "none"), (3.0, 1, "none"), (2.0, 0, "fim"))
+    ]
     figure = coverage_plot(table(*parts), rows="defense")
-    expected = {"gl\nno defense": (LEVELS + LEVELS**3) / 2, "gl\nFIM": LEVELS**2}
-    assert {axes.get_title() for axes in figure.axes} == set(expected)
-    for axes in figure.axes:
-        assert axes.lines[1].get_ydata() == pytest.approx(expected[axes.get_title()])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["no defense", "", "FIM", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["Linear Gaussian", "SIR", "", ""]
+    for axes in figure.axes[:2]:
+        assert axes.lines[1].get_ydata() == pytest.approx((LEVELS + LEVELS**3) / 2)
+        (band,) = axes.collections
+        assert band.get_paths()[0].vertices[:, 1].min() == 0
+    for axes in figure.axes[2:]:
+        assert axes.lines[1].get_ydata() == pytest.approx(LEVELS**2)
+        assert [text.get_text() for text in axes.texts] == ["‡ clean"]
+    assert "fewer seeds" in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_clean_runs_alone_have_a_coverage_plot():
     figure = coverage_plot(table(coverages(1.5, 0.0)))
-    assert figure.axes[0].get_title() == "gl\nclean"
+    assert figure.axes[0].get_title() == "gl, clean"
     assert figure.axes[0].lines[1].get_ydata() == pytest.approx(LEVELS**1.5)
 
 
@@ -53,11 +59,11 @@ def test_the_legend_has_the_radii_of_all_panels_in_one_colour_each(tmp_path):
     parts = [coverages(1.0, 0.0, task=task) for task in radii]
     parts += [coverages(2.0, e, task=task) for task, epsilons in radii.items() for e in epsilons]
     figure = coverage_plot(table(*parts))
-    (legend,) = figure.legends
+    (legend,) = figure.subfigs[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["clean", "0.25", "0.5", "4"]
-    title = "perturbation radius, in\nstandard deviations of x (L2)"
+    title = "perturbation radius, in standard deviations of x (L2)"
     assert legend.get_title().get_text() == title
-    gl, sir = ({c.get_label(): c.get_color() for c in axes.lines} for axes in figure.axes)
+    sir, gl = ({c.get_label(): c.get_color() for c in axes.lines} for axes in figure.axes)
     assert gl["4"] == sir["4"]
     assert len({gl["clean"], gl["0.5"], gl["4"], sir["0.25"]}) == 4
     assert "overconfident" in figure.get_supxlabel()

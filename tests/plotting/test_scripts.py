@@ -32,7 +32,7 @@ def add_run(root, name, rows):
 
 def figures(monkeypatch, root):
     monkeypatch.setattr("sys.argv", ["figures.py", str(root)])
-    return script("figures.py")["main"]()
+    return script("overview.py")["main"]()
 
 
 def test_figures_draws_what_is_undamaged_and_measured(tmp_path, monkeypatch, capsys, caplog):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+import re
 
+import matplotlib as mpl
 import pytest
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 from robust_npe.plotting import (
     COLORS,
@@ -14,8 +17,9 @@ from robust_npe.plotting import (
     tolerance_plot,
 )
 from robust_npe.plotting.names import defense_name, line_name, task_name
+from robust_npe.plotting.saving import caption_of
 from robust_npe.plotting.style import epsilon_color, line_colors
-from tests.plotting.tables import coverages, divergences, table
+from tests.plotting.tables import coverages, divergences, noise, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -47,8 +51,8 @@ def test_different_settings_are_never_averaged(other):
 def test_names_as_people_write_them():
     assert task_name("sbibm/sir") == "SIR (sbibm)"
     assert task_name("my_own") == "my_own"
-    assert line_name("defense", defense_name("fim", 0.01, math.nan)) == "FIM beta=0.01"
-    assert line_name("defense", "noise eps=0.5") == "noise augmentation eps=0.5"
+    assert line_name("defense", defense_name("fim", 0.01, math.nan)) == "FIM β=0.01"
+    assert line_name("defense", "noise eps=0.5") == "noise augmentation ε=0.5"
     assert line_name("attack", "noise") == "random noise"
     assert line_name("seed", "3") == "seed 3"
 
@@ -74,19 +78,44 @@ def test_published_radii_have_their_colours_and_others_differ():
     assert epsilon_color(0.7, [0.7]) == epsilon_color(0.7, [0.0, 0.7])
 
 
-def test_style_and_saving_leave_global_settings_alone(tmp_path):
-    import matplotlib as mpl
-
+def test_style_leaves_global_settings_alone(tmp_path):
     before = dict(mpl.rcParams)
-    figure = tolerance_plot(table(divergences(1.0)))
-    save_figure(figure, tmp_path / "plot.png")
+    save_figure(tolerance_plot(table(divergences(1.0))), tmp_path / "plot.png")
     assert dict(mpl.rcParams) == before
     with style():
-        assert mpl.rcParams["font.size"] == 9
+        assert mpl.rcParams["font.size"] == 8
     assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    first = (tmp_path / "plot.png").read_bytes()
-    save_figure(tolerance_plot(table(divergences(1.0))), tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes() == first  # equal data, equal bytes
-    save_figure(coverage_plot(table(coverages(1.0, 0.0))), tmp_path / "curve.pdf")
-    assert (tmp_path / "curve.pdf").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_equal_data_are_equal_bytes(tmp_path, suffix):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        figure = tolerance_plot(table(divergences(1.0), noise(0.1)))
+        save_figure(figure, tmp_path / name / f"plot.{suffix}")
+    assert (tmp_path / f"a/plot.{suffix}").read_bytes() == (
+        tmp_path / f"b/plot.{suffix}"
+    ).read_bytes()
+
+
+def test_files_say_what_they_show(tmp_path):
+    figure = tolerance_plot(table(divergences(1.0)))
+    for suffix in ("png", "pdf"):
+        save_figure(figure, tmp_path / f"plot.{suffix}", title="How far")
+    with Image.open(tmp_path / "plot.png") as found:
+        assert found.width == pytest.approx(200 * 85 / 25.4, abs=1)  # one column at 200 dpi
+        assert found.info["Title"] == "How far"
+        assert found.info["Description"] == caption_of(figure)
+    assert "medians over observations; bars: 15 to 85 %" in caption_of(figure)
+    content = (tmp_path / "plot.pdf").read_bytes()
+    assert b"/Title (How far)" in content
+    assert b"medians over observations" in content
+
+
+def test_every_font_of_a_pdf_is_embedded_as_truetype(tmp_path):
+    save_figure(tolerance_plot(table(divergences(1.0))), tmp_path / "plot.pdf")
+    content = (tmp_path / "plot.pdf").read_bytes()
+    descriptors = re.findall(rb"/Type /FontDescriptor.*?endobj", content, re.DOTALL)
+    assert descriptors  # of text, and of formulas
+    assert all(b"/FontFile2" in descriptor for descriptor in descriptors)
+    assert b"/Type3" not in content

@@ -1,0 +1,185 @@
+"""From tidy results to what is drawn: cells, their seeds, and what speaks against them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+from robust_npe.metrics.soundness import FLAGS
+
+__all__ = [
+    "MARKS",
+    "NothingToDrawError",
+    "cells",
+    "marks_note",
+    "points",
+    "require_one_setting",
+    "seeds_note",
+    "text_of",
+]
+
+SETTINGS = (
+    "estimator",
+    "defense",
+    "beta",
+    "defense_epsilon",
+    "defense_settings",
+    "num_simulations",
+    "attack",
+    "norm",
+    "objective",
+    "attack_settings",
+    "domain",
+    "epsilon_unit",
+)
+"""Columns of the results in which runs must agree before they are averaged."""
+
+CELL = ["task", *SETTINGS, "epsilon", "metric", "statistic", "level"]
+SEEDS = ["seed", "data_seed"]
+
+MARKS = {
+    "diverged": ("†", "a training diverged (earlier weights were restored)"),
+    "flagged": ("*", "an attack's result is flagged as unsound"),
+    "fewer": ("‡", "fewer seeds than other cells of the figure"),
+}
+"""What speaks against a cell: its mark, and the meaning for the caption."""
+
+
+class NothingToDrawError(ValueError):
+    """A table has no rows of what a plot shows."""
+
+
+def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
+    """Return the rows of some metrics, each measurement once, with what speaks against them.
+
+    Clean observations are measured again in every run that attacks the same estimator: equal rows
+    of several runs count once.
+
+    Args:
+        table: Tidy results of one or more runs.
+        metrics: Their names.
+
+    Returns:
+        The rows, with the columns `diverged`, `flagged` and `fewer` (see `MARKS`).
+
+    Raises:
+        NothingToDrawError: There are none.
+        ValueError: Two runs differ in something that no column tells.
+    """
+    rows = table[table.metric.isin([*metrics])]
+    if rows.empty:
+        raise NothingToDrawError(f"no rows with metric {' or '.join(metrics)}")
+    bad = (table.metric == "training") & (table.statistic == "diverged") & (table.value > 0)
+    blind = FLAGS["zero_gradients"].high
+    unsound = (table.metric == "soundness") & (table.statistic == "flagged") & (table.value > 0)
+    unsound |= (table.statistic == "zero_gradient_fraction") & (table.value > blind)
+    attacked = pd.MultiIndex.from_frame(rows[["run_id", "epsilon"]])
+    suspects = pd.MultiIndex.from_frame(table[unsound][["run_id", "epsilon"]])
+    rows = rows.assign(
+        diverged=rows.run_id.isin(table[bad].run_id),
+        flagged=attacked.isin(suspects) & (rows.epsilon > 0),
+    )
+    return _with_fewer(_once(rows))
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep one of equal rows; rows that differ by nothing but their value may not be averaged."""
+    rows = rows.drop_duplicates([*CELL, *SEEDS, "value"])
+    twice = rows[rows.duplicated([*CELL, *SEEDS], keep=False)]
+    if len(twice):
+        first = twice.merge(twice[[*CELL, *SEEDS]].iloc[:1])
+        raise ValueError(
+            f"Runs {', '.join(map(str, first.run_id))} have equal settings and seeds but differ in "
+            f"{first.metric.iloc[0]}: select one of them before plotting."
+        )
+    return rows
+
+
+def _with_fewer(rows: pd.DataFrame) -> pd.DataFrame:
+    seeds = rows.seed.astype(str) + " " + rows.data_seed.astype(str)
+    count = seeds.groupby([rows[name] for name in CELL], dropna=False).transform("nunique")
+    most = count.groupby(rows.metric).transform("max")
+    return rows.assign(fewer=count < most)
+
+
+def require_one_setting(table: pd.DataFrame, where: str, but: Collection[str] = ()) -> None:
+    """Refuse to average over anything but seeds of the training.
+
+    Args:
+        table: What one line is drawn from.
+        where: Name of the line, for the message.
+        but: Columns in which the rows may differ, as the plot tells them apart.
+
+    Raises:
+        ValueError: The rows differ in a setting, which is named.
+    """
+    for name in [s for s in SETTINGS if s in table and s not in but]:
+        values = table[name].unique()
+        if len(values) > 1:
+            raise ValueError(
+                f"The rows for {where} mix {name} {', '.join(map(str, values))}: "
+                "select one of them before plotting."
+            )
+
+
+def points(
+    rows: pd.DataFrame,
+    metric: str,
+    statistic: str = "median",
+    x: str = "epsilon",
+    positive: bool = False,
+) -> pd.DataFrame:
+    """Return what is drawn of one line.
+
+    Args:
+        rows: Of one line, from `cells`.
+        metric: The metric.
+        statistic: The statistic; `median` comes with quantiles over observations.
+        x: Column of the horizontal axis.
+        positive: Whether what is not more than two standard errors (`median_se`) above zero counts
+            as zero.
+
+    Returns:
+        Indexed by `x`: `middle`, the mean over seeds, NaN where that of one seed is; `q15` and
+        `q85`, quantiles over observations, means over seeds; `least` and `most` of the seeds
+        where they differ; `mark`.
+    """
+    own = rows[rows.metric == metric]
+    wanted = own[own.statistic == statistic].groupby(x)
+    ends = {"least": wanted.value.min(), "most": wanted.value.max()}
+    middle = wanted.value.agg(lambda value: value.mean(skipna=False))
+    drawn = pd.DataFrame({"middle": middle, **ends})
+    drawn.loc[drawn.least == drawn.most, ["least", "most"]] = np.nan
+    spread = own.groupby(["statistic", x]).value.mean().unstack("statistic")
+    spread = spread.reindex(index=drawn.index, columns=["q15", "q85", "median_se"])
+    for name in ("q15", "q85"):
+        drawn[name] = (spread[name] if statistic == "median" else np.nan) * 1.0
+        drawn[name] = drawn[name].fillna(drawn.middle)
+    if positive:
+        unresolved = drawn.middle <= 2 * spread.median_se.fillna(0)
+        drawn.loc[unresolved, ["middle", "q15"]] = 0.0
+        drawn.loc[unresolved & drawn.least.notna(), "least"] = 0.0
+    drawn["mark"] = [_mark(group) for _, group in wanted]
+    return drawn
+
+
+def _mark(group: pd.DataFrame) -> str:
+    return "".join(mark for name, (mark, _) in MARKS.items() if group[name].any())
+
+
+def marks_note(rows: pd.DataFrame) -> list[str]:
+    """Return the meaning of the marks that rows from `cells` carry, for the caption."""
+    return [f"{mark}: {meaning}." for name, (mark, meaning) in MARKS.items() if rows[name].any()]
+
+
+def seeds_note(rows: pd.DataFrame) -> list[str]:
+    """Return what is drawn where runs differ by their seed, for the caption."""
+    count = len(rows[SEEDS].drop_duplicates())
+    return [f"Means over seeds ({count}); bands: their range."] if count > 1 else []
+
+
+def text_of(value: object) -> str:
+    """Return a value of a column as lines are named after it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,249 @@
+"""Figures of several quantities side by side: what a setting changes, and what attacks do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from robust_npe.plotting.cells import (
+    NothingToDrawError,
+    cells,
+    marks_note,
+    points,
+    seeds_note,
+    text_of,
+)
+from robust_npe.plotting.layout import (
+    Part,
+    add_legend,
+    figure_of,
+    label_axes,
+    panels_height,
+    task_panels,
+)
+from robust_npe.plotting.lines import POINTS, Quantity, draw_panel, looks_of
+from robust_npe.plotting.names import (
+    in_paper_order,
+    line_name,
+    radius_name,
+    settings_note,
+    task_name,
+)
+
+__all__ = [
+    "attack_strength_plot",
+    "by_setting_plot",
+    "lines_part",
+    "movement_plot",
+    "run_time_plot",
+    "true_posterior_plot",
+]
+
+KL = {
+    "kl_forward": r"$\mathrm{KL}(q\,\|\,\tilde q)$" "\nunder attack, nats",
+    "kl_reverse": r"$\mathrm{KL}(\tilde q\,\|\,q)$" "\nunder attack, nats",
+}
+COVERAGE = Quantity("coverage", "coverage\nerror", "mean_absolute_error", log=False, best=0.0)
+NLL = Quantity("nll", "clean negative\nlog likelihood, nats", "mean", log=False)
+SECONDS = Quantity("training", "training time, s", "seconds")
+SHARE = Quantity("share", "share of the\nlargest", log=False, best=1.0)
+SENSITIVITY = Quantity(
+    "kl_forward", "sensitivity,\n" r"$\mathrm{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$, nats"
+)
+MOVEMENT = Quantity(
+    "legitimate_movement",
+    "legitimate movement,\n" r"$\mathrm{KL}(p(\theta|x)\,\|\,p(\theta|\tilde x))$, nats",
+)
+ERROR = Quantity(
+    "error", "error,\n" r"$\mathrm{KL}(p(\theta|\tilde x)\,\|\,q(\theta|\tilde x))$, nats"
+)
+C2ST = Quantity("reference_c2st", "C2ST to the\ntrue posterior", "mean", log=False, best=0.5)
+SAME = {"reference_error": "error", "reference_movement": "legitimate_movement"}
+"""What is measured by importance sampling where there is no closed form."""
+
+OF_ATTACKS = ("attack", "objective", "attack_settings")
+COLUMNS = {
+    "num_simulations": "simulations for training",
+    "beta": "β",
+    "defense_epsilon": "training radius, in standard deviations of x",
+}
+"""Names of horizontal axes."""
+
+WIDE = 3  # panels in a row that have room for all labels
+
+
+def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward") -> Figure:
+    """Draw what a setting changes: movement and coverage error over epsilon, and clean likelihood.
+
+    Args:
+        table: Results of one attack, coverage and likelihood measured.
+        compare: The setting: a column such as `num_simulations`, `estimator`, `beta`,
+            `defense_epsilon`, `objective` or `defense` (see `named_defenses`).
+        metric: `kl_forward` or `kl_reverse`.
+    """
+    movement = Quantity(metric, KL.get(metric, metric))
+    parts = [lines_part(table, [movement, COVERAGE], compare)]
+    if compare not in OF_ATTACKS:
+        parts.append(lines_part(table, [NLL], compare, x=compare, lines=1))
+    return figure_of(parts)
+
+
+def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
+    """Draw sensitivity, legitimate movement and error under attack, where the true posterior is
+    known in closed form or was computed (metric `reference`).
+
+    Args:
+        table: Results of one attack.
+        compare: What the lines are.
+    """
+    return figure_of(
+        [lines_part(_known(table), [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)]
+    )
+
+
+def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
+    """Draw distances between the estimated and the true posterior, clean (radius 0) and attacked.
+
+    Args:
+        table: Results of one attack, with the metric `true_posterior` or `reference`.
+        compare: What the lines are.
+    """
+    known = _known(table)
+    quantities = [q for q in (ERROR, C2ST) if (known.metric == q.metric).any()]
+    if not quantities:
+        raise NothingToDrawError("no rows with metric error or reference_error")
+    return figure_of([lines_part(known, quantities, compare)])
+
+
+def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
+    """Draw what several attacks find on the same estimators, and its share of the largest.
+
+    Args:
+        table: Results of several attacks on estimators without or with one defense.
+        metric: Divergence that they climbed.
+    """
+    rows = table[(table.metric == metric) & (table.epsilon > 0)]
+    medians = rows[rows.statistic == "median"]
+    largest = medians.groupby(["task", "epsilon", "seed", "data_seed"]).value.transform("max")
+    shares = medians.assign(metric=SHARE.metric, value=medians.value / largest)
+    movement = Quantity(metric, KL.get(metric, metric))
+    return figure_of([lines_part(pd.concat([table, shares]), [movement, SHARE], "attack")])
+
+
+def run_time_plot(
+    table: pd.DataFrame, x: str = "num_simulations", compare: str = "defense"
+) -> Figure:
+    """Draw seconds of training.
+
+    Args:
+        table: Results with the statistic `seconds` of the metric `training`.
+        x: Column of the horizontal axis, such as `num_simulations` or `estimator`.
+        compare: What the lines are.
+    """
+    return figure_of([lines_part(table, [SECONDS], compare, x=x)])
+
+
+def lines_part(
+    table: pd.DataFrame,
+    quantities: Sequence[Quantity],
+    compare: str,
+    x: str = "epsilon",
+    lines: int | None = None,
+    shared: bool = False,
+) -> Part:
+    """Return a part of a figure with one panel per quantity (down) and task (across); quantities
+    are across where there is one task, and tasks in several rows where there is one quantity.
+
+    Args:
+        table: Tidy results.
+        quantities: What is drawn.
+        compare: What the lines are.
+        x: Horizontal axis; other columns than `epsilon` show clean observations.
+        lines: Rows of panels where there is one quantity; None for as many as are needed.
+        shared: Whether all quantities of a task, on logarithmic axes, have equal limits.
+
+    Raises:
+        NothingToDrawError: The table has none of the quantities.
+        ValueError: A line would mix settings.
+    """
+    rows = _rows(table, quantities, compare, x)
+    looks, tasks = looks_of(rows, compare), in_paper_order(rows.task)
+    if x == compare:  # the value that is missing is one of the categories
+        rows = rows.assign(**{x: rows[x].map(text_of)})
+    categories = list(looks) if x == compare else sorted(rows[x].unique())
+    across = len(tasks) == 1 and len(quantities) > 1
+
+    def draw(place: SubFigure) -> list[str]:
+        notes = [POINTS] if x == "epsilon" else []
+        notes += ["Radius 0: clean observations."] if 0 in categories else []
+        for (task, quantity), axes in _panels(place, tasks, quantities, lines).items():
+            within = _within(rows[rows.task == task], quantities, compare) if shared else []
+            own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
+            notes += draw_panel(axes, own, quantity, compare, looks, x, categories, within)
+            if len(tasks) > WIDE and len(quantities) > 1:
+                axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
+        attacked = rows[rows.attack != "none"]
+        label_axes(place, radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x))
+        add_legend(part, place, place.axes)
+        return [*notes, *seeds_note(rows), *marks_note(rows), *settings_note(rows, compare)]
+
+    legend = [line_name(compare, name) for name in looks] if x != compare else []
+    height = 33.0 * len(quantities) + 10
+    if across or len(quantities) == 1:
+        height = panels_height(lines or max(len(tasks), len(quantities)))
+    narrow = len(tasks) * len(quantities) == 1
+    part = Part(draw, height, legend, task_name(tasks[0]) if across else None, narrow)
+    return part
+
+
+def _within(rows: pd.DataFrame, quantities: Sequence[Quantity], compare: str) -> list[pd.DataFrame]:
+    """All points of one task, for limits that panels share."""
+    groups = rows.groupby(rows[compare].map(text_of))
+    each = [
+        points(own, q.metric, q.statistic, positive=q.log) for _, own in groups for q in quantities
+    ]
+    return [found.drop(columns="mark") for found in each]
+
+
+def _rows(
+    table: pd.DataFrame, quantities: Sequence[Quantity], compare: str, x: str
+) -> pd.DataFrame:
+    """The rows that are drawn: of the wanted statistics, and clean ones where they have a place."""
+    rows = cells(table, [q.metric for q in quantities])
+    clean = rows.attack == "none"
+    placed = clean & (compare not in OF_ATTACKS)
+    rows = rows[clean if x != "epsilon" else placed | ~clean & (rows.epsilon > 0)]
+    drawn = pd.Series(False, index=rows.index)
+    for quantity in quantities:
+        drawn |= (rows.metric == quantity.metric) & rows.statistic.isin(quantity.statistics)
+    if not drawn.any():
+        names = " or ".join(f"{q.metric} ({q.statistic})" for q in quantities)
+        raise NothingToDrawError(f"no rows with metric {names}")
+    return rows[drawn]
+
+
+def _panels(
+    place: SubFigure, tasks: Sequence[str], quantities: Sequence[Quantity], lines: int | None
+) -> dict[tuple[str, Quantity], Axes]:
+    if len(quantities) == 1:
+        named = task_panels(place, tasks, lines)
+        label_axes(place, y=quantities[0].label)
+        return {(task, quantities[0]): axes for task, axes in named.items()}
+    across = len(tasks) == 1
+    shape = (1, len(quantities)) if across else (len(quantities), len(tasks))
+    grid = place.subplots(*shape, squeeze=False, sharex=True)
+    panels = {}
+    for (i, quantity), (j, task) in product(enumerate(quantities), enumerate(tasks)):
+        panels[task, quantity] = axes = grid[0, i] if across else grid[i, j]
+        axes.set_ylabel(quantity.label if j == 0 else "")
+        axes.set_title(task_name(task) if i == 0 and not across else "")
+    return panels
+
+
+def _known(table: pd.DataFrame) -> pd.DataFrame:
+    """Call what was computed by importance sampling as what is known in closed form."""
+    return table.assign(metric=table.metric.replace(SAME))

@@ -1,0 +1,105 @@
+"""Example attacks: observations with predictive bands above posterior pair plots."""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+
+import pandas as pd
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.describing import (
+    SETTINGS,
+    defense_title,
+    divergence_text,
+    radius_text,
+    rank_note,
+    require_one,
+    training_note,
+)
+from robust_npe.plotting.layout import Part, figure_of
+from robust_npe.plotting.names import in_paper_order, task_name
+from robust_npe.plotting.observations import draw_images, draw_traces, is_image
+from robust_npe.plotting.pairs import LINES, STATE_COLORS, draw_pairs, most_moved
+from robust_npe.plotting.style import COLORS, add_letter
+
+__all__ = ["examples_figure"]
+
+ACROSS = 3  # tasks beside each other
+NOTE = (
+    "Above: an observation (black), clean and attacked, over simulations from its posterior (bands "
+    "of 65, 90 and 98 %; images: their mean). Below: the two posteriors, densities of equal height "
+    "and regions of 50 and 90 %, estimated from samples by a Gaussian kernel."
+)
+
+
+def examples_figure(table: pd.DataFrame, parameters: int = 4) -> Figure:
+    """Draw one attacked observation for each task.
+
+    Args:
+        table: From `robust_npe.recipes.examples`, with one defense for each task.
+        parameters: How many parameters to show at most: those that move most.
+
+    Raises:
+        NothingToDrawError: The table is empty.
+        ValueError: A task has more than one example, which differ in the column that is named.
+    """
+    if table.empty:
+        raise NothingToDrawError("no examples")
+    tasks = in_paper_order(table.task)
+    for task in tasks:
+        require_one(table[table.task == task], task, ("defense", *SETTINGS))
+    down = -(-(len(tasks) + 1) // ACROSS)  # the last one is the legend's
+
+    def draw(place: SubFigure) -> list[str]:
+        grid = place.subfigures(down, ACROSS, squeeze=False, wspace=0.03, hspace=0.02)
+        blocks = list(grid.flat)
+        for task, block, letter in zip(tasks, blocks, ascii_uppercase, strict=False):
+            _draw_example(block, table[table.task == task], parameters)
+            add_letter(block, letter)
+        _draw_legend(blocks[len(tasks)])
+        return [NOTE, *_notes(table, parameters)]
+
+    return figure_of([Part(draw, 92.0 * down)])
+
+
+def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int) -> None:
+    """One task: what was observed above the posteriors."""
+    first = rows.iloc[0]
+    title = f"{task_name(first.task)}, {radius_text(first)}"
+    figure.suptitle(f"{title}\n{divergence_text(first.kl_forward)}", fontsize=8)
+    image = is_image(rows)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 3.2] if image else [1, 1.7])
+    draw_images(top, rows) if image else draw_traces(top, rows)
+    samples = rows[rows.what == "posterior"]
+    names = most_moved(samples, parameters)
+    truth = rows[rows.what == "truth"].set_index("name").value[names]
+    draw_pairs(bottom, samples, truth)
+
+
+def _draw_legend(block: SubFigure) -> None:
+    """What lines and colours of all blocks are."""
+    labels = {"clean": r"clean, $q(\theta|x)$", "attacked": r"attacked, $q(\theta|\tilde x)$"}
+    entries: list[Patch | Line2D] = [
+        Patch(facecolor=(color, 0.4), edgecolor=color, linestyle=LINES[state], label=labels[state])
+        for state, color in STATE_COLORS.items()
+    ]
+    truth = {"color": COLORS["truth"], "markeredgewidth": 1.2}
+    entries += [Line2D([], [], linewidth=0.8, label="observation", color=COLORS["truth"])]
+    entries += [Line2D([], [], marker="+", linewidth=0.8, label=r"true $\theta$", **truth)]
+    block.legend(handles=entries, loc="center")
+
+
+def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
+    """What the examples are, and what is left out."""
+    names = [defense_title(rows) for _, rows in table.groupby(["task", "defense"], sort=False)]
+    none = [*dict.fromkeys(table.defense)] == ["none"]
+    what = "Without a defense." if none else f"Defense: {', '.join(dict.fromkeys(names))}."
+    notes = [what, rank_note(table), training_note(table)]
+    many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
+    return notes + [
+        f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."
+        for task, count in many[many > parameters].items()
+    ]

@@ -1,0 +1,135 @@
+"""Figures at printed size: parts above one another, with panels, legends and one caption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from string import ascii_uppercase
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from robust_npe.plotting.names import task_name
+from robust_npe.plotting.style import (
+    MM,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    add_caption,
+    add_letter,
+    new_figure,
+    style,
+)
+
+__all__ = [
+    "Part",
+    "add_legend",
+    "figure_of",
+    "label_axes",
+    "legend_entries",
+    "rows_of",
+    "task_panels",
+]
+
+MOST = 3  # panels in one row, so that each has room for its ticks
+LINE = 4.0  # mm, of a legend
+CAPTION_LINE = 3.1  # mm
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a figure, as wide as the figure.
+
+    Attributes:
+        draw: Draws panels and legend into what it is given, and returns notes for the caption.
+        height: Of its panels, mm.
+        legend: What its legend says.
+        title: Title of the legend.
+        narrow: Whether it fits into one column of a page.
+    """
+
+    draw: Callable[[SubFigure], Iterable[str]]
+    height: float
+    legend: Sequence[str] = ()
+    title: str | None = None
+    narrow: bool = False
+
+
+def figure_of(parts: Sequence[Part]) -> Figure:
+    """Draw parts below one another, with letters if there are several, and one caption."""
+    width = ONE_COLUMN if all(part.narrow for part in parts) else TWO_COLUMNS
+    heights = [part.height + LINE * _legend_shape(width, part)[0] for part in parts]
+    with style():
+        figure = new_figure(width, MM * sum(heights))
+        drawn = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
+        notes: list[str] = []
+        for part, place, letter in zip(parts, drawn, ascii_uppercase, strict=False):
+            notes += part.draw(place)
+            if len(parts) > 1:
+                add_letter(place, letter)
+        add_caption(figure, notes)
+        lines = figure.get_supxlabel().count("\n") + 1
+        figure.set_figheight(MM * (sum(heights) + CAPTION_LINE * lines + 1.5))
+    return figure
+
+
+def add_legend(part: Part, place: SubFigure, panels: Iterable[Axes]) -> None:
+    """Write the legend of a part above its panels, in as many columns as fit."""
+    handles, labels = legend_entries(panels, part.legend)
+    if labels:
+        columns = _legend_shape(place.bbox.width / place.figure.dpi, part)[1]
+        look = {"columnspacing": 1.2, "handletextpad": 0.5, "title": part.title}
+        place.legend(handles, labels, loc="outside upper center", ncols=columns, **look)
+
+
+def _legend_shape(width: float, part: Part) -> tuple[int, int]:
+    """Rows and columns of a legend in a part so wide (inches)."""
+    if not part.legend:
+        return 0, 0
+    fit = int(width / MM / (1.3 * max(map(len, part.legend)) + 11))
+    columns = max(1, min(fit, len(part.legend)))
+    return -(-len(part.legend) // columns) + (part.title is not None), columns
+
+
+def legend_entries(panels: Iterable[Axes], order: Iterable[str]) -> tuple[list[Artist], list[str]]:
+    """Return handles and labels of all panels, each label once, in the order given."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    drawn = [label for label in order if label in entries]
+    return [entries[label] for label in drawn], drawn
+
+
+def panels_height(count: int) -> float:
+    """Return the height that rows of panels with lines need, mm."""
+    return (40.0 if rows_of(count) > 1 else 46.0) * rows_of(count) + 6
+
+
+def rows_of(count: int) -> int:
+    """Return in how many rows so many panels are drawn."""
+    return -(-count // MOST)
+
+
+def task_panels(place: SubFigure, tasks: Sequence[str], rows: int | None = None) -> dict[str, Axes]:
+    """Return a titled panel for each task, in so many rows; None for as many as are needed."""
+    rows = rows or rows_of(len(tasks))
+    grid = place.subplots(rows, -(-len(tasks) // rows), squeeze=False).flat
+    panels = dict(zip(tasks, grid, strict=False))
+    for task, axes in panels.items():
+        axes.set_title(task_name(task))
+    for axes in place.axes[len(tasks) :]:
+        axes.remove()
+    return panels
+
+
+def label_axes(place: SubFigure, x: str = "", y: str = "") -> None:
+    """Name the axes: of a single panel its own, of several all at once."""
+    single = place.axes[0] if len(place.axes) == 1 else None
+    if x:
+        name_x = single.set_xlabel if single else partial(place.supxlabel, fontsize=8)
+        name_x(x.replace(", in ", ",\nin ") if single else x)
+    if y:
+        name_y = single.set_ylabel if single else partial(place.supylabel, fontsize=8)
+        name_y(y)

@@ -1,0 +1,215 @@
+"""Lines over equally spaced radii (or other categories), on a linear or a logarithmic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from robust_npe.plotting.cells import points, require_one_setting, text_of
+from robust_npe.plotting.names import LINES, line_name
+from robust_npe.plotting.style import Look, line_looks
+
+__all__ = [
+    "BELOW",
+    "BROKEN",
+    "POINTS",
+    "Quantity",
+    "draw_line",
+    "draw_panel",
+    "label_categories",
+    "log_ticks",
+    "looks_of",
+    "set_log_limits",
+]
+
+POINTS = "Points: medians over observations; bars: 15 to 85 %. Radii are not to scale."
+BELOW = "On the axis (hollow): not told from zero, below the resolution of the estimate."
+BROKEN = "At the upper end (hollow): not finite."
+MISSING = "Points that are missing are not finite."
+ORDERED = ("beta", "defense_epsilon", "num_simulations", "epsilon")
+"""Columns of numbers, whose lines get a ramp of colours."""
+TURNED = ("estimator", "defense", "objective", "num_simulations", "beta")
+"""Columns whose values are long: their labels are turned."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What the vertical axis of a panel shows.
+
+    Attributes:
+        metric: Its name in tables.
+        label: Its name on the axis, with its unit.
+        statistic: Which statistic; `median` has bars, quantiles over observations.
+        log: Whether the axis is logarithmic, for what is not negative.
+        best: Where a thin line says what would be ideal.
+    """
+
+    metric: str
+    label: str
+    statistic: str = "median"
+    log: bool = True
+    best: float | None = None
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """All statistics that are drawn."""
+        quantiles = ("q15", "q85", "median_se") if self.statistic == "median" else ()
+        return (self.statistic, *quantiles)
+
+
+def looks_of(rows: pd.DataFrame, compare: str) -> dict[str, Look]:
+    """Return the looks of all lines by the text of the column that tells them apart, in order."""
+    values = rows[compare].drop_duplicates().sort_values(na_position="first")
+    names = [text_of(value) for value in values]
+    known = {name: i for i, name in enumerate(LINES.get(compare, {}))}
+    names.sort(key=lambda name: known.get(name.split(" ")[0], len(known)))
+    return line_looks(names, ordered=compare in ORDERED)
+
+
+def draw_panel(
+    axes: Axes,
+    rows: pd.DataFrame,
+    quantity: Quantity,
+    compare: str,
+    looks: Mapping[str, Look],
+    x: str = "epsilon",
+    categories: Sequence[Any] | None = None,
+    within: Collection[pd.DataFrame] = (),
+) -> list[str]:
+    """Draw one panel, one line for each look.
+
+    Args:
+        axes: Where.
+        rows: Of one panel, from `cells`.
+        quantity: What is drawn.
+        compare: Column that tells lines apart.
+        looks: From `looks_of`, equal in all panels of a figure.
+        x: Column of the horizontal axis.
+        categories: Its values; None for those of the rows.
+        within: Other points that a logarithmic axis must have room for.
+
+    Returns:
+        What a reader must be told.
+
+    Raises:
+        ValueError: A line would mix settings.
+    """
+    given = quantity.metric, quantity.statistic, x, quantity.log
+    names = rows[compare].map(text_of)
+    lines = {name: points(rows[names == name], *given) for name in looks}
+    if categories is None:
+        categories = sorted({value for line in lines.values() for value in line.index})
+    if quantity.log:
+        axes.set_yscale("log")
+        set_log_limits(axes, [*lines.values(), *within])
+    if quantity.best is not None:
+        axes.axhline(quantity.best, color="0.7", linewidth=0.7, zorder=0)
+    notes: list[str] = []
+    for i, (name, look) in enumerate(looks.items()):
+        own, where = rows[names == name], f"{compare} {name}"
+        require_one_setting(own[own.attack == "none"], where, but=(x,))
+        require_one_setting(own[own.attack != "none"], where, but=(x,))
+        if len(lines[name]):
+            at = places(categories, i, len(looks)) if x != compare else places(categories)
+            notes += draw_line(axes, at, lines[name], look, line_name(compare, name), quantity.log)
+    label_categories(axes, categories, x)
+    return notes
+
+
+def places(categories: Sequence[Any], line: int = 0, count: int = 1) -> pd.Series:
+    """Return where one of several lines has its points, so that their bars do not overlap."""
+    step = min(0.12, 0.8 / count)
+    shift = step * (line - (count - 1) / 2)
+    return pd.Series(np.arange(len(categories)) + shift, index=list(categories))
+
+
+def label_categories(axes: Axes, categories: Sequence[Any], x: str = "epsilon") -> None:
+    """Set equally spaced ticks with the names of the values of a column."""
+    if x in LINES:
+        labels = [line_name(x, text_of(value)) for value in categories]
+    else:
+        labels = [text_of(value) for value in categories]
+    labels = ["none" if label == "nan" else label for label in labels]
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if x in TURNED else {}
+    axes.set_xticks(range(len(categories)), labels, **turned)
+    axes.set_xlim(-0.5, len(categories) - 0.5)
+
+
+def set_log_limits(axes: Axes, lines: Collection[pd.DataFrame]) -> None:
+    """Set the ends of the logarithmic axis, around everything that it can show."""
+    columns = ["middle", "q15", "q85", "least", "most"]
+    values = np.concatenate(
+        [line.reindex(columns=columns).to_numpy(float).ravel() for line in lines]
+    )
+    shown, margin = values[(values > 0) & np.isfinite(values)], 1.6
+    if len(shown):
+        bottom = shown.min() / margin ** (1 + (values <= 0).any())
+        axes.set_ylim(bottom, shown.max() * margin)
+    else:
+        axes.set_ylim(1e-3, 1.0)
+    log_ticks(axes)
+
+
+def log_ticks(axes: Axes) -> None:
+    """Write decades of the logarithmic vertical axis as numbers, few enough to be read."""
+    bottom, top = np.log10(axes.get_ylim())
+    decades = max(1, round((top - bottom) / 5))
+    axes.yaxis.set_major_locator(LogLocator(base=10.0**decades))
+    if top - bottom < 1.3:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(_decade))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _decade(value: float, _: object) -> str:
+    if 1e-3 <= value <= 1e3:
+        return f"{value:g}"
+    return rf"$10^{{{np.log10(value):.0f}}}$"
+
+
+def draw_line(
+    axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look, label: str, log: bool = True
+) -> list[str]:
+    """Draw middles, bars over observations and the band over seeds.
+
+    On a logarithmic axis, points outside of it are hollow, and joined by dots.
+    """
+    at = at[points.index]
+    numbers = points.drop(columns="mark")
+    y = numbers.fillna(np.inf).clip(*axes.get_ylim()) if log else numbers
+    bars = np.array([y.middle - y.q15, y.q85 - y.middle]).clip(min=0)
+    below, broken = log & (points.middle <= 0), ~np.isfinite(points.middle)
+    drawn: dict[str, Any] = {"elinewidth": 0.7, "linewidth": 1.1, "color": look.color}
+    shown = y.middle.where(~below & ~broken)
+    band: dict[str, Any] = {"color": look.color, "alpha": 0.2}
+    if len(points) == 1:
+        axes.vlines(at, y.least, y.most, linewidth=5, **band)
+    elif points.least.notna().any():
+        axes.fill_between(at, y.least, y.most, linewidth=0, **band)
+    style = drawn | {"marker": look.marker, "markersize": 3, "markeredgewidth": 0}
+    axes.errorbar(at, shown, yerr=bars, label=label, **style)
+    if log and shown.isna().any():
+        axes.plot(at, y.middle, ":", color=look.color, linewidth=0.8, zorder=1)
+    hollow = drawn | {"markersize": 4.5, "markerfacecolor": "white", "clip_on": False, "zorder": 3}
+    for outside, marker in ((below, look.marker), (broken & log, "^")):
+        if outside.any():
+            where = at[outside], y.middle[outside]
+            axes.errorbar(*where, yerr=bars[:, outside], fmt=marker, **hollow)
+    for place, (_, point) in zip(at, y.assign(mark=points.mark).iterrows(), strict=True):
+        _draw_mark(axes, place, point, look.color)
+    notes = (BELOW, below.any()), (BROKEN if log else MISSING, broken.any())
+    return [note for note, found in notes if found]
+
+
+def _draw_mark(axes: Axes, place: float, point: pd.Series, color: str) -> None:
+    """Write what speaks against a cell above its bar."""
+    if point.mark and np.isfinite(point.middle):
+        top = np.nanmax([point.middle, point.q85])
+        look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7, "color": color}
+        axes.annotate(point.mark, (place, top), (0, 1), textcoords="offset points", **look)

@@ -1,0 +1,114 @@
+"""A neuron with two unknown conductances: one attack, without and with a defense."""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.describing import (
+    defense_title,
+    divergence_text,
+    rank_note,
+    require_one,
+    training_note,
+)
+from robust_npe.plotting.layout import Part, figure_of
+from robust_npe.plotting.observations import draw_bands
+from robust_npe.plotting.pairs import STATE_COLORS, draw_regions, parameter_name
+from robust_npe.plotting.style import COLORS
+
+__all__ = ["neuron_figure"]
+
+NOTE = (
+    "Left: an observation, clean (blue) and attacked (orange), and their difference. Then the "
+    "regions of 50 and 90 % of the posteriors given the clean (solid) and the attacked (dashed) "
+    "observation; cross: true parameters. Right: simulations with parameters from these posteriors "
+    "(bands of 65, 90 and 98 %, and single ones); black: the observation they follow from."
+)
+
+
+def neuron_figure(table: pd.DataFrame) -> Figure:
+    """Draw what an attack adds to a voltage trace, and what it does to posterior and predictions.
+
+    Args:
+        table: From `robust_npe.recipes.examples`, of one task with two parameters and a trace, with
+            one or more defenses.
+
+    Raises:
+        NothingToDrawError: The table is empty.
+        ValueError: A defense has more than one example, which differ in the column that is named.
+    """
+    if table.empty:
+        raise NothingToDrawError("no examples")
+    defenses = {str(name): rows for name, rows in table.groupby("defense", sort=False)}
+    rows_of_panels = [(i, parts) for i in range(len(defenses)) for parts in ("xqca", "dqca")]
+    layout = [[f"{part}{i}" for part in parts] for i, parts in rows_of_panels]
+    ratios = {"width_ratios": [1.2, 1.1, 1.2, 1.2], "height_ratios": [1.5, 1] * len(defenses)}
+
+    def draw(place: SubFigure) -> list[str]:
+        panels = place.subplot_mosaic(layout, **ratios)
+        for i, (name, rows) in enumerate(defenses.items()):
+            require_one(rows, name)
+            x, difference, posteriors, *predictions = (panels[f"{part}{i}"] for part in "xdqca")
+            _draw_observation(x, difference, rows)
+            _draw_posteriors(posteriors, rows)
+            for axes, (state, color) in zip(predictions, STATE_COLORS.items(), strict=True):
+                _draw_predictions(axes, rows[rows.state == state], color)
+                axes.set_title(f"predicted, {state}")
+            title = f"{ascii_uppercase[i]}   {defense_title(rows)}"
+            x.set_title(title, loc="left", color=COLORS.get(name), fontweight="bold")
+        for parts in ("d", "q", "xca"):
+            _share([panels[f"{part}{i}"] for part in parts for i in range(len(defenses))])
+        return [NOTE, rank_note(table), training_note(table)]
+
+    return figure_of([Part(draw, 48.0 * len(defenses))])
+
+
+def _draw_observation(above: Axes, below: Axes, rows: pd.DataFrame) -> None:
+    """Both observations, and their difference."""
+    observed = rows[rows.what == "observation"]
+    x = observed.pivot_table(index="position", columns="state", values="value")
+    above.plot(x.clean, color=STATE_COLORS["clean"], linewidth=1.2)
+    above.plot(x.attacked, color=STATE_COLORS["attacked"], linewidth=0.6)
+    above.set_ylabel("voltage (mV)")
+    above.tick_params(labelbottom=False)
+    below.axhline(0, color="0.7", linewidth=0.5, zorder=0)
+    below.plot(x.attacked - x.clean, color=STATE_COLORS["attacked"], linewidth=0.6)
+    below.set(ylabel="added (mV)", xlabel="time (ms)")
+
+
+def _draw_posteriors(axes: Axes, rows: pd.DataFrame) -> None:
+    """Regions of both posteriors, and the parameters that generated the observation."""
+    samples, truth = rows[rows.what == "posterior"], rows[rows.what == "truth"]
+    wide = samples.pivot_table(index=["state", "position"], columns="name", values="value")
+    wide = wide[list(truth.name)]
+    draw_regions(axes, {state: wide.loc[state].to_numpy() for state in STATE_COLORS})
+    cross = {"markersize": 6, "markeredgewidth": 1.0, "color": COLORS["truth"], "zorder": 5}
+    axes.plot(*truth.value, marker="+", linestyle="", **cross)
+    names = [f"{parameter_name(n)} (mS/cm²)" if n.startswith("g_") else n for n in truth.name]
+    axes.set(xlabel=names[0], ylabel=names[1])
+    axes.set_title(divergence_text(rows.kl_forward.iloc[0]), fontsize=7)
+
+
+def _draw_predictions(axes: Axes, rows: pd.DataFrame, color: str) -> None:
+    """Bands and single simulations behind the observation that they follow from."""
+    draw_bands(axes, rows[rows.what == "predictive"], color)
+    for _, trace in rows[rows.what == "simulation"].groupby("statistic"):
+        axes.plot(trace.position, trace.value, color=color, linewidth=0.4, alpha=0.7)
+    x = rows[rows.what == "observation"]
+    axes.plot(x.position, x.value, color=COLORS["truth"], linewidth=0.6)
+    axes.set_xlabel("time (ms)")
+
+
+def _share(panels: list[Axes]) -> None:
+    """Give panels the same ends."""
+    for axis in "xy":
+        ends = [getattr(axes, f"get_{axis}lim")() for axes in panels]
+        for axes in panels:
+            axes.set(**{f"{axis}lim": (min(e[0] for e in ends), max(e[1] for e in ends))})
+            getattr(axes, f"{axis}axis").set_major_locator(MaxNLocator(3))

@@ -1,0 +1,42 @@
+"""Figures as files that are complete: fonts embedded, caption inside, equal data equal bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from robust_npe.files import write_atomically
+from robust_npe.plotting.style import CAPTION, style
+
+__all__ = ["caption_of", "save_figure"]
+
+
+def caption_of(figure: Figure) -> str:
+    """Return all captions that `add_caption` wrote into a figure, on one line."""
+    texts = [text for text in figure.findobj(Text) if text.get_gid() == CAPTION]
+    return " ".join(" ".join(text.get_text().split()) for text in texts if isinstance(text, Text))
+
+
+def save_figure(figure: Figure, path: Path, title: str | None = None) -> None:
+    """Write a figure atomically; the format follows the file's suffix.
+
+    The caption stands in the metadata: `Subject` of a PDF, `Description` of a PNG. PDFs embed their
+    fonts as TrueType. The same figure gives the same bytes.
+
+    Args:
+        figure: The figure.
+        path: With the suffix `.pdf`, `.png` or that of another format of matplotlib.
+        title: For the metadata; None for the file's name.
+    """
+    name, caption = title or path.stem, caption_of(figure)
+    metadata: dict[str, dict[str, Any]] = {
+        "pdf": {"Title": name, "Subject": caption, "CreationDate": None},
+        "png": {"Title": name, "Description": caption, "Software": None},
+    }
+    form = path.suffix[1:]
+    settings: dict[str, Any] = {"format": form, "metadata": metadata.get(form)}
+    with style():
+        write_atomically(path, lambda file: figure.savefig(file, **settings))

@@ -1,0 +1,91 @@
+"""What a script of `scripts/` is: recipes, the tables gathered from their runs, and a drawing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from robust_npe.checks import ConfigError
+from robust_npe.files import StoreError
+from robust_npe.plotting import NothingToDrawError, save_figure
+from robust_npe.recipes.recipe import SCALES, Recipe
+from robust_npe.recipes.tables import Tables, read_tables, results, write_tables
+
+__all__ = ["FigureScript", "main"]
+
+ERRORS = (ConfigError, NothingToDrawError, StoreError, OSError)
+FORMATS = (".pdf", ".png")
+
+
+@dataclass(frozen=True)
+class FigureScript:
+    """How one figure is made.
+
+    Attributes:
+        name: Name of its script, files and `make` target.
+        draw: Makes a figure from the tables, or several by what is added to the file's name.
+        recipes: Names of the recipes whose runs it needs, in conf/experiment.
+        gather: Makes small tidy tables, by name, from the recipes; reads the store only.
+    """
+
+    name: str
+    draw: Callable[[Tables], Figure | Mapping[str, Figure]]
+    recipes: Sequence[str] = ()
+    gather: Callable[[Sequence[Recipe]], Tables] = results
+
+    def tables(
+        self, scale: str, output: Path, overrides: Sequence[str] = ()
+    ) -> dict[str, pd.DataFrame]:
+        """Gather the tables from stored runs, each with a column that says the scale.
+
+        Raises:
+            StoreError: Runs are missing; the message names the command that makes them.
+        """
+        recipes = [Recipe(name, scale, output, overrides) for name in self.recipes]
+        return {name: table.assign(scale=scale) for name, table in self.gather(recipes).items()}
+
+    def save(self, tables: Tables, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+        """Draw, and write the figure into a folder."""
+        drawn = self.draw(tables)
+        figures = {"": drawn} if isinstance(drawn, Figure) else drawn
+        paths = []
+        for suffix, figure in figures.items():
+            for file_format in formats:
+                end = f"_{suffix}" if suffix else ""
+                paths.append(folder / f"{self.name}{end}{file_format}")
+                save_figure(figure, paths[-1])
+        return paths
+
+    def make(self, scale: str, output: Path, overrides: Sequence[str] = ()) -> list[Path]:
+        """Gather, write the tables, and draw from what was written."""
+        folder = output / "figures"
+        write_tables(self.tables(scale, output, overrides), self.name, folder / "tables")
+        return self.save(read_tables(self.name, folder / "tables"), folder)
+
+
+def main(script: FigureScript) -> int:
+    """Draw one figure, as its options say, and return the exit status."""
+    parser = argparse.ArgumentParser(description=f"Draw {script.name} from stored runs.")
+    parser.add_argument("--scale", default="laptop", choices=SCALES, help="of the runs")
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="output_dir of runs")
+    parser.add_argument("--tables", type=Path, help="draw from the tables in this folder instead")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        if options.tables is None:
+            paths = script.make(options.scale, options.output)
+        else:
+            tables = read_tables(script.name, options.tables)
+            paths = script.save(tables, options.output / "figures")
+    except ERRORS as error:
+        sys.stderr.write(f"{script.name}: {error}\n")
+        return 2
+    sys.stdout.write("\n".join([*map(str, paths), ""]))
+    return 0

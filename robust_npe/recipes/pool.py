@@ -1,0 +1,104 @@
+"""Processes that compute runs and draw figures."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_npe.commands import train
+from robust_npe.commands.experiment import Experiment
+
+__all__ = ["Pool", "compute", "draw"]
+
+log = logging.getLogger(__name__)
+
+DIED = "its process ended, perhaps for lack of memory"
+
+
+class Pool:
+    """A few processes, which are ended when the block is left early, as by Ctrl-C.
+
+    Args:
+        workers: How many.
+        folder: Where each of them writes its log, instead of to the screen.
+    """
+
+    def __init__(self, workers: int, folder: Path) -> None:
+        self.workers = workers
+        self.folder = folder
+        self._executor = self._started()
+
+    def _started(self) -> ProcessPoolExecutor:
+        spawn = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch
+        return ProcessPoolExecutor(self.workers, spawn, _start, (self.folder,))
+
+    def submit(self, function: Callable[..., str], *arguments: Any) -> Future:
+        """Call a function of this module in one of the processes."""
+        try:
+            return self._executor.submit(function, *arguments)
+        except BrokenExecutor:
+            self._executor.shutdown(wait=False)
+            self._executor = self._started()
+            return self._executor.submit(function, *arguments)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self._executor.shutdown(cancel_futures=True)
+
+
+def outcome(future: Future) -> str:
+    """Return what went wrong, or nothing."""
+    try:
+        return str(future.result())
+    except BrokenExecutor:
+        return DIED
+
+
+def _start(folder: Path) -> None:
+    """Prepare a process: quiet, with one thread; Ctrl-C is the business of its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.stdout = sys.stderr = (folder / f"{os.getpid()}.log").open("w", buffering=1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+
+def compute(label: str, config: Mapping[str, Any]) -> str:
+    """Run one experiment; return what went wrong, or nothing."""
+    log.info("%s", label)
+    try:
+        train.run(Experiment(config))
+    except Exception as error:
+        log.exception("failed")
+        return _line(error)
+    return ""
+
+
+def draw(script: Path, scale: str, output: Path, overrides: Sequence[str]) -> str:
+    """Draw the figure of a script; return what went wrong, or nothing."""
+    log.info("draw %s", script)
+    try:
+        runpy.run_path(str(script))["FIGURE"].make(scale, output, overrides)
+    except Exception as error:
+        log.exception("failed")
+        return _line(error)
+    return ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

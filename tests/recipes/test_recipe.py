@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from robust_npe.checks import ConfigError
+from robust_npe.cli import main
+from robust_npe.files import StoreError
+from robust_npe.recipes import Recipe
+from robust_npe.recipes.composing import composed
+from tests.recipes.common import TINY
+
+ONE = ("task=gaussian_linear", "epsilon=[0.1,0.5]", *TINY)
+
+
+def test_the_command_makes_exactly_the_runs_of_the_recipe(tmp_path, capsys):
+    recipe = Recipe("figure4", "smoke", tmp_path, ONE)
+    with pytest.raises(StoreError, match="2 of 2 runs are missing") as missing:
+        recipe.table()
+    assert recipe.command in str(missing.value)
+    assert main(["train", "-m", *recipe.words]) == 0
+    made = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert made == {job.run_id for job in recipe.jobs}
+    assert not recipe.missing()
+    other = Recipe("figure4", "smoke", tmp_path, [*ONE, "seed=1"])
+    assert len(other.missing()) == 2
+    table = recipe.table()
+    assert set(table.attack) == {"pgd", "noise", "none"}
+    assert set(recipe.observations().run_id) == made
+    stored = recipe.jobs[0].stored()
+    assert not any(artefact.created for artefact in stored.trained().artefacts)
+
+
+@pytest.mark.parametrize(("name", "scale"), [("figure99", "smoke"), ("figure4", "huge")])
+def test_unknown_names_are_one_line(name, scale, tmp_path):
+    with pytest.raises(ConfigError, match="must be one of") as error:
+        Recipe(name, scale, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"), [("sir", 0.1), ("hodgkin_huxley", 100.0), ("gaussian_linear", 0.001)]
+)
+def test_published_settings_follow_the_task(task, expected):
+    assert composed(["defense=published/fim", f"task={task}"]).defense.beta == expected
+    assert composed([f"task={task}", "beta='${published:fim_grid,3}'"]).beta >= expected
+
+
+def test_what_was_not_published_must_be_set():
+    config = composed(["defense=published/fim", "task=toy"])
+    with pytest.raises(Exception, match="no fim was published for task toy"):
+        _ = config.beta
+    assert composed(["defense=published/fim", "task=toy", "beta=2"]).defense.beta == 2
+
+
+def test_scales_size_what_depends_on_them():
+    for scale, warm in (("smoke", True), ("laptop", True), ("paper", False)):
+        config = composed(["defense=published/trades", "task=sir", f"scale={scale}"])
+        assert config.defense.warm_start is warm
