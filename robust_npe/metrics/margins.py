@@ -202,6 +202,7 @@ class MarginMeasured(Metric):
         assert context.ball is not None
         found = MarginBound(self.r, self.num_observations, self.num_samples).measure(context, ball)
         generator, size = context.generator("at the bounds"), context.batch_size
+        criterion = NotRobust(self.r, self.num_samples)
         batches = context.x[: self.num_observations].split(size)
         for name in BOUNDS:
             bound, parts = found[name].to(context.x), []
@@ -209,7 +210,7 @@ class MarginMeasured(Metric):
                 given = context.posterior, x, None
                 ball = context.ball(radius)
                 x_adv = context.attack(*given, ball=ball, generator=child(generator))
-                parts.append(NotRobust(self.r)(*given, child(generator))(x_adv) > 0.5)
+                parts.append(criterion(*given, child(generator))(x_adv) > 0.5)
             yield name, bound, torch.cat(parts)
 
 
