@@ -93,6 +93,8 @@ def _audited(settings: dict[str, Any]) -> Audited:
     members = stored_estimators(source, folder)
     experiment = Experiment(earlier, source=source, members=members)
     task = experiment.task
+    expected = "a run whose task has parameters; that of a VAE is looked at by metrics alone"
+    require(task.has_theta, "run", run, expected)
     shape = getattr(task, "x_shape", (task.dim_x,))
     x = read_rows("x", Path(settings["x"]), shape, task.x_names)
     theta = settings["theta"]

@@ -127,22 +127,15 @@ class Experiment:
         self.attack = build(config["attack"], "attack", Attack)
         settings(self.attack)  # tables will show them: better to fail before training
         self.attack.check(self.task.dim_theta)
+        without = f"one that needs no theta: task={self.task.name} has observations alone"
+        fits = self.task.has_theta or not self.attack.needs_theta
+        require(fits, "attack", self.attack.name, without)
         self.attack.load_sources(self._load_source)
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
         }
-        self._check_parts(self._fresh_estimator())  # checked against the task's dimensions
-
-    def _check_parts(self, estimator: Estimator) -> None:
-        """Make sure that estimator, defense and attack fit the task, and each other."""
-        task, parts = self.task, {"defense": self.defense, "attack": self.attack}
-        described = "theta that generated x" if task.has_theta else "x alone, without theta"
-        expected = f"one that is trained on what task={task.name} has: {described}"
-        require(estimator.models_x != task.has_theta, "estimator", estimator.name, expected)
-        for name, part in parts.items():
-            expected = f"one that needs no theta: task={task.name} has {described}"
-            require(task.has_theta or not part.needs_theta, name, part.name, expected)
-        self.attack.check_posterior(estimator, task.dim_x)
+        estimator = self._fresh_estimator()  # its settings are checked against the task
+        self.attack.check_posterior(estimator, self.task.dim_x)
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""

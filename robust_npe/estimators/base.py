@@ -163,9 +163,16 @@ class Estimator(nn.Module):
         embedding: Callable[[int], Embedding],
         standardize: str = "zscore",
     ) -> Estimator:
-        """Return a fresh estimator of a task's posterior; other arguments as for the class."""
+        """Return a fresh estimator of a task's posterior; other arguments as for the class.
+
+        Raises:
+            ConfigError: The head learns from theta, and the task has none, or the other way round.
+        """
         dims = task.dim_theta, task.dim_x
         estimator = cls(head, embedding, *dims, task.support, standardize)
+        has = "theta that generated x" if task.has_theta else "x alone, without theta"
+        expected = f"one that learns from what task={task.name} has: {has}"
+        require(estimator.models_x != task.has_theta, "estimator", estimator.name, expected)
         estimator.theta_names, estimator.x_names = task.theta_names, task.x_names
         return estimator
 

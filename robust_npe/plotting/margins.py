@@ -65,7 +65,7 @@ def margins_figure(table: pd.DataFrame) -> Figure:
         return [NOTE]
 
     def depending(place: SubFigure) -> list[str]:
-        panels = place.subplots(1, 4)
+        panels = place.subplots(1, 4, squeeze=False)[0]
         _draw_degradation(panels[0], table)
         _draw_by_weight(panels[1:], table)
         add_legend(parts[1], place, panels[:1])
@@ -73,15 +73,10 @@ def margins_figure(table: pd.DataFrame) -> Figure:
         infinite = int(np.isinf(table.margin_upper).sum())
         lost = f" Nothing broke {infinite} of {len(table)}: not drawn." if infinite else ""
         attack = f"{line_name('attack', first.attack)}, {radius_text(first)}."
-        return [f"{task_name(first.task)}; {attack}{lost}", training_note(_told(table))]
+        return [f"{task_name(first.task)}; {attack}{lost}", training_note(table)]
 
     parts = [Part(scatter, 44, names), Part(depending, 42, weights)]
     return figure_of(parts)
-
-
-def _told(table: pd.DataFrame) -> pd.DataFrame:
-    """Tables of margins do not say that a training diverged."""
-    return table.assign(diverged=0)
 
 
 def _draw_bounds(place: SubFigure, table: pd.DataFrame) -> None:
@@ -133,8 +128,8 @@ def _draw_by_weight(panels: Any, table: pd.DataFrame) -> None:
     labels = ("median margin", r"encoder variance $\sigma^2$", r"Jacobian $\|J\|_F$")
     for axes, columns, label in zip(panels, lines, labels, strict=True):
         for name, (_, look) in columns.items():
-            medians = table.groupby(["kl_weight", "seed"])[name].median().unstack()
-            medians = medians[np.isfinite(medians).all(axis=1)]
+            keys: dict[str, Any] = {"index": "kl_weight", "columns": "seed", "values": name}
+            medians = table.pivot_table(**keys, aggfunc="median").replace(np.inf, np.nan).dropna()
             mean = medians.mean(axis=1)
             bars = np.array([mean - medians.min(axis=1), medians.max(axis=1) - mean])
             style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 3}
@@ -171,7 +166,7 @@ def images_figure(table: pd.DataFrame) -> Figure:
         what = f"β = {first.kl_weight:g}, {line_name('attack', first.attack)}, {radius_text(first)}"
         told = "The image with the largest measured margin, and that with the smallest."
         signs = "Perturbation: red is darker, blue lighter."
-        return [told, signs, f"{task_name(first.task)}, {what}.", training_note(_told(table))]
+        return [told, signs, f"{task_name(first.task)}, {what}.", training_note(table)]
 
     return figure_of([Part(draw, 33.0 * len(numbers) + 6)])
 

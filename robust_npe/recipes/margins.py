@@ -21,6 +21,7 @@ __all__ = ["margin_images", "margins_table"]
 
 KEYS = ["run_id", "task", "estimator", "defense", "beta", "num_simulations", "seed"]
 KEYS += ["attack", "norm", "epsilon", "epsilon_unit"]
+TOLD = ["kl_weight", "diverged"]
 CLEAN = ["margin_published", "margin_spectral", "margin_fisher_rao", "margin_upper"]
 CLEAN += ["encoder_std", "encoder_variance", "jacobian_norm"]
 ATTACKED = ["likelihood_degradation", "damage", "damage_noise"]
@@ -29,9 +30,9 @@ ATTACKED = ["likelihood_degradation", "damage", "damage_noise"]
 def margins_table(recipes: Sequence[Recipe], epsilon: float) -> pd.DataFrame:
     """Return one row for each observation of each run.
 
-    Columns: the settings of the run, `kl_weight` of the estimator, `observation`, what
-    `MarginBound` and `MarginMeasured` measure, and `likelihood_degradation`, `damage` and
-    `damage_noise` at one radius.
+    Columns: the settings of the run, `kl_weight` of the estimator, `diverged` (1 where its training
+    had to restore earlier weights), `observation`, what `MarginBound` and `MarginMeasured` measure,
+    and `likelihood_degradation`, `damage` and `damage_noise` at one radius.
 
     Args:
         recipes: Their runs are finished.
@@ -47,13 +48,12 @@ def margins_table(recipes: Sequence[Recipe], epsilon: float) -> pd.DataFrame:
     wide = rows.pivot_table(index=["run_id", "observation"], columns="metric", values="value")
     if lacking := {*CLEAN, *ATTACKED} - {*wide.columns}:
         raise StoreError(f"the runs lack {', '.join(sorted(lacking))} at radius {epsilon:g}")
-    told = results(recipes)["results"]
-    told = told[told.statistic == "kl_weight"].drop_duplicates("run_id")
-    settings = attacked.drop_duplicates("run_id")[KEYS]
-    settings = settings.merge(told[["run_id", "value"]].rename(columns={"value": "kl_weight"}))
+    told = results(recipes)["results"].drop_duplicates(["run_id", "statistic"])
+    told = told.pivot(index="run_id", columns="statistic", values="value")[TOLD]
+    settings = attacked.drop_duplicates("run_id")[KEYS].merge(told, on="run_id")
     found = wide.dropna().reset_index().merge(settings, on="run_id")
     measured = found[[*CLEAN, *ATTACKED]].apply(rounded)
-    return found[[*KEYS, "kl_weight", "observation"]].join(measured)
+    return found[[*KEYS, *TOLD, "observation"]].join(measured)
 
 
 def margin_images(
@@ -77,7 +77,7 @@ def margin_images(
     tables = []
     for which in (-1, 0):
         row = of_run.iloc[which]
-        keys = row[[*KEYS, "kl_weight", "observation", "margin_upper"]].to_dict()
+        keys = row[[*KEYS, *TOLD, "observation", "margin_upper"]].to_dict()
         for name, pixels in _images(experiment, int(row.observation), epsilon).items():
             tables.append(_pixels(experiment, pixels).assign(**keys, image=name))
     return pd.concat(tables, ignore_index=True)
