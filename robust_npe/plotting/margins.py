@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from scipy.stats import spearmanr
 
 from robust_npe.plotting.cells import NothingToDrawError
@@ -26,6 +26,14 @@ BOUNDS = {
     "margin_fisher_rao": ("Fisher-Rao bound", Look(COLORS["fim"], "D")),
 }
 MEASURED = "measured"
+TICKS = [factor * 10.0**power for power in range(-4, 4) for factor in (1, 3)]
+LOWEST = 1e-3  # of what is drawn of a bound, which may be 0
+POINTS: dict[str, Any] = {
+    "linestyle": "none",
+    "markersize": 2.5,
+    "alpha": 0.6,
+    "markeredgewidth": 0,
+}
 IMAGES = {
     "original": "original",
     "perturbed": "perturbed",
@@ -56,7 +64,7 @@ def margins_figure(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise NothingToDrawError("no margins")
     require_one(table, "the figure", COMMON)
-    names = [*(label for label, _ in BOUNDS.values()), MEASURED]
+    names = [label for label, _ in BOUNDS.values()]
     weights = [f"β = {weight:g}" for weight in sorted(table.kl_weight.unique())]
 
     def scatter(place: SubFigure) -> list[str]:
@@ -68,14 +76,14 @@ def margins_figure(table: pd.DataFrame) -> Figure:
         panels = place.subplots(1, 4, squeeze=False)[0]
         _draw_degradation(panels[0], table)
         _draw_by_weight(panels[1:], table)
-        add_legend(parts[1], place, panels[:1])
+        add_legend(parts[1], place, panels[:2])
         first = table.iloc[0]
         infinite = int(np.isinf(table.margin_upper).sum())
-        lost = f" Nothing broke {infinite} of {len(table)}: not drawn." if infinite else ""
+        lost = f" Nothing broke {infinite} of {len(table)}." if infinite else ""
         attack = f"{line_name('attack', first.attack)}, {radius_text(first)}."
-        return [f"{task_name(first.task)}; {attack}{lost}", training_note(table)]
+        return [f"{task_name(first.task)}; {attack}{lost}", _training(table)]
 
-    parts = [Part(scatter, 44, names), Part(depending, 42, weights)]
+    parts = [Part(scatter, 44, names), Part(depending, 42, [*weights, MEASURED])]
     return figure_of(parts)
 
 
@@ -83,19 +91,35 @@ def _draw_bounds(place: SubFigure, table: pd.DataFrame) -> None:
     """One panel for each weight, logarithmic, with the diagonal."""
     groups = [*table.groupby("kl_weight")]
     panels = place.subplots(1, len(groups), squeeze=False, sharex=True, sharey=True)[0]
-    finite = table[np.isfinite(table.margin_upper) & (table.margin_upper > 0)]
-    ends = 0.8 * finite[[*BOUNDS]].to_numpy().clip(1e-3).min(), 1.25 * finite.margin_upper.max()
+    finite = _finite(table)
+    low, high = finite[[*BOUNDS]].clip(lower=LOWEST).min().min(), finite.margin_upper.max()
     for (weight, rows), axes in zip(groups, panels, strict=True):
-        shown = rows[np.isfinite(rows.margin_upper) & (rows.margin_upper > 0)]
+        shown = _finite(rows)
         for name, (label, look) in BOUNDS.items():
-            style: dict[str, Any] = {"markersize": 2, "alpha": 0.6, "markeredgewidth": 0}
-            style |= {"color": look.color, "marker": look.marker, "linestyle": "none"}
-            axes.plot(shown.margin_upper, shown[name].clip(lower=ends[0]), label=label, **style)
-        axes.plot(ends, ends, color="0.4", linewidth=0.7, zorder=0)
+            points: dict[str, Any] = {"color": look.color, "marker": look.marker, **POINTS}
+            axes.plot(shown.margin_upper, shown[name].clip(lower=low), label=label, **points)
+        axes.plot((low, high), (low, high), color="0.4", linewidth=0.7, zorder=0)
+        if shown.empty:
+            axes.text(0.5, 0.3, "nothing broke", ha="center", transform=axes.transAxes, fontsize=7)
         ranks = ", ".join(_rank(rows, name) for name in ("margin_spectral", "margin_published"))
-        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured margin")
         axes.set_title(f"β = {weight:g} ({ranks})")
+        _logarithmic(axes, x="measured margin")
+        axes.set(xlim=(0.8 * finite.margin_upper.min(), 1.25 * high), ylim=(0.8 * low, 1.25 * high))
     panels[0].set_ylabel("lower bound")
+
+
+def _finite(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that a logarithmic axis can show."""
+    return rows[np.isfinite(rows.margin_upper) & (rows.margin_upper > 0)]
+
+
+def _logarithmic(axes: Axes, x: str, y: str = "") -> None:
+    """Logarithmic axes with few and plain numbers at their ticks."""
+    axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(TICKS))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _rank(rows: pd.DataFrame, name: str) -> str:
@@ -108,18 +132,16 @@ def _draw_degradation(axes: Axes, table: pd.DataFrame) -> None:
     looks = line_looks([f"{w:g}" for w in sorted(table.kl_weight.unique())], ordered=True)
     for weight, rows in table.groupby("kl_weight"):
         look = looks[f"{weight:g}"]
-        shown = rows[np.isfinite(rows.margin_upper)]
-        style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 2}
-        style |= {"linestyle": "none", "alpha": 0.6, "markeredgewidth": 0}
+        shown, points = _finite(rows), {"color": look.color, "marker": look.marker, **POINTS}
         label = f"β = {weight:g}"
-        axes.plot(shown.margin_upper, shown.likelihood_degradation, label=label, **style)
-    axes.set(xscale="log", yscale="log", xlabel="measured margin")
-    axes.set_ylabel("likelihood lost")
+        axes.plot(shown.margin_upper, shown.likelihood_degradation, label=label, **points)
+    _logarithmic(axes, "measured margin", "likelihood lost")
 
 
 def _draw_by_weight(panels: Any, table: pd.DataFrame) -> None:
     """Medians over images against the weight: margins, variance and Jacobian of the encoder."""
-    margins = {**BOUNDS, "margin_upper": (MEASURED, Look(COLORS["adversarial"], "o"))}
+    margins = {name: ("", look) for name, (_, look) in BOUNDS.items()}
+    margins["margin_upper"] = (MEASURED, Look(COLORS["adversarial"], "P"))
     lines = [
         margins,
         {"encoder_variance": ("", Look(COLORS["clean"], "o"))},
@@ -127,17 +149,25 @@ def _draw_by_weight(panels: Any, table: pd.DataFrame) -> None:
     ]
     labels = ("median margin", r"encoder variance $\sigma^2$", r"Jacobian $\|J\|_F$")
     for axes, columns, label in zip(panels, lines, labels, strict=True):
-        for name, (_, look) in columns.items():
+        for name, (told, look) in columns.items():
             keys: dict[str, Any] = {"index": "kl_weight", "columns": "seed", "values": name}
             medians = table.pivot_table(**keys, aggfunc="median").replace(np.inf, np.nan).dropna()
             mean = medians.mean(axis=1)
             bars = np.array([mean - medians.min(axis=1), medians.max(axis=1) - mean])
-            style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 3}
-            axes.errorbar(medians.index, mean, yerr=bars, elinewidth=0.8, linewidth=1, **style)
+            style: dict[str, Any] = {
+                "color": look.color,
+                "marker": look.marker,
+                "markersize": 3,
+                "elinewidth": 0.8,
+            }
+            axes.errorbar(medians.index, mean, yerr=bars, label=told, linewidth=1, **style)
         weights = sorted(table.kl_weight.unique())
-        axes.set(xscale="log", yscale="log", xlabel="β", ylabel=label)
+        _logarithmic(axes, "β", label)
         axes.set_xticks(weights, [f"{w:g}" for w in weights])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _training(table: pd.DataFrame) -> str:
+    return training_note(table).replace("simulations", "images")
 
 
 def images_figure(table: pd.DataFrame) -> Figure:
@@ -166,7 +196,7 @@ def images_figure(table: pd.DataFrame) -> Figure:
         what = f"β = {first.kl_weight:g}, {line_name('attack', first.attack)}, {radius_text(first)}"
         told = "The image with the largest measured margin, and that with the smallest."
         signs = "Perturbation: red is darker, blue lighter."
-        return [told, signs, f"{task_name(first.task)}, {what}.", training_note(table)]
+        return [told, signs, f"{task_name(first.task)}, {what}.", _training(table)]
 
     return figure_of([Part(draw, 33.0 * len(numbers) + 6)])
 
@@ -176,5 +206,5 @@ def _draw_image(axes: Axes, rows: pd.DataFrame, signed: bool) -> None:
     size = np.abs(pixels).max() if signed else 1.0
     look: dict[str, Any] = {"cmap": "RdBu_r" if signed else "gray_r", "vmax": size}
     axes.imshow(pixels, vmin=-size if signed else 0.0, **look)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
