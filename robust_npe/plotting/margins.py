@@ -154,13 +154,9 @@ def _draw_by_weight(panels: Any, table: pd.DataFrame) -> None:
             medians = table.pivot_table(**keys, aggfunc="median").replace(np.inf, np.nan).dropna()
             mean = medians.mean(axis=1)
             bars = np.array([mean - medians.min(axis=1), medians.max(axis=1) - mean])
-            style: dict[str, Any] = {
-                "color": look.color,
-                "marker": look.marker,
-                "markersize": 3,
-                "elinewidth": 0.8,
-            }
-            axes.errorbar(medians.index, mean, yerr=bars, label=told, linewidth=1, **style)
+            style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 3}
+            style |= {"linewidth": 1, "elinewidth": 0.8, "label": told}
+            axes.errorbar(medians.index, mean, yerr=bars, **style)
         weights = sorted(table.kl_weight.unique())
         _logarithmic(axes, "β", label)
         axes.set_xticks(weights, [f"{w:g}" for w in weights])
