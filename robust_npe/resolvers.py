@@ -1,9 +1,10 @@
 """What values in YAML files may depend on: the scale, and published settings of the task.
 
     num_simulations: "${by_scale:{smoke: 128, laptop: 20000, paper: 750000}}"
+    steps: "${by_scale:{smoke: 10, other: 200}}"
     beta: ${published:fim}
 
-The second one looks into conf/published.yaml.
+The last one looks into conf/published.yaml.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ def register() -> None:
 
 
 def _by_scale(values: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-    """Return the value of the scale that the configuration was composed with."""
+    """Return the value of the scale that the configuration was composed with, or that of `other`
+    for all that are not named."""
     scale = _root_.get("scale")
-    require(scale in values, "scale", scale, f"one of {', '.join(values)}")
-    return values[scale]
+    known = scale if scale in values else "other"
+    require(known in values, "scale", scale, f"one of {', '.join(values)}")
+    return values[known]
 
 
 def _published(what: str, index: int | None = None, *, _root_: DictConfig) -> Any:

@@ -92,13 +92,14 @@ def test_tasks_choose_their_embedding_unless_one_is_asked_for(override, expected
 @pytest.mark.parametrize("defense", ["none", "fim/pyloric"])
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
 def test_every_scale_of_a_recipe_builds(scale, defense, tmp_path):
-    words = (f"experiment=figure6/{scale}", f"defense={defense}", f"output_dir={tmp_path}")
+    size = f"scale={scale}"
+    words = ("experiment=figure6", size, f"defense={defense}", f"output_dir={tmp_path}")
     Experiment(composed(*words))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_recipe_has_its_own_sizes_and_the_published_defense():
-    config = composed("experiment=figure6/paper", "defense=fim/pyloric")
+    config = composed("experiment=figure6", "scale=paper", "defense=fim/pyloric")
     assert (config.num_simulations, config.num_validation) == (750_000, 4096)
     assert (config.beta, config.defense.beta, config.defense.max_norm) == (100, 100, 1000)
     assert config.training.weight_average is None  # of scale=paper

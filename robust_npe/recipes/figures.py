@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import StoreError
-from robust_npe.plotting import NothingToDrawError, save_figure
+from robust_npe.plotting import NothingToDrawError, save_figure, style
 from robust_npe.recipes.recipe import SCALES, Recipe
 from robust_npe.recipes.tables import Tables, read_tables, results, write_tables
 
@@ -57,6 +57,9 @@ class FigureScript:
         figures = {"": drawn} if isinstance(drawn, Figure) else drawn
         paths = []
         for suffix, figure in figures.items():
+            with style():
+                figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # one layout serves all formats
             for file_format in formats:
                 end = f"_{suffix}" if suffix else ""
                 paths.append(folder / f"{self.name}{end}{file_format}")

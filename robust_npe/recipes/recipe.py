@@ -39,7 +39,7 @@ def code_digest() -> str:
     files = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
     found = hashlib.sha256()
     for path in files:
-        if path.suffix != ".pyc":
+        if path.parent.name != "__pycache__":
             found.update(str(path).encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
 

@@ -30,6 +30,34 @@ def test_the_command_makes_exactly_the_runs_of_the_recipe(tmp_path, capsys):
     assert not any(artefact.created for artefact in stored.trained().artefacts)
 
 
+FIGURES = (
+    "figure4",
+    "figure5",
+    "betas",
+    "training_epsilon",
+    "by_simulations",
+    "by_estimator",
+    "objectives",
+    "alternatives",
+    "fim_variants",
+    "attack_strength",
+)
+
+
+def test_recipes_share_their_runs(tmp_path):
+    recipes = [Recipe(name, "laptop", tmp_path, ["task=sir"]) for name in FIGURES]
+    made = [{job.run_id for job in recipe.jobs} for recipe in recipes]
+    assert [len(runs) for runs in made] == [2, 4, 4, 6, 3, 5, 3, 3, 4, 5]
+    new = [len(runs.difference(*made[:i])) for i, runs in enumerate(made)]
+    # the published settings are among those of the appendix
+    assert new == [2, 3, 3, 4, 2, 4, 2, 2, 3, 3]
+
+
+def test_a_sweep_over_published_values_has_those_of_the_task(tmp_path):
+    recipe = Recipe("betas", "smoke", tmp_path, ["task=hodgkin_huxley"])
+    assert [job.config.beta for job in recipe.jobs] == [0.1, 1.0, 10.0, 100.0]
+
+
 @pytest.mark.parametrize(("name", "scale"), [("figure99", "smoke"), ("figure4", "huge")])
 def test_unknown_names_are_one_line(name, scale, tmp_path):
     with pytest.raises(ConfigError, match="must be one of") as error:

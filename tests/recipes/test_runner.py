@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from robust_npe.checks import ConfigError
+from robust_npe.recipes import FigureScript, Runner, draw_from
+from tests.recipes.common import TINY
+
+SCRIPT = """
+from matplotlib.figure import Figure
+from robust_npe.recipes import FigureScript
+
+def draw(tables):
+    {draw}
+
+FIGURE = FigureScript(name="{name}", draw=draw, recipes={recipes}{more})
+"""
+DRAW = "return Figure()"
+ALONE = ', gather=lambda _: {"numbers": __import__("pandas").DataFrame({"x": [0.1]})}'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    known = {
+        "good": (DRAW, ["figure4"], ""),
+        "alone": (DRAW, [], ALONE),
+        "bad": ("1 / 0", [], ALONE),
+    }
+    for name, (draw, recipes, more) in known.items():
+        text = SCRIPT.format(name=name, draw=draw, recipes=recipes, more=more)
+        (folder / f"{name}.py").write_text(text)
+    (folder / "other.py").write_text("raise SystemExit")
+    return folder
+
+
+def runner(folder, tmp_path, tasks="gaussian_linear", names=()):
+    overrides = [f"task={tasks}", "epsilon=[0.5]", *TINY]
+    return Runner(folder, names, "smoke", tmp_path / "out", overrides, workers=1)
+
+
+def written(tmp_path):
+    figures = tmp_path / "out" / "figures"
+    return sorted(str(p.relative_to(figures)) for p in figures.rglob("*.*"))
+
+
+def test_from_an_empty_store_to_a_figure_and_again(folder, tmp_path):
+    first = runner(folder, tmp_path)
+    assert [line.split()[0] for line in first.listing()] == ["missing"] * 2
+    first.run()
+    assert first.computed == 2
+    assert first.failures == ["draw bad: division by zero"]
+    assert written(tmp_path) == [
+        "alone.pdf",
+        "alone.png",
+        "good.pdf",
+        "good.png",
+        "tables/alone_numbers.csv.gz",
+        "tables/bad_numbers.csv.gz",
+        "tables/good_results.csv.gz",
+    ]
+    again = runner(folder, tmp_path, "gaussian_linear,toy", ["good"])
+    again.run()  # x of the second task has no spread over features
+    assert again.computed == 0
+    *wrong, undrawn = again.failures
+    assert ["task=toy" in line and "needs at least two" in line for line in wrong] == [True] * 2
+    assert undrawn.startswith("draw good: ")
+
+
+def test_unknown_figures_are_one_line(folder, tmp_path):
+    with pytest.raises(ConfigError, match="'figure99' is not valid: it must be one of alone, bad"):
+        runner(folder, tmp_path, names=["figure99"])
+
+
+@pytest.mark.parametrize("words", [["figure99"], ["--scale", "huge"], ["--tables", "nowhere"]])
+def test_wrong_options_are_one_line(words, monkeypatch, capsys):
+    path = Path(__file__).parents[2] / "scripts" / "figures.py"
+    monkeypatch.setattr("sys.argv", ["figures.py", *words])
+    assert runpy.run_path(str(path))["main"]() == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_committed_tables_are_enough_to_draw(tmp_path):
+    folder = Path(__file__).parents[2] / "scripts"
+    ridge: FigureScript = runpy.run_path(str(folder / "ridge.py"))["FIGURE"]
+    ridge.make("laptop", tmp_path)
+    (path,) = draw_from(folder, ["ridge"], tmp_path / "figures" / "tables", tmp_path / "drawn")
+    assert path == tmp_path / "drawn" / "ridge.png"
+    assert path.read_bytes() == (tmp_path / "figures" / "ridge.png").read_bytes()
