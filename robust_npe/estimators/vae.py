@@ -8,11 +8,13 @@ diag(sigma(x)^2)) stands for p(z|x). Both are trained by the evidence lower boun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.nn.functional import softplus
 
 from robust_npe.checks import require
 from robust_npe.estimators.embeddings import mlp
@@ -24,7 +26,7 @@ __all__ = ["VariationalAutoencoder", "log_normalizer", "pixel_mean"]
 class VariationalAutoencoder(DiagonalGaussian):
     """Encoder of a (beta-)VAE, a diagonal Gaussian that is trained together with its decoder.
 
-    Pixels follow a continuous Bernoulli distribution given z, independently: x in [0, 1].
+    Pixels x in [0, 1] are independent given z.
 
     References:
         Kingma & Welling (2014), "Auto-encoding variational Bayes", https://arxiv.org/abs/1312.6114
@@ -41,6 +43,8 @@ class VariationalAutoencoder(DiagonalGaussian):
         hidden: Widths of the encoder's hidden layers.
         decoder: Widths of the decoder's hidden layers.
         kl_weight: Weight of the KL in the ELBO, positive: the beta of a beta-VAE.
+        likelihood: Distribution of a pixel given z: `continuous_bernoulli`; or `bernoulli`, the
+            usual cross-entropy, which is no density of grey values, but does not reward sharpness.
     """
 
     name = "vae"
@@ -54,13 +58,18 @@ class VariationalAutoencoder(DiagonalGaussian):
         hidden: Sequence[int] = (256, 256),
         decoder: Sequence[int] = (256, 256),
         kl_weight: float = 1.0,
+        likelihood: Literal["continuous_bernoulli", "bernoulli"] = "continuous_bernoulli",
     ) -> None:
         require(kl_weight > 0, "estimator.kl_weight", kl_weight, "a positive number")
+        require(likelihood in PIXELS, "estimator.likelihood", likelihood, f"one of {[*PIXELS]}")
         super().__init__(dim_theta, dim_context, hidden)
         self.kl_weight = kl_weight
+        self.likelihood = likelihood
         self.decoder = mlp(dim_theta, decoder, dim_x)
-        if kl_weight != 1:  # tables have no other column for it
-            self.name = f"vae(kl_weight={kl_weight:g})"
+        changed = {"kl_weight": f"{kl_weight:g}"} if kl_weight != 1 else {}
+        changed |= {"likelihood": likelihood} if likelihood != "continuous_bernoulli" else {}
+        if changed:  # tables have no other column for them
+            self.name = f"vae({','.join(f'{key}={value}' for key, value in changed.items())})"
 
     def loss(self, q: Distribution, x: Tensor) -> Tensor:
         """Return the mean of the negative ELBO, with one draw of z for each row from torch's global
@@ -77,11 +86,11 @@ class VariationalAutoencoder(DiagonalGaussian):
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z) for `x (*, Dx)` and `z (*, D)`, broadcast, shape `(*,)`."""
         logits = self.decoder(z)
-        return (x * logits - log_normalizer(logits)).sum(-1)
+        return (x * logits - PIXELS[self.likelihood][0](logits)).sum(-1)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return E[x|z], the reconstruction from `z (*, D)`, shape `(*, Dx)`."""
-        return pixel_mean(self.decoder(z))
+        return PIXELS[self.likelihood][1](self.decoder(z))
 
 
 def log_normalizer(logits: Tensor) -> Tensor:
@@ -99,3 +108,10 @@ def pixel_mean(logits: Tensor) -> Tensor:
     small = logits.abs() < 0.1
     safe = torch.where(small, 1.0, logits)
     return 0.5 + torch.where(small, logits / 12, 0.5 / torch.tanh(safe / 2) - 1 / safe)
+
+
+PIXELS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "continuous_bernoulli": (log_normalizer, pixel_mean),
+    "bernoulli": (softplus, torch.sigmoid),
+}
+"""Log normalizer and mean of a pixel's distribution, by logit."""

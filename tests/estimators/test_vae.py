@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 from torch.distributions import ContinuousBernoulli, Normal
+from torch.nn.functional import binary_cross_entropy
 
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import FIM, NoDefense
@@ -57,6 +58,19 @@ def test_pixels_are_continuous_bernoulli_variables():
         assert quad(density, 0, 1, points=[0.5])[0] == pytest.approx(1, abs=1e-5)
         mean = quad(lambda t, f=density: t * f(t), 0, 1, points=[0.5])[0]
         assert float(pixel_mean(torch.tensor(logit))) == pytest.approx(mean, abs=1e-5)
+
+
+def test_the_other_likelihood_is_the_cross_entropy():
+    estimator = fresh(likelihood="bernoulli")
+    z, (_, x) = torch.randn(5, 4, generator=stream(0)), digits()
+    logits = estimator.head.decoder(z)
+    expected = -binary_cross_entropy(logits.sigmoid(), x[:5], reduction="none").sum(-1)
+    torch.testing.assert_close(estimator.head.log_likelihood(x[:5], z), expected)
+    torch.testing.assert_close(estimator.head.decode(z), logits.sigmoid())
+    assert estimator.name == "vae(likelihood=bernoulli)"
+    assert (
+        fresh(kl_weight=2.0, likelihood="bernoulli").name == "vae(kl_weight=2,likelihood=bernoulli)"
+    )
 
 
 def _density(logit, x):
@@ -127,3 +141,5 @@ def test_fisher_regularisation_works_on_an_encoder(plain):
 def test_wrong_weights_are_named():
     with pytest.raises(ConfigError, match=r"estimator.kl_weight=0 is not valid"):
         VariationalAutoencoder(2, 3, 4, kl_weight=0)
+    with pytest.raises(ConfigError, match=r"estimator.likelihood='normal' is not valid"):
+        VariationalAutoencoder(2, 3, 4, likelihood="normal")
