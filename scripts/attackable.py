@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from robust_npe.plotting.attackable import attackable_figure
+from robust_npe.plotting import attackable_figure
 from robust_npe.recipes import FigureScript, main
 from robust_npe.recipes.attackable import attackable_table
 from robust_npe.recipes.stored import experiments

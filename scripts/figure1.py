@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from robust_npe.plotting.neuron import neuron_figure
+from robust_npe.plotting import neuron_figure
 from robust_npe.recipes import FigureScript, main
 from robust_npe.recipes.examples import examples
 from robust_npe.recipes.stored import experiments

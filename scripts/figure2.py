@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from robust_npe.plotting.toy import toy_figure
+from robust_npe.plotting import toy_figure
 from robust_npe.recipes import FigureScript, main
 from robust_npe.recipes.stored import experiments
 from robust_npe.recipes.toy import toy_table

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from robust_npe.plotting.pyloric import pyloric_figure
+from robust_npe.plotting import pyloric_figure
 from robust_npe.recipes import FigureScript, Recipe, main, results
 from robust_npe.recipes.pyloric import pyloric_table
 from robust_npe.recipes.stored import experiments

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from robust_npe.plotting.ridge import ridge_figure
+from robust_npe.plotting import ridge_figure
 from robust_npe.recipes import FigureScript, main
 from robust_npe.recipes.regression import ridge_table
 

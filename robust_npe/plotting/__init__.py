@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robust_npe.plotting.attackable import attackable_figure
 from robust_npe.plotting.bound import analytic_bound_plot, with_analytic_bound
 from robust_npe.plotting.broken import broken_plot
 from robust_npe.plotting.cells import NothingToDrawError
@@ -14,11 +15,17 @@ from robust_npe.plotting.comparisons import (
 )
 from robust_npe.plotting.composites import attacks_figure, defenses_figure
 from robust_npe.plotting.coverage import coverage_plot
-from robust_npe.plotting.fronts import cost_plot, front_plot, tradeoff_plot
+from robust_npe.plotting.examples import examples_figure
+from robust_npe.plotting.fronts import cost_plot, front_plot
 from robust_npe.plotting.names import named_defenses
+from robust_npe.plotting.neuron import neuron_figure
+from robust_npe.plotting.pyloric import pyloric_figure
+from robust_npe.plotting.ridge import ridge_figure
 from robust_npe.plotting.saving import save_figure
 from robust_npe.plotting.style import COLORS, EPSILON_COLORS, style
 from robust_npe.plotting.tolerance import tolerance_plot
+from robust_npe.plotting.toy import toy_figure
+from robust_npe.plotting.tradeoff import tradeoff_plot
 
 __all__ = [
     "COLORS",
@@ -26,19 +33,25 @@ __all__ = [
     "NothingToDrawError",
     "analytic_bound_plot",
     "attack_strength_plot",
+    "attackable_figure",
     "attacks_figure",
     "broken_plot",
     "by_setting_plot",
     "cost_plot",
     "coverage_plot",
     "defenses_figure",
+    "examples_figure",
     "front_plot",
     "movement_plot",
     "named_defenses",
+    "neuron_figure",
+    "pyloric_figure",
+    "ridge_figure",
     "run_time_plot",
     "save_figure",
     "style",
     "tolerance_plot",
+    "toy_figure",
     "tradeoff_plot",
     "true_posterior_plot",
     "with_analytic_bound",

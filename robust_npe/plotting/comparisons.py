@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ from robust_npe.plotting.layout import (
     panels_height,
     task_panels,
 )
-from robust_npe.plotting.lines import POINTS, Quantity, draw_panel, looks_of
+from robust_npe.plotting.lines import POINTS, TURNED, Quantity, category_names, draw_panel, looks_of
 from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
@@ -33,6 +34,7 @@ from robust_npe.plotting.names import (
     settings_note,
     task_name,
 )
+from robust_npe.plotting.style import Look
 
 __all__ = [
     "attack_strength_plot",
@@ -51,18 +53,21 @@ COVERAGE = Quantity("coverage", "coverage\nerror", "mean_absolute_error", log=Fa
 NLL = Quantity("nll", "clean negative\nlog likelihood, nats", "mean", log=False)
 SECONDS = Quantity("training", "training time, s", "seconds")
 SHARE = Quantity("share", "share of the\nlargest", log=False, best=1.0)
-SENSITIVITY = Quantity(
-    "kl_forward", "sensitivity,\n" r"$\mathrm{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$, nats"
-)
+SENSITIVITY = Quantity("kl_forward", "sensitivity,\n" r"$\mathrm{KL}(q\,\|\,\tilde q)$, nats")
 MOVEMENT = Quantity(
-    "legitimate_movement",
-    "legitimate movement,\n" r"$\mathrm{KL}(p(\theta|x)\,\|\,p(\theta|\tilde x))$, nats",
+    "legitimate_movement", "legitimate\nmovement,\n" r"$\mathrm{KL}(p\,\|\,\tilde p)$, nats"
 )
-ERROR = Quantity(
-    "error", "error,\n" r"$\mathrm{KL}(p(\theta|\tilde x)\,\|\,q(\theta|\tilde x))$, nats"
-)
+ERROR = Quantity("error", "error,\n" r"$\mathrm{KL}(\tilde p\,\|\,\tilde q)$, nats")
 C2ST = Quantity("reference_c2st", "C2ST to the\ntrue posterior", "mean", log=False, best=0.5)
-SAME = {"reference_error": "error", "reference_movement": "legitimate_movement"}
+MEANINGS = {
+    COVERAGE: "Coverage error: mean distance of the coverage curve from the diagonal.",
+    NLL: "Likelihoods: means over observations.",
+    ERROR: "p: true posterior, q: estimated; with a tilde: of the attacked observation. Where p "
+    "has no closed form it is computed by importance sampling, for the first observations.",
+}
+"""What the caption says of a quantity."""
+
+SAMPLED = {"reference_error": "error", "reference_movement": "legitimate_movement"}
 """What is measured by importance sampling where there is no closed form."""
 
 OF_ATTACKS = ("attack", "objective", "attack_settings")
@@ -73,6 +78,7 @@ COLUMNS = {
 }
 """Names of horizontal axes."""
 
+SHORT = 15  # characters of names that have room below an axis
 WIDE = 3  # panels in a row that have room for all labels
 
 
@@ -88,7 +94,7 @@ def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward
     movement = Quantity(metric, KL.get(metric, metric))
     parts = [lines_part(table, [movement, COVERAGE], compare)]
     if compare not in OF_ATTACKS:
-        parts.append(lines_part(table, [NLL], compare, x=compare, lines=1))
+        parts.append(lines_part(table, [NLL], compare, x=compare, lines=1, legend=False))
     return figure_of(parts)
 
 
@@ -100,9 +106,11 @@ def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
         table: Results of one attack.
         compare: What the lines are.
     """
-    return figure_of(
-        [lines_part(_known(table), [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)]
-    )
+    known = _known(table)
+    known = known[known.task.isin(known[known.metric == MOVEMENT.metric].task)]
+    if known.empty:
+        raise NothingToDrawError("no rows with metric legitimate_movement or reference_movement")
+    return figure_of([lines_part(known, [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)])
 
 
 def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
@@ -129,7 +137,7 @@ def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Fig
     rows = table[(table.metric == metric) & (table.epsilon > 0)]
     medians = rows[rows.statistic == "median"]
     largest = medians.groupby(["task", "epsilon", "seed", "data_seed"]).value.transform("max")
-    shares = medians.assign(metric=SHARE.metric, value=medians.value / largest)
+    shares = medians.assign(metric=SHARE.metric, value=(medians.value / largest).clip(lower=0))
     movement = Quantity(metric, KL.get(metric, metric))
     return figure_of([lines_part(pd.concat([table, shares]), [movement, SHARE], "attack")])
 
@@ -154,6 +162,7 @@ def lines_part(
     x: str = "epsilon",
     lines: int | None = None,
     shared: bool = False,
+    legend: bool = True,
 ) -> Part:
     """Return a part of a figure with one panel per quantity (down) and task (across); quantities
     are across where there is one task, and tasks in several rows where there is one quantity.
@@ -165,6 +174,7 @@ def lines_part(
         x: Horizontal axis; other columns than `epsilon` show clean observations.
         lines: Rows of panels where there is one quantity; None for as many as are needed.
         shared: Whether all quantities of a task, on logarithmic axes, have equal limits.
+        legend: Whether there is a legend, unless the horizontal axis says the same.
 
     Raises:
         NothingToDrawError: The table has none of the quantities.
@@ -174,30 +184,62 @@ def lines_part(
     looks, tasks = looks_of(rows, compare), in_paper_order(rows.task)
     if x == compare:  # the value that is missing is one of the categories
         rows = rows.assign(**{x: rows[x].map(text_of)})
-    categories = list(looks) if x == compare else sorted(rows[x].unique())
     across = len(tasks) == 1 and len(quantities) > 1
+    told = x == compare and max(map(len, category_names(list(looks), x))) <= SHORT
+    names = [line_name(compare, name) for name in looks] if legend and not told else []
 
     def draw(place: SubFigure) -> list[str]:
-        notes = [POINTS] if x == "epsilon" else []
-        notes += ["Radius 0: clean observations."] if 0 in categories else []
-        for (task, quantity), axes in _panels(place, tasks, quantities, lines).items():
-            within = _within(rows[rows.task == task], quantities, compare) if shared else []
-            own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
-            notes += draw_panel(axes, own, quantity, compare, looks, x, categories, within)
-            if len(tasks) > WIDE and len(quantities) > 1:
-                axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
-        attacked = rows[rows.attack != "none"]
-        label_axes(place, radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x))
+        panels = _panels(place, tasks, quantities, lines)
+        notes = _draw(panels, rows, compare, looks, x, shared)
+        if x == compare and not told:
+            for axes in place.axes:
+                axes.set_xticks([])
+        else:
+            attacked = rows[rows.attack != "none"]
+            label_axes(place, radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x))
         add_legend(part, place, place.axes)
+        notes += [meaning for q, meaning in MEANINGS.items() if q in quantities]
         return [*notes, *seeds_note(rows), *marks_note(rows), *settings_note(rows, compare)]
 
-    legend = [line_name(compare, name) for name in looks] if x != compare else []
     height = 33.0 * len(quantities) + 10
     if across or len(quantities) == 1:
         height = panels_height(lines or max(len(tasks), len(quantities)))
-    narrow = len(tasks) * len(quantities) == 1
-    part = Part(draw, height, legend, task_name(tasks[0]) if across else None, narrow)
+    title, narrow = task_name(tasks[0]) if across else None, len(tasks) * len(quantities) == 1
+    part = Part(draw, height, names, title, narrow)
     return part
+
+
+def _draw(
+    panels: Mapping[tuple[str, Quantity], Axes],
+    rows: pd.DataFrame,
+    compare: str,
+    looks: Mapping[str, Look],
+    x: str,
+    shared: bool,
+) -> list[str]:
+    """Draw all panels of a part; arguments as in `lines_part`, after `_rows`."""
+    categories = [] if x == compare else sorted(rows[x].unique())
+    notes = [POINTS] if x == "epsilon" else []
+    notes += ["Radius 0: clean observations."] if 0 in categories else []
+    quantities = list(dict.fromkeys(quantity for _, quantity in panels))
+    for (task, quantity), axes in panels.items():
+        within = _within(rows[rows.task == task], quantities, compare) if shared else []
+        own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
+        shown = categories or [name for name in looks if name in set(own[x])]
+        notes += draw_panel(axes, own, quantity, compare, looks, x, shown, within)
+        _thin_ticks(axes, shown, x)
+    return notes
+
+
+def _thin_ticks(axes: Axes, categories: Sequence[Any], x: str) -> None:
+    """Where panels are narrow, name every second radius, and write other names upright."""
+    grid = axes.get_gridspec()
+    if grid is None or grid.ncols <= WIDE:
+        return
+    if x == "epsilon":
+        axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
+    for label in axes.get_xticklabels() if x in TURNED else ():
+        label.set(rotation=90, ha="center")
 
 
 def _within(rows: pd.DataFrame, quantities: Sequence[Quantity], compare: str) -> list[pd.DataFrame]:
@@ -240,10 +282,14 @@ def _panels(
     for (i, quantity), (j, task) in product(enumerate(quantities), enumerate(tasks)):
         panels[task, quantity] = axes = grid[0, i] if across else grid[i, j]
         axes.set_ylabel(quantity.label if j == 0 else "")
-        axes.set_title(task_name(task) if i == 0 and not across else "")
+        title = task_name(task) if i == 0 and not across else ""
+        axes.set_title(title.replace(" (", "\n(") if len(tasks) > WIDE else title)
     return panels
 
 
 def _known(table: pd.DataFrame) -> pd.DataFrame:
-    """Call what was computed by importance sampling as what is known in closed form."""
-    return table.assign(metric=table.metric.replace(SAME))
+    """Call what was computed by importance sampling as what is known in closed form, where nothing
+    is known in closed form."""
+    sampled = table.metric.isin([*SAMPLED])
+    closed = table.task.isin(table[table.metric.isin([*SAMPLED.values()])].task)
+    return table[~(sampled & closed)].replace({"metric": SAMPLED})

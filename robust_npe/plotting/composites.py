@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_npe.plotting.coverage import coverage_part
-from robust_npe.plotting.fronts import tradeoff_part
 from robust_npe.plotting.layout import figure_of
 from robust_npe.plotting.tolerance import tolerance_part
+from robust_npe.plotting.tradeoff import tradeoff_part
 
 __all__ = ["attacks_figure", "defenses_figure"]
 

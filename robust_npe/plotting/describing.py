@@ -11,10 +11,11 @@ from robust_npe.plotting.names import UNITS, defense_name, line_name
 __all__ = ["SETTINGS", "defense_title", "divergence_text", "radius_text"]
 __all__ += ["rank_note", "require_one", "training_note"]
 
-SETTINGS = ("estimator", "beta", "defense_epsilon", "num_simulations", "seed")
-SETTINGS += ("attack", "norm", "epsilon", "epsilon_unit", "observation")
+SETTINGS = (
+    *("estimator", "beta", "defense_epsilon", "num_simulations", "seed"),
+    *("attack", "norm", "epsilon", "epsilon_unit", "observation"),
+)
 """Columns in which the rows of one example agree."""
-
 
 DIVERGED = ("†", "a training diverged (earlier weights were restored)")
 

@@ -21,17 +21,17 @@ from robust_npe.plotting.describing import (
 )
 from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.names import in_paper_order, task_name
-from robust_npe.plotting.observations import draw_images, draw_traces, is_image
-from robust_npe.plotting.pairs import LINES, STATE_COLORS, draw_pairs, most_moved
+from robust_npe.plotting.observations import STATE_COLORS, draw_images, draw_traces, is_image
+from robust_npe.plotting.pairs import STATE_LINES, draw_pairs, most_moved
 from robust_npe.plotting.style import COLORS, add_letter
 
 __all__ = ["examples_figure"]
 
 ACROSS = 3  # tasks beside each other
 NOTE = (
-    "Above: an observation (black), clean and attacked, over simulations from its posterior (bands "
-    "of 65, 90 and 98 %; images: their mean). Below: the two posteriors, densities of equal height "
-    "and regions of 50 and 90 %, estimated from samples by a Gaussian kernel."
+    "Above: an observation (black), clean and attacked, over simulations from its posterior "
+    "(bands of 65, 90 and 98 %; images: one of them). Below: the two posteriors, densities of "
+    "equal height and regions of 50 and 90 %, estimated from samples by a Gaussian kernel."
 )
 
 
@@ -83,12 +83,17 @@ def _draw_legend(block: SubFigure) -> None:
     """What lines and colours of all blocks are."""
     labels = {"clean": r"clean, $q(\theta|x)$", "attacked": r"attacked, $q(\theta|\tilde x)$"}
     entries: list[Patch | Line2D] = [
-        Patch(facecolor=(color, 0.4), edgecolor=color, linestyle=LINES[state], label=labels[state])
+        Patch(
+            facecolor=(color, 0.4),
+            edgecolor=color,
+            linestyle=STATE_LINES[state],
+            label=labels[state],
+        )
         for state, color in STATE_COLORS.items()
     ]
-    truth = {"color": COLORS["truth"], "markeredgewidth": 1.2}
-    entries += [Line2D([], [], linewidth=0.8, label="observation", color=COLORS["truth"])]
-    entries += [Line2D([], [], marker="+", linewidth=0.8, label=r"true $\theta$", **truth)]
+    black = COLORS["truth"]
+    entries += [Line2D([], [], linewidth=0.8, label="observation", color=black)]
+    entries += [Line2D([], [], marker="+", linewidth=0.8, label=r"true $\theta$", color=black)]
     block.legend(handles=entries, loc="center")
 
 
@@ -99,6 +104,8 @@ def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     what = "Without a defense." if none else f"Defense: {', '.join(dict.fromkeys(names))}."
     notes = [what, rank_note(table), training_note(table)]
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
+    if "hodgkin_huxley" in set(table.task):
+        notes += ["Conductances g are in mS/cm², C in µF/cm², reversal potentials E in mV."]
     return notes + [
         f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."
         for task, count in many[many > parameters].items()

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.cells import (
@@ -27,17 +25,22 @@ from robust_npe.plotting.layout import (
     rows_of,
     task_panels,
 )
-from robust_npe.plotting.lines import log_ticks, looks_of
-from robust_npe.plotting.names import in_paper_order, line_name, named_defenses
-from robust_npe.plotting.style import COLORS, Look
+from robust_npe.plotting.lines import log_limits, looks_of
+from robust_npe.plotting.names import (
+    in_paper_order,
+    line_name,
+    named_defenses,
+    settings_note,
+    task_name,
+)
+from robust_npe.plotting.style import Look
 
-__all__ = ["cost_plot", "front_plot", "outcomes", "tradeoff_part", "tradeoff_plot"]
+__all__ = ["cost_plot", "front_plot", "outcomes"]
 
 DEFENSE = ["defense", "beta", "defense_epsilon", "defense_settings"]
 STRENGTH = ["beta", "defense_epsilon", "settings"]
 SEEDS = ["seed", "data_seed"]
-NLL = "clean negative log likelihood above no defense, nats"
-SPREAD = "Points: means over {} seeds; whiskers: their range."
+LOST = "clean negative log likelihood, in nats above no defense"
 SYMMETRIC_TICKS = (-10, -2, -0.5, -0.2, 0, 0.5, 2, 10, 50, 200)
 EXPENSIVE = 0.5  # nats of likelihood
 
@@ -51,9 +54,10 @@ def outcomes(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") ->
         metric: Divergence.
 
     Returns:
-        One row for each task, defense with its settings, and seeds: `kl`, the median under attack;
-        `nll`, the clean mean; `seconds` of training, NaN where the table has none; the three
-        without defense, `kl_none`, `nll_none`, `seconds_none`; what speaks against the row.
+        One row for each task, defense with its settings, and seeds: `kl`, the median under attack,
+        0 where that is not more than two standard errors, inf where it is not finite; `nll`, the
+        clean mean; `seconds` of training, NaN where the table has none; the three without defense,
+        `kl_none`, `nll_none`, `seconds_none`; what speaks against the row.
 
     Raises:
         NothingToDrawError: The table lacks the divergence at this radius, or undefended runs.
@@ -61,22 +65,30 @@ def outcomes(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") ->
     """
     rows = cells(table, [metric, "nll", "training"])
     rows = rows[(rows.attack == "none") | (rows.epsilon == epsilon)]
-    require_one_setting(rows[rows.attack != "none"], f"epsilon {epsilon:g}", but=DEFENSE)
+    for task, attacked in rows[rows.attack != "none"].groupby("task"):
+        require_one_setting(attacked, f"{task}, epsilon {epsilon:g}", but=DEFENSE)
     rows = named_defenses(rows).assign(family=rows.defense)
     keys = ["task", "defense", *SEEDS]
     found: dict[str, pd.Series] = {}
-    wanted = {"kl": (metric, "median"), "nll": ("nll", "mean"), "seconds": ("training", "seconds")}
+    wanted = {
+        "kl": (metric, "median"),
+        "error": (metric, "median_se"),
+        "nll": ("nll", "mean"),
+        "seconds": ("training", "seconds"),
+    }
     for name, (which, statistic) in wanted.items():
         part = rows[(rows.metric == which) & (rows.statistic == statistic)]
-        part = part[(part.attack != "none") == (name == "kl")]
+        part = part[(part.attack != "none") == (which == metric)]
         found[name] = part.set_index(keys).value
     if found["kl"].empty:
         raise NothingToDrawError(f"no rows with metric {metric} at radius {epsilon:g}")
-    runs = pd.DataFrame(found).dropna(subset=["kl", "nll"]).reset_index()
+    runs = pd.DataFrame(found).loc[found["kl"].index].reset_index()
+    runs["kl"] = runs.kl.fillna(np.inf)
+    runs["kl"] = runs.kl.where(runs.kl > 2 * runs.pop("error").fillna(0), 0.0)
     plain = runs[runs.defense == "none"].drop(columns="defense")
     runs = runs.merge(plain, "left", on=["task", *SEEDS], suffixes=("", "_none"))
-    if runs.nll_none.isna().any():
-        lost = runs[runs.nll_none.isna()].iloc[0]
+    if runs.kl_none.isna().any():
+        lost = runs[runs.kl_none.isna()].iloc[0]
         raise NothingToDrawError(f"no undefended runs of {lost.task}, seed {lost.seed}")
     settings = rows.groupby(keys)[["family", *DEFENSE[1:]]].first()
     against = rows.groupby(keys)[[*MARKS]].any()
@@ -95,8 +107,8 @@ def front_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") 
     """
     runs = outcomes(table, epsilon, metric)
     runs = runs.assign(x=runs.nll - runs.nll_none, y=runs.kl)
-    labels = NLL, f"KL under attack at radius {epsilon:g}, nats"
-    return figure_of([_fronts_part(runs, labels, _symmetric)])
+    labels = LOST, f"KL under attack at radius {epsilon:g}, nats"
+    return figure_of([_fronts_part(runs, labels, loss_axis)])
 
 
 def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -> Figure:
@@ -121,7 +133,14 @@ def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
         f"KL without defense / with defense,\nradius {epsilon:g}",
     )
     note = f"Hollow: costs more than {EXPENSIVE:g} nats of clean likelihood."
-    return figure_of([_fronts_part(runs, labels, _logarithmic, [note])])
+    notes = [note]
+    if (runs.kl_none <= 0).any():
+        tasks = map(task_name, in_paper_order(runs[runs.kl_none <= 0].task))
+        notes.append(f"Without a defense not told from zero, so not drawn: {', '.join(tasks)}.")
+    runs = runs[runs.kl_none > 0]
+    if runs.empty:
+        raise NothingToDrawError("no undefended runs with a divergence above its resolution")
+    return figure_of([_fronts_part(runs, labels, _logarithmic, notes)])
 
 
 def _fronts_part(
@@ -135,17 +154,15 @@ def _fronts_part(
     def draw(place: SubFigure) -> list[str]:
         for task, axes in task_panels(place, tasks).items():
             own = runs[runs.task == task]
-            axes.set_yscale("log")
             scale(axes, own.x)
+            log_limits(axes, own.y.to_numpy())
             plain = own[own.family == "none"].y.mean()
             axes.axhline(plain, color="0.7", linewidth=0.7, zorder=0)
-            for family, look in looks.items():
+            for family, look in reversed(looks.items()):  # no defense on top
                 _draw_front(axes, own[own.family == family], look, line_name("defense", family))
-            axes.set_ylim(own.y.min() / 1.6, own.y.max() * 1.6)
-            log_ticks(axes)
         label_axes(place, *labels)
         add_legend(part, place, place.axes)
-        return [*_strengths(runs), *_seeds(runs), *(notes or []), *marks_note(runs)]
+        return [*_strengths(runs), *(notes or []), *notes_of(runs)]
 
     legend = [line_name("defense", family) for family in looks]
     part = Part(draw, 52.0 * rows_of(len(tasks)) + 6, legend, narrow=len(tasks) == 1)
@@ -154,32 +171,18 @@ def _fronts_part(
 
 def _draw_front(axes: Axes, runs: pd.DataFrame, look: Look, label: str) -> None:
     """The strengths of one defense, from weak (small) to strong (large)."""
-    points = _means(runs)
-    if points.empty:
+    if runs.empty:
         return
+    points = clipped(axes, means(runs))
     x, y = points.x, points.y
     axes.plot(x, y, color=look.color, linewidth=0.9, alpha=0.8)
     for size, (_, point) in zip(np.linspace(3, 6, len(points)), points.iterrows(), strict=True):
-        face = "white" if point.get("hollow", False) else look.color
-        axes.errorbar(
-            point.x,
-            point.y,
-            **_whiskers(point),
-            color=look.color,
-            elinewidth=0.6,
-            marker=look.marker,
-            markersize=size,
-            markerfacecolor=face,
-            markeredgewidth=0.7,
-        )
-        axes.annotate(
-            point.mark, (point.x, point.y), (2, 2), textcoords="offset points", fontsize=7
-        )
+        draw_point(axes, point, look, size)
     style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 4}
     axes.plot([], [], label=label, linewidth=0.9, **style)
 
 
-def _means(runs: pd.DataFrame) -> pd.DataFrame:
+def means(runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each setting of a defense: means over seeds and their range."""
     strength = runs.assign(settings=runs.defense_settings.fillna(""))
     groups = strength.groupby(STRENGTH, dropna=False)
@@ -196,9 +199,22 @@ def _means(runs: pd.DataFrame) -> pd.DataFrame:
     return points.reset_index().sort_values(STRENGTH, na_position="first")
 
 
-def _seeds(runs: pd.DataFrame) -> list[str]:
+def clipped(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
+    """Move what the logarithmic axis cannot show to its ends, and say so in the column `edge`."""
+    vertical = points[["y", "y_least", "y_most"]].clip(*axes.get_ylim())
+    return points.assign(**vertical, edge=(points.y <= 0) | np.isinf(points.y))
+
+
+def notes_of(runs: pd.DataFrame) -> list[str]:
+    """Return what a reader must be told of points that are drawn from `outcomes`."""
     count = len(runs[SEEDS].drop_duplicates())
-    return [SPREAD.format(count)] if count > 1 else []
+    notes = [f"Points: means over {count} seeds; whiskers: their range."] if count > 1 else []
+    if ((runs.kl <= 0) | np.isinf(runs.kl)).any():
+        notes.append("At an end of the axis (hollow): KL not told from zero, or not finite.")
+    for _, lost in runs[~np.isfinite(runs.nll)].iterrows():
+        name = line_name("defense", str(lost.defense))
+        notes.append(f"Not drawn: {name} on {task_name(lost.task)}, likelihood not finite.")
+    return [*notes, *marks_note(runs)]
 
 
 def _strengths(runs: pd.DataFrame) -> list[str]:
@@ -207,13 +223,15 @@ def _strengths(runs: pd.DataFrame) -> list[str]:
     for family, own in runs.groupby("family", sort=False):
         for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
             values = sorted(own[column].dropna().unique())
-            if len(values) > 1:
+            if own.groupby("task")[column].nunique().max() > 1:
                 each = ", ".join(f"{value:g}" for value in values)
                 notes.append(f"{line_name('defense', str(family))}, {what} {each};")
-    return [" ".join(notes).removesuffix(";") + "."] if len(notes) > 1 else []
+    if len(notes) > 1:
+        return [" ".join(notes).removesuffix(";") + "."]
+    return settings_note(runs.assign(defense=runs.family), "defense")
 
 
-def _symmetric(axes: Axes, x: pd.Series) -> None:
+def loss_axis(axes: Axes, x: pd.Series) -> None:
     """Linear around zero, logarithmic where likelihoods lost differ by orders of magnitude."""
     axes.axvline(0, color="0.7", linewidth=0.7, zorder=0)
     if x.max() > 2:
@@ -226,68 +244,34 @@ def _symmetric(axes: Axes, x: pd.Series) -> None:
 def _logarithmic(axes: Axes, x: pd.Series) -> None:
     axes.set_xscale("log")
     axes.axvline(1, color="0.7", linewidth=0.7, zorder=0)
-    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100) if x.min() / 1.5 < t < x.max() * 1.5]
+    ticks = [
+        t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if x.min() / 1.5 < t < x.max() * 1.5
+    ]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
 
 
-def tradeoff_plot(
-    table: pd.DataFrame, epsilon: float, metric: str = "kl_forward", defense: str = "fim"
-) -> Figure:
-    """Draw divergence under attack against likelihood lost over beta of one defense.
-
-    Args:
-        table: As in `outcomes`.
-        epsilon: Radius of the attack.
-        metric: Divergence.
-        defense: Name of a defense that has beta.
-    """
-    return figure_of([tradeoff_part(table, epsilon, metric, defense)])
-
-
-def tradeoff_part(
-    table: pd.DataFrame, epsilon: float, metric: str = "kl_forward", defense: str = "fim"
-) -> Part:
-    """Return the part of a figure that `tradeoff_plot` consists of; arguments as there."""
-    runs = outcomes(table[table.defense.isin(["none", defense])], epsilon, metric)
-    runs = runs.assign(x=runs.nll - runs.nll_none, y=runs.kl)
-    tasks, betas = in_paper_order(runs.task), runs.beta.dropna()
-    if betas.empty:
-        raise NothingToDrawError(f"no rows with defense {defense} and a beta")
-    colors = ScalarMappable(LogNorm(betas.min(), betas.max()), "viridis_r")
-
-    def draw(place: SubFigure) -> list[str]:
-        panels = task_panels(place, tasks, rows=1)
-        for task, axes in panels.items():
-            points = _means(runs[runs.task == task])
-            axes.set_yscale("log")
-            axes.plot(points.x, points.y, color="0.6", linewidth=0.8, zorder=1)
-            _symmetric(axes, points.x)
-            for _, point in points.iterrows():
-                plain = np.isnan(point.beta)
-                color = COLORS["none"] if plain else colors.to_rgba(point.beta)
-                style: dict[str, Any] = {
-                    "color": color,
-                    "marker": "s" if plain else "o",
-                    "markersize": 4,
-                }
-                axes.errorbar(point.x, point.y, **_whiskers(point), elinewidth=0.6, **style)
-            axes.margins(0.12)
-            log_ticks(axes)
-        look: dict[str, Any] = {"aspect": 15, "pad": 0.01, "format": "%g", "label": "β"}
-        place.colorbar(colors, ax=list(panels.values()), **look)
-        label_axes(place, NLL, f"KL under attack\nat radius {epsilon:g}, nats")
-        name = line_name("defense", defense)
-        return [f"Squares: no defense; circles: {name}.", *_seeds(runs), *marks_note(runs)]
-
-    return Part(draw, 46.0)
-
-
-def _whiskers(point: pd.Series) -> dict[str, Any]:
-    return {
+def draw_point(axes: Axes, point: pd.Series, look: Look, size: float) -> None:
+    """Draw one setting of a defense: mean over seeds, whiskers, and what speaks against it."""
+    errors: dict[str, Any] = {
         f"{name}err": [
             [point[name] - point[f"{name}_least"]],
             [point[f"{name}_most"] - point[name]],
         ]
         for name in ("x", "y")
     }
+    hollow = point.edge or point.get("hollow", False)
+    axes.errorbar(
+        point.x,
+        point.y,
+        **errors,
+        color=look.color,
+        elinewidth=0.6,
+        marker=look.marker,
+        markersize=size,
+        markerfacecolor="white" if hollow else look.color,
+        markeredgewidth=0.7,
+        clip_on=not point.edge,
+    )
+    where: dict[str, Any] = {"xytext": (2, 2), "textcoords": "offset points", "fontsize": 7}
+    axes.annotate(point.mark, (point.x, point.y), **where)

@@ -20,10 +20,11 @@ __all__ = [
     "BROKEN",
     "POINTS",
     "Quantity",
+    "category_names",
     "draw_line",
     "draw_panel",
     "label_categories",
-    "log_ticks",
+    "log_limits",
     "looks_of",
     "set_log_limits",
 ]
@@ -34,7 +35,7 @@ BROKEN = "At the upper end (hollow): not finite."
 MISSING = "Points that are missing are not finite."
 ORDERED = ("beta", "defense_epsilon", "num_simulations", "epsilon")
 """Columns of numbers, whose lines get a ramp of colours."""
-TURNED = ("estimator", "defense", "objective", "num_simulations", "beta")
+TURNED = ("estimator", "defense", "objective", "num_simulations", "beta", "defense_epsilon")
 """Columns whose values are long: their labels are turned."""
 
 
@@ -106,8 +107,11 @@ def draw_panel(
     if categories is None:
         categories = sorted({value for line in lines.values() for value in line.index})
     if quantity.log:
-        axes.set_yscale("log")
         set_log_limits(axes, [*lines.values(), *within])
+    else:
+        axes.margins(y=0.12)
+        axes.locator_params(axis="y", nbins=4)
+        axes.ticklabel_format(axis="y", useOffset=False)
     if quantity.best is not None:
         axes.axhline(quantity.best, color="0.7", linewidth=0.7, zorder=0)
     notes: list[str] = []
@@ -131,44 +135,44 @@ def places(categories: Sequence[Any], line: int = 0, count: int = 1) -> pd.Serie
 
 def label_categories(axes: Axes, categories: Sequence[Any], x: str = "epsilon") -> None:
     """Set equally spaced ticks with the names of the values of a column."""
-    if x in LINES:
-        labels = [line_name(x, text_of(value)) for value in categories]
-    else:
-        labels = [text_of(value) for value in categories]
-    labels = ["none" if label == "nan" else label for label in labels]
     turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if x in TURNED else {}
-    axes.set_xticks(range(len(categories)), labels, **turned)
+    axes.set_xticks(range(len(categories)), category_names(categories, x), **turned)
     axes.set_xlim(-0.5, len(categories) - 0.5)
+
+
+def category_names(categories: Sequence[Any], x: str) -> list[str]:
+    """Return what values of a column are called on its axis."""
+    texts = [text_of(value) for value in categories]
+    names = [line_name(x, text) if x in LINES else text for text in texts]
+    return ["none" if name == "nan" else name for name in names]
 
 
 def set_log_limits(axes: Axes, lines: Collection[pd.DataFrame]) -> None:
     """Set the ends of the logarithmic axis, around everything that it can show."""
     columns = ["middle", "q15", "q85", "least", "most"]
-    values = np.concatenate(
-        [line.reindex(columns=columns).to_numpy(float).ravel() for line in lines]
-    )
+    values = [line.reindex(columns=columns).to_numpy(float).ravel() for line in lines]
+    log_limits(axes, np.concatenate(values))
+
+
+def log_limits(axes: Axes, values: np.ndarray) -> None:
+    """Set the ends of the logarithmic axis around positive, finite values, with room below them if
+    others are not positive; at least a decade, so that there are ticks."""
+    axes.set_yscale("log")
     shown, margin = values[(values > 0) & np.isfinite(values)], 1.6
-    if len(shown):
-        bottom = shown.min() / margin ** (1 + (values <= 0).any())
-        axes.set_ylim(bottom, shown.max() * margin)
-    else:
-        axes.set_ylim(1e-3, 1.0)
-    log_ticks(axes)
-
-
-def log_ticks(axes: Axes) -> None:
-    """Write decades of the logarithmic vertical axis as numbers, few enough to be read."""
-    bottom, top = np.log10(axes.get_ylim())
-    decades = max(1, round((top - bottom) / 5))
-    axes.yaxis.set_major_locator(LogLocator(base=10.0**decades))
-    if top - bottom < 1.3:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    if not len(shown):
+        shown = np.array([1e-3, 1.0])
+    bottom, top = shown.min() / margin ** (1 + (values <= 0).any()), shown.max() * margin
+    widen = max(1.0, 10 * bottom / top) ** 0.5
+    axes.set_ylim(bottom / widen, top * widen)
+    decades = np.log10(axes.get_ylim()[1] / axes.get_ylim()[0])
+    subs, step = ((1.0, 2.0, 5.0), 1) if decades < 1.5 else ((1.0,), max(1, round(decades / 5)))
+    axes.yaxis.set_major_locator(LogLocator(base=10.0**step, subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(_decade))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _decade(value: float, _: object) -> str:
-    if 1e-3 <= value <= 1e3:
+    if 1e-3 <= value <= 1e3 or not np.log10(value).is_integer():
         return f"{value:g}"
     return rf"$10^{{{np.log10(value):.0f}}}$"
 
@@ -192,7 +196,7 @@ def draw_line(
         axes.vlines(at, y.least, y.most, linewidth=5, **band)
     elif points.least.notna().any():
         axes.fill_between(at, y.least, y.most, linewidth=0, **band)
-    style = drawn | {"marker": look.marker, "markersize": 3, "markeredgewidth": 0}
+    style = drawn | {"marker": look.marker, "markersize": 3.5, "markeredgewidth": 0}
     axes.errorbar(at, shown, yerr=bars, label=label, **style)
     if log and shown.isna().any():
         axes.plot(at, y.middle, ":", color=look.color, linewidth=0.8, zorder=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
@@ -81,6 +81,7 @@ VALUES = {
     "num_simulations": "{} simulations",
     "defense_epsilon": "training radius {}",
 }
+MISSING = {"beta": "no β", "defense_epsilon": "no training radius"}
 
 SYMBOLS = {"beta": "β", "eps": "ε", "epsilon": "ε", "sigma": "\u03c3"}
 
@@ -114,12 +115,14 @@ def line_name(column: str, value: str) -> str:
         column: A column of the results, such as `attack`, `defense` or `beta`.
         value: Its value as text; a name may be followed by a space and settings.
     """
-    if column in VALUES and value != "nan":
-        grouped = re.sub(r"(?<=\d)(?=(\d{3})+$)", "\u2009", value)  # 10 000
-        return VALUES[column].format(grouped)
+    if value == "nan":
+        return MISSING.get(column, f"no {column}")
+    if column in VALUES:
+        if value.isdigit():
+            value = f"{int(value):,}".replace(",", "\u2009")  # 10 000
+        return VALUES[column].format(value)
     if column not in LINES:
-        symbol = SYMBOLS.get(column, column)
-        return f"no {symbol}" if value == "nan" else f"{symbol} {value}"
+        return f"{column} {value}"
     name, _, settings = value.partition(" ")
     base = ""
     if column == "defense":
@@ -156,10 +159,22 @@ def defense_name(name: str, beta: float | None, epsilon: float | None, others: s
     return " ".join([name, *settings, others]).strip()
 
 
-def named_defenses(table: pd.DataFrame) -> pd.DataFrame:
-    """Return results in which the names of defenses contain their settings."""
-    columns = ["defense", "beta", "defense_epsilon", "defense_settings"]
-    return table.assign(defense=[defense_name(*d) for d in table[columns].itertuples(index=False)])
+def named_defenses(
+    table: pd.DataFrame,
+    settings: Collection[str] = ("beta", "defense_epsilon", "defense_settings"),
+) -> pd.DataFrame:
+    """Return results in which the names of defenses contain some of their settings.
+
+    Args:
+        table: Results.
+        settings: Columns that tell lines apart; what may differ from task to task is left out.
+    """
+    columns = ["beta", "defense_epsilon", "defense_settings"]
+    told = table[["defense", *columns]].copy()
+    for name in set(columns) - set(settings):
+        told[name] = "" if name == "defense_settings" else math.nan
+    named = told.itertuples(index=False)
+    return table.assign(defense=[defense_name(*row) for row in named])
 
 
 def radius_name(attacked: pd.DataFrame) -> str:

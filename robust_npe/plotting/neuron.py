@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from string import ascii_uppercase
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,8 +20,8 @@ from robust_npe.plotting.describing import (
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.observations import draw_bands
-from robust_npe.plotting.pairs import STATE_COLORS, draw_regions, parameter_name
+from robust_npe.plotting.observations import STATE_COLORS, draw_bands
+from robust_npe.plotting.pairs import draw_regions, parameter_name
 from robust_npe.plotting.style import COLORS
 
 __all__ = ["neuron_figure"]
@@ -46,27 +48,35 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise NothingToDrawError("no examples")
     defenses = {str(name): rows for name, rows in table.groupby("defense", sort=False)}
-    rows_of_panels = [(i, parts) for i in range(len(defenses)) for parts in ("xqca", "dqca")]
-    layout = [[f"{part}{i}" for part in parts] for i, parts in rows_of_panels]
-    ratios = {"width_ratios": [1.2, 1.1, 1.2, 1.2], "height_ratios": [1.5, 1] * len(defenses)}
+    for name, rows in defenses.items():
+        require_one(rows, name)
 
     def draw(place: SubFigure) -> list[str]:
-        panels = place.subplot_mosaic(layout, **ratios)
-        for i, (name, rows) in enumerate(defenses.items()):
-            require_one(rows, name)
-            x, difference, posteriors, *predictions = (panels[f"{part}{i}"] for part in "xdqca")
-            _draw_observation(x, difference, rows)
-            _draw_posteriors(posteriors, rows)
-            for axes, (state, color) in zip(predictions, STATE_COLORS.items(), strict=True):
-                _draw_predictions(axes, rows[rows.state == state], color)
-                axes.set_title(f"predicted, {state}")
-            title = f"{ascii_uppercase[i]}   {defense_title(rows)}"
-            x.set_title(title, loc="left", color=COLORS.get(name), fontweight="bold")
-        for parts in ("d", "q", "xca"):
-            _share([panels[f"{part}{i}"] for part in parts for i in range(len(defenses))])
+        places = place.subfigures(len(defenses), 1, squeeze=False)[:, 0]
+        panels = [
+            _draw_row(*row) for row in zip(places, defenses.values(), ascii_uppercase, strict=False)
+        ]
+        differences, posteriors, *traces = zip(*panels, strict=True)
+        for alike in (differences, posteriors, [axes for column in traces for axes in column]):
+            _share(alike)
         return [NOTE, rank_note(table), training_note(table)]
 
-    return figure_of([Part(draw, 48.0 * len(defenses))])
+    return figure_of([Part(draw, 44.0 * len(defenses))])
+
+
+def _draw_row(place: SubFigure, rows: pd.DataFrame, letter: str) -> tuple[Axes, ...]:
+    """One defense; returns the panels of difference, posteriors, observation, predictions."""
+    left, right = place.subfigures(1, 2, width_ratios=[1, 2.9])
+    x, difference = left.subplots(2, 1, height_ratios=[1.6, 1], sharex=True)
+    posteriors, *predictions = right.subplots(1, 3, width_ratios=[1, 1.1, 1.1])
+    _draw_observation(x, difference, rows)
+    _draw_posteriors(posteriors, rows)
+    for axes, (state, color) in zip(predictions, STATE_COLORS.items(), strict=True):
+        _draw_predictions(axes, rows[rows.state == state], color)
+        axes.set_title(f"predicted, {state}")
+    look = {"color": COLORS.get(rows.defense.iloc[0]), "fontweight": "bold"}
+    x.set_title(f"{letter}   {defense_title(rows)}", loc="left", **look)
+    return difference, posteriors, x, *predictions
 
 
 def _draw_observation(above: Axes, below: Axes, rows: pd.DataFrame) -> None:
@@ -75,11 +85,10 @@ def _draw_observation(above: Axes, below: Axes, rows: pd.DataFrame) -> None:
     x = observed.pivot_table(index="position", columns="state", values="value")
     above.plot(x.clean, color=STATE_COLORS["clean"], linewidth=1.2)
     above.plot(x.attacked, color=STATE_COLORS["attacked"], linewidth=0.6)
-    above.set_ylabel("voltage (mV)")
-    above.tick_params(labelbottom=False)
+    above.set_ylabel("voltage\n(mV)")
     below.axhline(0, color="0.7", linewidth=0.5, zorder=0)
     below.plot(x.attacked - x.clean, color=STATE_COLORS["attacked"], linewidth=0.6)
-    below.set(ylabel="added (mV)", xlabel="time (ms)")
+    below.set(ylabel="added\n(mV)", xlabel="time (ms)")
 
 
 def _draw_posteriors(axes: Axes, rows: pd.DataFrame) -> None:
@@ -88,8 +97,8 @@ def _draw_posteriors(axes: Axes, rows: pd.DataFrame) -> None:
     wide = samples.pivot_table(index=["state", "position"], columns="name", values="value")
     wide = wide[list(truth.name)]
     draw_regions(axes, {state: wide.loc[state].to_numpy() for state in STATE_COLORS})
-    cross = {"markersize": 6, "markeredgewidth": 1.0, "color": COLORS["truth"], "zorder": 5}
-    axes.plot(*truth.value, marker="+", linestyle="", **cross)
+    cross: dict[str, Any] = {"markersize": 6, "markeredgewidth": 1.0, "zorder": 5}
+    axes.plot(*truth.value, "+", color=COLORS["truth"], **cross)
     names = [f"{parameter_name(n)} (mS/cm²)" if n.startswith("g_") else n for n in truth.name]
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.set_title(divergence_text(rows.kl_forward.iloc[0]), fontsize=7)
@@ -105,7 +114,7 @@ def _draw_predictions(axes: Axes, rows: pd.DataFrame, color: str) -> None:
     axes.set_xlabel("time (ms)")
 
 
-def _share(panels: list[Axes]) -> None:
+def _share(panels: Sequence[Axes]) -> None:
     """Give panels the same ends."""
     for axis in "xy":
         ends = [getattr(axes, f"get_{axis}lim")() for axes in panels]

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from robust_npe.plotting.style import COLORS
 
-__all__ = ["BANDS", "draw_bands", "draw_images", "draw_traces", "is_image"]
+__all__ = ["BANDS", "STATE_COLORS", "draw_bands", "draw_images", "draw_traces", "is_image"]
 
 BANDS = (("q01", "q99"), ("q05", "q95"), ("q175", "q825"))
 STATE_COLORS = {"clean": COLORS["clean"], "attacked": COLORS["adversarial"]}
@@ -64,14 +64,14 @@ def draw_traces(figure: SubFigure, rows: pd.DataFrame) -> list[Axes]:
 
 
 def draw_images(figure: SubFigure, rows: pd.DataFrame) -> list[Axes]:
-    """Draw the image that was observed and the mean of the predictive ones, clean and attacked.
+    """Draw the image that was observed and one simulation from its posterior, clean and attacked.
 
     Args:
         figure: Where.
         rows: As for `draw_traces`, with images.
     """
-    panels = figure.subplots(1, 4)
-    shown = [("observation", "", "observed"), ("predictive", "mean", "predicted")]
+    panels = list(figure.subplots(1, 4, squeeze=False)[0])
+    shown = [("observation", "", "observed"), ("simulation", "0", "simulated")]
     look: dict[str, Any] = {"cmap": IMAGES.get(rows.task.iloc[0], "gray"), "vmin": 0, "vmax": 1}
     pairs = [(state, *what) for state in STATE_COLORS for what in shown]
     for axes, (state, what, statistic, label) in zip(panels, pairs, strict=True):
@@ -82,4 +82,4 @@ def draw_images(figure: SubFigure, rows: pd.DataFrame) -> list[Axes]:
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set(visible=True, color=STATE_COLORS[state], linewidth=1.5)
-    return list(panels)
+    return panels

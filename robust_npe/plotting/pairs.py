@@ -13,15 +13,15 @@ from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
+from robust_npe.plotting.observations import STATE_COLORS
 from robust_npe.plotting.style import COLORS
 
-__all__ = ["LINES", "REGIONS", "draw_pairs", "draw_regions", "most_moved", "parameter_name"]
+__all__ = ["REGIONS", "STATE_LINES", "draw_pairs", "draw_regions", "most_moved", "parameter_name"]
 
 Array = NDArray[np.float64]
 
 REGIONS = (0.5, 0.9)  # probability in each region of a pair
-LINES = {"clean": "-", "attacked": "--"}
-STATE_COLORS = {"clean": COLORS["clean"], "attacked": COLORS["adversarial"]}
+STATE_LINES = {"clean": "-", "attacked": "--"}
 GRID = 60
 GREEK = ("alpha", "beta", "gamma", "delta", "theta")
 
@@ -43,10 +43,9 @@ def most_moved(samples: pd.DataFrame, count: int) -> list[str]:
         count: How many of them.
     """
     names = list(dict.fromkeys(samples.name))
-    moments = samples.groupby(["state", "name"]).value.agg(["mean", "std"])
-    shift = (moments.loc["attacked", "mean"] - moments.loc["clean", "mean"]).abs()
-    moved = (shift / moments.loc["clean", "std"]).sort_values(ascending=False)
-    return [name for name in names if name in moved.index[:count]]
+    clean, attacked = (samples[samples.state == s].groupby("name").value for s in STATE_LINES)
+    moved = (attacked.mean() - clean.mean()).abs() / clean.std()
+    return [name for name in names if name in moved.nlargest(count).index]
 
 
 def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> list[Axes]:
@@ -60,8 +59,8 @@ def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> li
     names = list(truth.index)
     panels = figure.subplots(len(names), len(names), squeeze=False, sharex="col")
     wide = {
-        state: rows.pivot_table(index="position", columns="name", values="value")[names]
-        for state, rows in samples.groupby("state")
+        state: samples[samples.state == state].pivot_table("value", "position", "name")[names]
+        for state in STATE_LINES
     }
     limits = {n: _limits([w[n].to_numpy() for w in wide.values()], truth[n]) for n in names}
     for i, row in enumerate(names):
@@ -84,25 +83,25 @@ def draw_pairs(figure: SubFigure, samples: pd.DataFrame, truth: pd.Series) -> li
 def _draw_density(axes: Axes, values: dict[str, Array], truth: float) -> None:
     """Densities of one parameter, each scaled to the same height."""
     low, high = _limits(list(values.values()), truth)
-    for state in LINES:
+    for state in STATE_LINES:
         width = max(np.std(values[state]), 1e-9)
         near = np.linspace(values[state].min() - width, values[state].max() + width, 200)
         grid = np.sort(np.concatenate((np.linspace(low, high, 100), near)))
         density = gaussian_kde(values[state])(grid)
         color = STATE_COLORS[state]
-        axes.plot(grid, density / density.max(), LINES[state], color=color, linewidth=1)
+        axes.plot(grid, density / density.max(), STATE_LINES[state], color=color, linewidth=1)
         axes.fill_between(grid, density / density.max(), color=color, alpha=0.2, linewidth=0)
     axes.axvline(truth, color=COLORS["truth"], linewidth=0.8)
     axes.set_ylim(0, 1.05)
 
 
-def draw_regions(axes: Axes, values: dict[str, Array], **style: Any) -> None:
+def draw_regions(axes: Axes, values: dict[str, Array]) -> None:
     """Draw the smallest regions that hold 50 and 90 % of samples `(S, 2)`, clean and attacked."""
-    for state in LINES:
+    for state in STATE_LINES:
         x, y, density, levels = _density(values[state])
         color = STATE_COLORS[state]
-        axes.contourf(x, y, density, [*levels, np.inf], colors=[color] * 2, alpha=0.25, **style)
-        look = {"colors": [color], "linestyles": LINES[state], "linewidths": 0.7}
+        axes.contourf(x, y, density, [*levels, np.inf], colors=[color] * 2, alpha=0.25)
+        look = {"colors": [color], "linestyles": STATE_LINES[state], "linewidths": 0.7}
         axes.contour(x, y, density, levels, **look)
 
 
@@ -128,10 +127,10 @@ def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:
 def _ticks(low: float, high: float, apart: float) -> Array:
     """Round numbers that are this share of the axis apart, and not at its ends."""
     span, power = high - low, 10.0 ** np.floor(np.log10(high - low))
-    steps = power * np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5])
+    steps = power * np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5, 10])
     step = steps[steps >= apart * span][0]
-    first, last = (low + 0.08 * span) / step, (high - 0.08 * span) / step
-    return step * np.arange(np.ceil(first), np.floor(last) + 1)
+    first, last = (low + 0.03 * span) / step, (high - 0.03 * span) / step
+    return step * np.arange(np.ceil(first), np.floor(last) + 1) + 0.0  # no -0
 
 
 def _truth() -> dict[str, Any]:
@@ -141,10 +140,10 @@ def _truth() -> dict[str, Any]:
 
 def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     """Numbers and names at the outer panels alone."""
-    apart = 0.25 if len(names) < 3 else 0.5  # labels of small panels must not touch
+    apart = 0.25 if len(names) < 3 else 0.6  # labels of small panels must not touch
     for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        axis.set_ticks(_ticks(*ends, apart))
-        axis.set_major_formatter("{x:g}")
+        ticks = _ticks(*ends, apart)
+        axis.set_ticks(ticks, [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ticks])
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)
     if bottom:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from robust_npe.plotting.describing import (
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.pairs import STATE_COLORS
+from robust_npe.plotting.observations import STATE_COLORS
 from robust_npe.plotting.style import COLORS
 from robust_npe.plotting.tolerance import tolerance_part
 
@@ -149,12 +150,12 @@ def _draw_intervals(
     axes: Axes, samples: pd.DataFrame, names: list[str], state: str, shift: float
 ) -> None:
     """Medians and two intervals of each parameter, beside the place of the parameter."""
-    quantiles = samples.groupby("name").value.quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
-    q05, q25, q50, q75, q95 = quantiles.loc[names].to_numpy().T
+    wide = samples.pivot_table("value", "position", "name")[names]
+    q05, q25, q50, q75, q95 = np.quantile(wide, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     where, color = np.arange(len(names)) + shift, STATE_COLORS[state]
     axes.vlines(where, q05, q95, color=color, linewidth=0.8)
     axes.vlines(where, q25, q75, color=color, linewidth=2.5, label=POSTERIORS[state])
-    dots = {"markersize": 2, "markeredgewidth": 0.5, "markeredgecolor": color}
+    dots: dict[str, Any] = {"markersize": 2, "markeredgewidth": 0.5, "markeredgecolor": color}
     axes.plot(where, q50, "o", color="white", **dots)
 
 

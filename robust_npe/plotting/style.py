@@ -87,6 +87,8 @@ _RC = {
     "pdf.fonttype": 42,  # TrueType: text stays text, and journals accept it
 }
 
+LIGHT = 2.0  # sum of red, green and blue
+
 CAPTION = "caption"
 """`gid` of the text that `add_caption` draws."""
 
@@ -113,7 +115,7 @@ def line_colors(labels: Iterable[str]) -> dict[str, str]:
     """Return a colour for each line of a plot.
 
     Lines of one attack or defense with different settings, such as "fim beta=0.01", are shades of
-    its colour; what has no colour in this style takes one that nothing else has.
+    its colour, dark for the last; what has no colour in this style takes one that nothing else has.
 
     Args:
         labels: Names of lines: what is in `COLORS`, alone or followed by a space and settings.
@@ -125,9 +127,11 @@ def line_colors(labels: Iterable[str]) -> dict[str, str]:
     colors = {}
     for family, members in families.items():
         base = to_rgb(COLORS.get(family) or next(spare))
+        light = sum(base) > LIGHT  # its shades are darker, or they would vanish on paper
         for i, label in enumerate(members):
-            lightness = 0.6 * (1 - (i + 1) / len(members))  # the last one is the colour itself
-            red, green, blue = (c + (1 - c) * lightness for c in base)
+            share = i / len(members) if light else 0.6 * (1 - (i + 1) / len(members))
+            toward = 0.0 if light else 1.0
+            red, green, blue = (c + (toward - c) * share for c in base)
             colors[label] = to_hex((red, green, blue))
     return colors
 
@@ -144,7 +148,8 @@ def line_looks(labels: Iterable[str], ordered: bool = False) -> dict[str, Look]:
     if ordered:
         steps = [name for name in names if name != "nan"]
         ramp = mpl.colormaps["viridis_r"]
-        shares = [0.12 + 0.88 * i / max(1, len(steps) - 1) for i in range(len(steps))]
+        count = len(steps)
+        shares = [0.15 + 0.85 * i / (count - 1) for i in range(count)] if count > 1 else [0.6]
         colors = {n: to_hex(ramp(share)) for n, share in zip(steps, shares, strict=True)}
         colors["nan"] = COLORS["none"]
     else:

@@ -55,11 +55,12 @@ MOVEMENT = "legitimate_movement"
 BOUND = "analytic_bound"
 TRUTH = "true posterior"
 CERTIFIED = "certified"
+LARGEST = "Grey: the most that the true posterior can move."
 CERTIFICATE = (
     "Dotted: certified medians, which no perturbation exceeds (smoothing: of its ideal average)."
 )
 MOVED = "Dashed: how far the true posterior moves under the same perturbations."
-EXACT = "largest movement of the true posterior"
+EXACT = "exact bound"
 
 
 def tolerance_plot(
@@ -158,7 +159,11 @@ def draw_tolerance(
         certified = points(groups[name], f"{CERTIFIED}_{metric}").middle
         if len(certified):
             notes += _draw_certified(axes, at, certified, look.color)
-    _draw_bound(axes, pd.Series(range(len(epsilons)), epsilons), points(rows, BOUND).middle)
+    bound = points(rows, BOUND).middle
+    if len(bound):
+        style: dict[str, Any] = {"color": "0.6", "linewidth": 2.5, "zorder": 0.5}
+        axes.plot(places(epsilons)[bound.index], bound, label=EXACT, **style)
+        notes.append(LARGEST)
     return notes
 
 
@@ -179,9 +184,3 @@ def _draw_certified(axes: Axes, at: pd.Series, median: pd.Series, color: str) ->
     axes.plot(at[median.index], y, color=color, **look)
     axes.plot([], [], color=COLORS["truth"], label=CERTIFIED, **look)
     return [CERTIFICATE]
-
-
-def _draw_bound(axes: Axes, at: pd.Series, bound: pd.Series) -> None:
-    """The exact bound of a task, the same for all lines."""
-    if len(bound):
-        axes.plot(at[bound.index], bound, color="0.6", linewidth=2.5, zorder=0.5, label=EXACT)

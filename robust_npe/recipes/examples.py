@@ -18,7 +18,7 @@ from robust_npe.recipes.stored import divergences
 from robust_npe.store import StoreError
 from robust_npe.tasks import Task
 
-__all__ = ["examples", "rounded"]
+__all__ = ["KEYS", "examples", "features", "rounded"]
 
 QUANTILES = (0.01, 0.05, 0.175, 0.5, 0.825, 0.95, 0.99)
 STATES = ("clean", "attacked")
@@ -45,12 +45,12 @@ def examples(
       `diverged`: 1 where the training had to restore earlier weights,
     - `state`: clean or attacked, and `what` one row is:
       `observation`: a feature of x, its `name`, `position` (time or column) and `row` of an image,
-      `predictive`: the same of simulations from the posterior, with `statistic` q01 ... q99, for
-      images mean,
+      `predictive`: the same of simulations from the posterior, with `statistic` q01 ... q99 (not
+      of images),
       `simulation`: the same of one simulation, whose number is `statistic`,
       `posterior`: a parameter's `name`, number of the sample (`position`), and its value,
       `truth`: the parameter that generated the clean observation,
-    - `value`, of four significant digits.
+    - `value`, of four significant digits or more.
 
     Args:
         experiments: Finished runs: for each task one without a defense, and others.
@@ -58,7 +58,7 @@ def examples(
         quantile: Rank of the example's divergence without a defense, from 0 to 1.
         num_samples: Samples of each posterior.
         num_simulations: How many of them are simulated with, for the predictive quantiles.
-        num_traces: How many of the simulations are kept.
+        num_traces: How many of the simulations are kept; of images at least one.
 
     Raises:
         StoreError: A task has no run without a defense, or a run lacks the radius.
@@ -76,7 +76,6 @@ def examples(
         keys = rows[rows.observation == number][[*KEYS, "value"]]
         keys = keys.rename(columns={"value": "kl_forward"}).assign(quantile=quantile)
         keys["kl_forward"] = rounded(keys.kl_forward)
-        keys["diverged"] = int(experiment.trained().diverged)
         tables.append(keys.merge(_example(experiment, number, radii[name], *counts), how="cross"))
     return pd.concat(tables, ignore_index=True)
 
@@ -106,11 +105,11 @@ def _example(
             "observation": features(task, one.cpu(), [""]),
             "posterior": _parameters(task, samples),
             "predictive": _predictive(task, simulated),
-            "simulation": features(task, simulated[:num_traces], range(num_traces)),
         }
+        kept = num_traces or int(new["predictive"].empty)
+        new["simulation"] = features(task, simulated[:kept], range(kept))
         parts += [rows.assign(what=what, state=state) for what, rows in new.items() if len(rows)]
-    table = pd.concat(parts, ignore_index=True)
-    return table.assign(value=rounded(table.value))
+    return pd.concat(parts, ignore_index=True).assign(diverged=int(trained.diverged))
 
 
 def _samples(posterior: Posterior, x: Tensor, seed: int, count: int) -> Tensor:
@@ -120,18 +119,20 @@ def _samples(posterior: Posterior, x: Tensor, seed: int, count: int) -> Tensor:
 
 
 def _predictive(task: Task, simulated: Tensor) -> pd.DataFrame:
-    """Quantiles (mean of images) of simulations `(S, Dx)`, those that failed left out."""
+    """Quantiles of simulations `(S, Dx)`, those that failed left out; of images nothing."""
     finite = simulated[simulated.isfinite().all(-1)].double()
-    mean = features(task, finite.mean(0, keepdim=True), ["mean"])
-    if mean.row.notna().all():
-        return mean
     values = finite.quantile(torch.tensor(QUANTILES).double(), dim=0)
-    return features(task, values, [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES])
+    names = [f"q{round(1000 * q):03d}".removesuffix("0") for q in QUANTILES]
+    table = features(task, values, names)
+    return table[table.row.isna()]
 
 
 def _parameters(task: Task, theta: Tensor) -> pd.DataFrame:
-    """Rows of parameters `(S, D)`."""
-    table = pd.DataFrame(theta.cpu().numpy(), columns=task.theta_names)
+    """Rows of parameters `(S, D)`, rounded to a hundredth of their spread or finer."""
+    table = pd.DataFrame(theta.cpu().double().numpy(), columns=task.theta_names)
+    if len(table) > 1:
+        digits = np.ceil(2 - np.log10(table.std().clip(lower=1e-9))).astype(int)
+        table = table.round(digits.to_dict())
     return table.rename_axis("position").melt(var_name="name", ignore_index=False).reset_index()
 
 
@@ -145,7 +146,10 @@ def features(task: Task, x: Tensor, statistics: Sequence[object]) -> pd.DataFram
         places["position"] = np.arange(len(places), dtype=float)
     values = zip(statistics, x.numpy(), strict=True)
     parts = [places.assign(statistic=str(name), value=value) for name, value in values]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if not parts:
+        return pd.DataFrame()
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(value=rounded(table.value))
 
 
 def rounded(values: pd.Series) -> pd.Series:

@@ -9,10 +9,11 @@ import pandas as pd
 from robust_npe.commands.experiment import Experiment
 from robust_npe.recipes.examples import examples
 from robust_npe.store import StoreError
+from robust_npe.tasks.pyloric import PARAMETER_NAMES, PRIOR_HIGH, PRIOR_LOW, Pyloric
 
-__all__ = ["pyloric_table"]
+__all__ = ["pyloric_table", "thinned"]
 
-POOLED = 5.0  # ms: simulations keep the highest voltage in each of these steps
+STEP = 5.0  # ms
 
 
 def pyloric_table(
@@ -20,7 +21,7 @@ def pyloric_table(
 ) -> pd.DataFrame:
     """Return the example with the median divergence, in the columns of `examples`.
 
-    Simulations are thinned in time such that no spike is lost. Rows with `what` low and high hold
+    Simulations are thinned in time. Rows with `what` low and high hold
     the ends of the prior of each parameter.
 
     Args:
@@ -31,25 +32,30 @@ def pyloric_table(
     Raises:
         StoreError: The runs lack the radius, or have statistics instead of traces.
     """
-    if not all(e.task.traces for e in experiments):
+    tasks = [e.task for e in experiments]
+    if not all(isinstance(task, Pyloric) and task.traces for task in tasks):
         raise StoreError("these runs have statistics instead of traces, which are not drawn")
     counts = {"num_simulations": num_simulations, "num_traces": num_simulations}
     table = examples(experiments, {"pyloric": epsilon}, **counts)
     table = table[table.what != "predictive"]  # quantiles of spike trains out of step say nothing
     simulated = table.what == "simulation"
-    steps = table.position // POOLED * POOLED
-    pooled = table[simulated].assign(position=steps, value=table.value.round())
+    parts = [table[~simulated], thinned(table[simulated]), _ends(table)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def thinned(simulated: pd.DataFrame) -> pd.DataFrame:
+    """Keep the highest voltage in each step of 5 ms, in whole mV: no spike is lost."""
+    steps = simulated.position // STEP * STEP
+    pooled = simulated.assign(position=steps, value=simulated.value.round())
     keys = [name for name in pooled if name != "value"]
-    pooled = pooled.groupby(keys, dropna=False, sort=False, as_index=False).value.max()
-    return pd.concat([table[~simulated], pooled, _ends(table, experiments[0])], ignore_index=True)
+    return pooled.groupby(keys, dropna=False, sort=False).value.max().reset_index()
 
 
-def _ends(table: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+def _ends(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the lower and the upper end of the prior."""
-    box, truth = experiment.task.prior.support.base_constraint, table[table.what == "truth"]
-    ends = {"low": box.lower_bound, "high": box.upper_bound}
+    truth = table[table.what == "truth"]
     parts = []
-    for what, values in ends.items():
-        of_parameter = dict(zip(experiment.task.theta_names, values.tolist(), strict=True))
+    for what, values in (("low", PRIOR_LOW), ("high", PRIOR_HIGH)):
+        of_parameter = dict(zip(PARAMETER_NAMES, values, strict=True))
         parts.append(truth.assign(what=what, value=truth.name.map(of_parameter)))
     return pd.concat(parts)

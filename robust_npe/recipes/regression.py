@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ def fim_ridge(x: Array, y: Array, beta: float, ridge: float = PRIOR) -> Array:
     require(ridge > 0, "ridge", ridge, "a positive number")
     phi, slope = bumps(x)
     system = phi.T @ phi + 2 * beta * slope.T @ slope + ridge * np.eye(len(CENTRES))
-    return np.linalg.solve(system, phi.T @ y)
+    return np.asarray(np.linalg.solve(system, phi.T @ y), dtype=np.float64)
 
 
 def ridge_table(betas: Sequence[float] = BETAS, seed: int = 0) -> pd.DataFrame:
@@ -66,11 +67,11 @@ def ridge_table(betas: Sequence[float] = BETAS, seed: int = 0) -> pd.DataFrame:
     y = np.sin(x) + SIGMA * generator.standard_normal(POINTS)
     grid = np.linspace(min(-4, x.min()), max(4, x.max()), 401)
     phi, slope = bumps(grid)
-    parts = [{"what": "data", "x": x, "value": y}]
+    parts: list[dict[str, Any]] = [{"what": "data", "x": x, "value": y}]
     parts += [{"what": "truth", "x": grid, "value": np.sin(grid)}]
     for beta in betas:
         w = fim_ridge(x, y, beta)
-        shared = {"beta": beta, "x": grid}
+        shared: dict[str, Any] = {"beta": beta, "x": grid}
         parts += [{"what": "fit", "value": phi @ w, **shared}]
         parts += [{"what": "information", "value": (slope @ w / SIGMA) ** 2, **shared}]
     columns = ["what", "beta", "x", "value"]

@@ -16,10 +16,10 @@ from robust_npe.tasks.toy import HIGH, LOW, Toy
 __all__ = ["density_and_information", "toy_table"]
 
 RANGE = (-9.0, 9.0)  # of theta
-SHOWN, FINE = 121, 1201  # points of theta in the table, and for integrals over theta
+SHOWN, FINE = 101, 1201  # points of theta in the table, and for integrals over theta
 
 
-def toy_table(experiments: Sequence[Experiment], num_x: int = 161) -> pd.DataFrame:
+def toy_table(experiments: Sequence[Experiment], num_x: int = 121) -> pd.DataFrame:
     """Return q(theta|x) and I_x on a grid of x, of trained estimators and of the truth.
 
     Columns are the settings of a run (`defense` is `truth` for the true posterior), `what`
@@ -53,7 +53,7 @@ def _rows(posterior: Posterior, x: Tensor) -> pd.DataFrame:
     grid = grid.assign(x=x[:, 0].numpy()).melt("x", var_name="theta")
     along = pd.DataFrame({"x": x[:, 0].numpy(), "value": information.numpy()})
     table = pd.concat([grid.assign(what="density"), along.assign(what="information")])
-    table["value"] = rounded(table.value.where(table.value.abs() > 1e-4, 0.0))
+    table["value"] = rounded(table.value.where(table.value.abs() > 1e-3, 0.0))
     return table.assign(x=rounded(table.x), theta=rounded(table.theta.astype(float)))
 
 

@@ -62,4 +62,4 @@ def _images(shift):
     row, column = np.divmod(np.arange(9.0), 3)
     shared = {"name": "pixel", "position": column, "row": row}
     yield {"what": "observation", "value": np.linspace(0, 1, 9) + shift / 10, **shared}
-    yield {"what": "predictive", "statistic": "mean", "value": np.full(9, 0.5), **shared}
+    yield {"what": "simulation", "statistic": "0", "value": np.full(9, 0.5), **shared}

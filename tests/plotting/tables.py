@@ -74,7 +74,9 @@ def clean(nll, seconds, diverged=0.0, **keys):
 
 
 def table(*parts):
-    """Rows of several runs, each with the identity of its settings."""
+    """Rows of several runs: one for each task, training and unit of the radii."""
     rows = pd.DataFrame([r for part in parts for r in part])
-    settings = rows[["task", *SETTINGS, "seed", "data_seed"]].itertuples(index=False)
-    return rows.assign(run_id=list(map(str, settings)), epsilon_abs=rows.epsilon)
+    attack = ("attack", "norm", "objective", "attack_settings", "domain")
+    named = ["task", *(name for name in SETTINGS if name not in attack), "seed", "data_seed"]
+    runs = rows[named].itertuples(index=False)
+    return rows.assign(run_id=list(map(str, runs)), epsilon_abs=rows.epsilon)

@@ -10,7 +10,7 @@ from robust_npe.plotting import COLORS, NothingToDrawError
 from robust_npe.plotting.examples import examples_figure
 from robust_npe.plotting.neuron import neuron_figure
 from robust_npe.plotting.observations import STATE_COLORS
-from robust_npe.plotting.pairs import draw_regions, most_moved, parameter_name
+from robust_npe.plotting.pairs import _ticks, draw_regions, most_moved, parameter_name
 from robust_npe.plotting.saving import caption_of
 from tests.plotting.example_tables import LEVELS, TIMES, example
 
@@ -113,6 +113,16 @@ def test_regions_hold_what_they_say():
         for polygon, share in ((outer, 0.9), (inner, 0.5)):
             radius = np.sqrt(-2 * np.log(1 - share))  # of that region of the normal
             np.testing.assert_allclose(np.linalg.norm(polygon, axis=1).mean(), radius, rtol=0.07)
+
+
+@pytest.mark.parametrize("span", [1e-3, 0.7, 1.0, 4.0, 9.99, 13.0, 200.0])
+@pytest.mark.parametrize("apart", [0.25, 0.5, 0.6])
+def test_ticks_are_apart_and_inside(span, apart):
+    for low in (-5.3, -span / 3, 0.0, 17.1):
+        ticks = _ticks(low, low + span, apart)
+        assert np.all((ticks > low) & (ticks < low + span))
+        assert np.all(np.diff(ticks) >= apart * span * (1 - 1e-9))
+        assert len(ticks) <= 1 / apart + 1
 
 
 def test_parameters_are_called_as_people_write_them():

@@ -9,7 +9,7 @@ from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
 from robust_npe.random import draws_from, stream
 from robust_npe.recipes.attackable import attackable_table
-from robust_npe.recipes.examples import examples, features, rounded
+from robust_npe.recipes.examples import _parameters, examples, features, rounded
 from robust_npe.store import StoreError
 from robust_npe.tasks import LotkaVolterra, SpatialSIR
 from robust_npe.tasks.pyloric import CELLS, Pyloric
@@ -125,6 +125,17 @@ def test_features_have_places():
     traces = features(pyloric, torch.zeros(1, pyloric.dim_x), [""])
     assert list(dict.fromkeys(traces.name)) == list(CELLS)
     assert traces[traces.name == "LP"].position.tolist() == [0, 2.5, 5, 7.5]
+
+
+def test_samples_keep_their_spread():
+    theta = torch.tensor([[-107.001], [-107.002], [-107.004]])
+
+    class Narrow:
+        theta_names = ("E_K",)
+
+    rows = _parameters(Narrow(), theta)
+    assert rows.value.std() == pytest.approx(theta.double().std().item(), rel=0.02)
+    assert rows.value.map(lambda v: len(f"{v:.9g}")).max() <= 10  # digits, point and sign
 
 
 def test_four_digits_are_kept():

@@ -1,0 +1,98 @@
+"""What all plot functions share: they refuse mixed tables, and look as they did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from robust_npe import plotting
+from robust_npe.plotting.style import style
+from tests.plotting.tables import clean, coverages, divergences, table
+
+PICTURES = Path(__file__).parent / "pictures"
+FIM = {"defense": "fim", "beta": 0.1}
+
+
+def results():
+    """Two tasks, without defense and with FIM, two seeds; true posteriors are known."""
+    parts = []
+    for task, base in (("gaussian_linear", 20.0), ("sir", 5.0)):
+        for factor, keys in ((1.0, {}), (0.1, FIM)):
+            for seed in (0, 1):
+                k = {"task": task, "seed": seed, **keys}
+                moved = base * factor * (1 + seed / 2)
+                parts += [divergences(moved, **k), clean(1.5 - factor / 2, 5 / factor, **k)]
+                parts += [divergences(0.1 / factor, metric="error", **k)]
+                parts += [divergences(base, metric="legitimate_movement", **k)]
+                parts += [coverages(p, e, **k) for e, p in ((0.0, 1), (0.5, 2), (2.0, 6))]
+    return table(*parts)
+
+
+def with_noise(rows):
+    quiet = rows[(rows.attack == "pgd") & (rows.metric == "kl_forward")]
+    quiet = quiet.assign(attack="noise", objective="", value=0.01 * quiet.value)
+    return pd.concat([rows, quiet], ignore_index=True)
+
+
+UNDEFENDED = "defense == 'none'"
+PLOTS = {
+    "tolerance": lambda t: plotting.tolerance_plot(t, compare="defense"),
+    "coverage": lambda t: plotting.coverage_plot(t, rows="defense"),
+    "attacks": lambda t: plotting.attacks_figure(with_noise(t.query(UNDEFENDED))),
+    "defenses": lambda t: plotting.defenses_figure(t, t, 0.5),
+    "front": lambda t: plotting.front_plot(t, 0.5),
+    "cost": lambda t: plotting.cost_plot(t, 0.5),
+    "tradeoff": lambda t: plotting.tradeoff_plot(t, 0.5),
+    "by_setting": lambda t: plotting.by_setting_plot(t, "beta"),
+    "movement": plotting.movement_plot,
+    "true_posterior": plotting.true_posterior_plot,
+    "attack_strength": lambda t: plotting.attack_strength_plot(with_noise(t.query(UNDEFENDED))),
+    "run_time": lambda t: plotting.run_time_plot(t, x="defense"),
+    "analytic_bound": lambda t: plotting.analytic_bound_plot(t.query(UNDEFENDED)),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("column", ["domain", "num_simulations"])
+def test_no_plot_pools_runs_that_differ(name, column):
+    rows = results()
+    if name == "run_time" and column == "domain":
+        pytest.skip("trainings have no domain")
+    other = rows.assign(run_id=rows.run_id + " other", value=1.1 * rows.value)
+    attacked = other.attack != "none"
+    if column == "domain":
+        other.loc[attacked, "domain"] = "task"
+        other = other[attacked]
+    else:
+        other["num_simulations"] = 7
+    with pytest.raises(ValueError, match=f"mix {column} "):
+        PLOTS[name](pd.concat([rows, other], ignore_index=True))
+
+
+def pixels(figure, width=340):
+    """The picture, small, as numbers between 0 and 1."""
+    with style():
+        figure.set_dpi(2 * width / figure.get_figwidth())
+        figure.canvas.draw()
+    drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    height = round(width * drawn.height / drawn.width)
+    return drawn.resize((width, height), Image.Resampling.BOX).quantize(32).convert("RGB")
+
+
+@pytest.mark.parametrize("name", ["attacks", "defenses", "front", "by_setting", "movement"])
+def test_pictures_are_as_they_were(name):
+    """After a wanted change, delete a picture to have it drawn again, and look at it."""
+    path = PICTURES / f"{name}.png"
+    drawn = pixels(PLOTS[name](results()))
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        drawn.save(path, optimize=True)
+    with Image.open(path) as stored:
+        before = np.asarray(stored.convert("RGB"), float) / 255
+    now = np.asarray(drawn, float) / 255
+    assert now.shape == before.shape
+    assert np.abs(now - before).mean() < 0.003
