@@ -8,6 +8,7 @@ from, cannot run anything else. Arguments are checked against the annotations of
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import typing
@@ -38,10 +39,12 @@ class Component:
             arguments come to mean other numbers; that of a base class counts for all below it.
         constants: Names of class attributes that are part of the identity, too, because numbers
             depend on them: tables of presets, data files that come with the package.
+        needs_theta: Whether it uses the parameters that generated x, which some tasks do not have.
     """
 
     name: str
     version: ClassVar[int] = 1
+    needs_theta: bool = False
     constants: ClassVar[Sequence[str]] = ()
 
     @classmethod
@@ -225,7 +228,7 @@ def _described(cls: type, arguments: Mapping[str, Any], name: str) -> dict[str, 
 
     def described(value: Any, kind: type[Component], where: str) -> Any:
         if isinstance(value, Path):
-            return {"sha256": file_digest(value, where, MAX_BYTES)}
+            return {"sha256": _digest(value, where)}
         return describe(value, where, kind)
 
     return _replaced(cls, arguments, name, described)
@@ -288,3 +291,12 @@ def _as_yaml(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_yaml(part) for part in value]
     return {k: _as_yaml(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _digest(path: Path, what: str) -> str:
+    """Return a hash of what is in a file, or of the names and contents of the files in a folder."""
+    if not path.is_dir():
+        return file_digest(path, what, MAX_BYTES)
+    files = sorted(part for part in path.iterdir() if part.is_file())
+    content = repr([(part.name, _digest(part, what)) for part in files])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -31,4 +33,21 @@ def own_settings(task, folder, monkeypatch):
         np.save(theta, parameters)
         np.save(x, parameters @ np.ones((2, 3)) + generator.normal(size=(300, 3)))
         return {"theta": str(theta), "x": str(x), "low": [-1, -1], "high": [1, 1]}
+    if task in ("images/mnist", "images/fashion_mnist"):
+        write_idx(folder / "train-images-idx3-ubyte", 300)
+        write_idx(folder / "t10k-images-idx3-ubyte.gz", 20)
+        return {"folder": str(folder)}
+    if task == "images/folder":
+        images = np.random.default_rng(0).integers(0, 256, (300, 5, 4), dtype=np.uint8)
+        np.save(folder / "a.npy", images[:100])
+        np.save(folder / "b.npy", images[100:])
+        return {"folder": str(folder)}
     return {}
+
+
+def write_idx(path, num, side=6):
+    """Write images in the format of MNIST, packed where the name ends in .gz; return them."""
+    images = np.random.default_rng(num).integers(0, 256, (num, side, side), dtype=np.uint8)
+    content = struct.pack(">4i", 2051, num, side, side) + images.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return images

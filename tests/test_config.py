@@ -46,6 +46,12 @@ ALSO = {
     "embedding=pyloric_cnn": "embedding.cells=2",
     "task=toy": "epsilon_unit=feature",
     "objective=target_theta": "objective.theta=[0,0,0,0,0,0,0,0,0,0]",
+    "estimator=vae": "task=images/digits",
+    **{f"task=images/{name}": "estimator=vae" for name in ("digits", "mnist", "folder")},
+    "task=images/fashion_mnist": "estimator=vae",
+    "objective=max_damage": "estimator=gaussian",
+    "objective=latent_shift": "estimator=gaussian_full",
+    "objective=targeted_reconstruction": "estimator=gaussian",
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from robust_npe import cli
 from robust_npe.auditing import AuditSettings
 from robust_npe.random import draws_from, stream
 from robust_npe.training import train
@@ -108,3 +109,30 @@ def test_python_of_the_page_about_audits_runs(monkeypatch, tmp_path, capsys):
         exec(compile(small, "audit.md", "exec"), {"quick": quick})
     assert "perturbation" in capsys.readouterr().out
     assert (tmp_path / "audit" / "audit.html").is_file()
+
+
+def test_commands_of_the_page_about_autoencoders_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^robust-npe (.*)$", page("vae.md"), re.MULTILINE)
+    assert len(commands) == 2
+    few = ("evaluation.num_attacked=4", "attack.steps=3", "metric=[r_robustness,divergence]")
+    for command in commands:
+        assert cli.main([*shlex.split(command), *SMALL, *few, "epsilon=1"]) == 0
+    tables = [pd.read_csv(path) for path in tmp_path.glob("outputs/runs/*/results.csv")]
+    assert sorted(table.defense[0] for table in tables) == ["fim", "none"]
+    assert all((table.metric == "r_probability").any() for table in tables)
+
+
+def test_python_of_the_page_about_autoencoders_runs(monkeypatch, capsys):
+    def train_shortly(*args):
+        *given, settings, generator = args
+        return train(*given, replace(settings, max_epochs=2, min_epochs=1), generator)
+
+    (block,) = re.findall(r"^```python\n(.*?)^```", page("vae.md"), re.M | re.S)
+    monkeypatch.setattr("robust_npe.api._train", train_shortly)
+    exec(compile(block, "vae.md", "exec"), {})
+    assert float(re.search(r"[\d.]+", capsys.readouterr().out)[0]) > 0
+
+
+def page(name):
+    return (ROOT / "docs" / name).read_text()

@@ -8,6 +8,7 @@ from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
 from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
 from robust_npe.attacks.black_box import NES, RandomSearch
 from robust_npe.attacks.combining import Restarts, WorstCase
+from robust_npe.attacks.damage import LatentShift, MaxDamage, TargetedReconstruction
 from robust_npe.attacks.expectation import Expectation
 from robust_npe.attacks.minimal import Minimal, minimal_radius
 from robust_npe.attacks.objectives import KLForward, KLReverse, NegativeLogLikelihood, Objective
@@ -35,7 +36,9 @@ __all__ = [
     "Found",
     "KLForward",
     "KLReverse",
+    "LatentShift",
     "Linf",
+    "MaxDamage",
     "MaximumMeanDiscrepancy",
     "MeanShift",
     "Minimal",
@@ -49,6 +52,7 @@ __all__ = [
     "StandardEvaluation",
     "TargetPosterior",
     "TargetTheta",
+    "TargetedReconstruction",
     "ThreatModel",
     "Transfer",
     "WorstCase",

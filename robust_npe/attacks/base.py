@@ -63,6 +63,16 @@ class Attack(Component, ABC):
         for part in _parts(self):
             part.check(dim_theta)
 
+    @property
+    def needs_theta(self) -> bool:  # type: ignore[override]
+        """Whether an objective uses the parameters that generated x."""
+        return any(part.needs_theta for part in _parts(self))
+
+    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
+        """Raise a `ConfigError` where an objective does not fit this kind of posterior."""
+        for part in _parts(self):
+            part.check_posterior(posterior, dim_x)
+
     def load_sources(self, load: Callable[[str], Posterior]) -> None:
         """Let attacks that search on another posterior load it.
 

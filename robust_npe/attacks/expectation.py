@@ -44,9 +44,18 @@ class Expectation(Objective):
         """See `Objective`."""
         return self.objective.rowwise
 
+    @property
+    def needs_theta(self) -> bool:  # type: ignore[override]
+        """See `Component`."""
+        return self.objective.needs_theta
+
     @override
     def check(self, dim_theta: int) -> None:
         self.objective.check(dim_theta)
+
+    @override
+    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
+        self.objective.check_posterior(posterior, dim_x)
 
     @override
     def __call__(

@@ -139,6 +139,9 @@ class Objective(Component, ABC):
     def check(self, dim_theta: int) -> None:
         """Raise a `ConfigError` where the objective does not fit parameters of this dimension."""
 
+    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
+        """Raise a `ConfigError` where the objective does not fit this kind of posterior."""
+
     @abstractmethod
     def __call__(
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
@@ -269,6 +272,7 @@ class NegativeLogLikelihood(Objective):
     """-log q(theta|x~) of the parameters that generated x: makes the truth improbable."""
 
     name = "nll"
+    needs_theta = True
 
     def __call__(
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator

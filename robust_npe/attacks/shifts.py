@@ -113,6 +113,7 @@ class CoverageBreaking(Objective):
     """
 
     name = "coverage"
+    needs_theta = True
 
     def __init__(self, num_samples: int = 16, temperature: float = 1.0) -> None:
         require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")

@@ -78,7 +78,10 @@ def _experiment(config: Mapping[str, Any]) -> tuple[Experiment, str]:
     source = Store(folder.parent.parent / "store")
     earlier = earlier_config(folder) | kept | {"metrics": {}, "plots": False}
     members = stored_estimators(source, folder)
-    return Experiment(checked(earlier, TrainConfig), source=source, members=members), folder.name
+    experiment = Experiment(checked(earlier, TrainConfig), source=source, members=members)
+    expected = "a run whose task has parameters; that of a VAE is looked at by metrics alone"
+    require(experiment.task.has_theta, "run", run, expected)
+    return experiment, folder.name
 
 
 def _case_of_run(

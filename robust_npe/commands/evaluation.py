@@ -112,7 +112,12 @@ def _measure(
         context = Context(*shared, theta, x, found.x_adv, True, *last, *threat, epsilon, found)
     context = replace(context, kept=kept)
     with draws_from(stream(experiment.seeds.evaluation, "posterior", str(epsilon))):
-        measured = [m for metric in experiment.metrics.values() for m in metric(context)]
+        metrics = [
+            metric
+            for metric in experiment.metrics.values()
+            if experiment.task.has_theta or not metric.needs_theta
+        ]
+        measured = [m for metric in metrics for m in metric(context)]
     measurements = measured + extra
     rows = [{"metric": m.metric, **row} for m in measurements for row in m.rows]
     values = {

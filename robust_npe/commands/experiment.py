@@ -35,7 +35,8 @@ __all__ = ["Experiment", "Trained", "versioned"]
 
 log = logging.getLogger(__name__)
 
-HEAD = ("dim_theta", "dim_context")  # arguments that the task and the embedding net determine
+# arguments that the task and the embedding net determine
+HEAD = ("dim_theta", "dim_context", "dim_x")
 EMBEDDING = ("dim_x",)
 GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
 
@@ -123,11 +124,15 @@ class Experiment:
         self.attack = build(config["attack"], "attack", Attack)
         settings(self.attack)  # tables will show them: better to fail before training
         self.attack.check(self.task.dim_theta)
+        without = f"one that needs no theta: task={self.task.name} has observations alone"
+        possible = self.task.has_theta or not self.attack.needs_theta
+        require(possible, "attack", self.attack.name, without)
         self.attack.load_sources(self._load_source)
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
         }
-        self._fresh_estimator()  # its settings are checked against the task's dimensions
+        # settings of the estimator are checked against the task, too
+        self.attack.check_posterior(self._fresh_estimator(), self.task.dim_x)
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""

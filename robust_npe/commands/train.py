@@ -34,6 +34,9 @@ COLUMNS = {
     "KL(p~||q~)": ("error", "median"),
     "coverage error": ("coverage", "mean_absolute_error"),
     "coverage area": ("coverage", "signed_area"),
+    "damage": ("damage", "median"),
+    "that of noise": ("damage_noise", "median"),
+    "likelihood loss": ("likelihood_degradation", "median"),
 }
 """Columns of the short table: metric and statistic of each."""
 
@@ -42,6 +45,8 @@ CLEAN = {
     "coverage error": ("coverage", "mean_absolute_error"),
     "mean C2ST to the reference posteriors": ("c2st", "mean"),
     **{f"median minimal radius ({c})": (f"minimal_radius_{c}", "median") for c in CRITERIA},
+    "median margin to first order": ("margin_spectral", "median"),
+    "measured": ("margin_upper", "median"),
 }
 """What the line above the table says of clean observations."""
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Generator, Tensor
 from typing_extensions import override
 
+from robust_npe.checks import require
 from robust_npe.components import Component
 from robust_npe.estimators import Estimator
 from robust_npe.posterior import Posterior
@@ -59,7 +60,8 @@ class Defense(Component, ABC):
 
     def check(self, task: Task) -> None:
         """Raise a `ConfigError` where the task lacks what is needed; called before any work."""
-        return
+        expected = f"one that needs no theta: task={task.name} has observations alone"
+        require(task.has_theta or not self.needs_theta, "defense", self.name, expected)
 
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
         """Called once before training; fixes what depends on data or network, and forgets the rest.

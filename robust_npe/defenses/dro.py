@@ -53,6 +53,7 @@ class DRO(Defense):
     """
 
     name = "dro"
+    needs_theta = True
     epsilon: float
 
     def __init__(

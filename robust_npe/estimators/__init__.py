@@ -13,6 +13,7 @@ from robust_npe.estimators.interfaces import Embedding, Head
 from robust_npe.estimators.mixture import GaussianMixture, MixtureDensityNetwork
 from robust_npe.estimators.nflows import NflowsMAF, NflowsNSF, SbiMAF, SbiNSF
 from robust_npe.estimators.standardize import Standardize
+from robust_npe.estimators.vae import VariationalAutoencoder
 
 __all__ = [
     "FMPE",
@@ -38,4 +39,5 @@ __all__ = [
     "SbiNSF",
     "SeriesCNN",
     "Standardize",
+    "VariationalAutoencoder",
 ]

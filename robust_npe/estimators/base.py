@@ -119,6 +119,7 @@ class Estimator(nn.Module):
 
     Attributes:
         name: Name of the density estimator, for tables.
+        models_x: See `Head`: theta are latent variables then, with the prior N(0, I).
         version: Raise it when the same head and embedding come to mean another posterior.
         theta_names: Names of the parameters, for messages.
         x_names: Names of the features, for messages.
@@ -148,7 +149,10 @@ class Estimator(nn.Module):
         self.standardize = standardization(standardize, dim_x)
         self.bijection = Bijection(dim_theta, support)
         self.embedding = embedding(dim_x)
-        self.head = head(dim_theta, self.embedding.dim_out)
+        # `functools.partial` keeps the class as `func`
+        self.models_x: bool = getattr(getattr(head, "func", head), "models_x", False)
+        dims = {"dim_x": dim_x} if self.models_x else {}
+        self.head = head(dim_theta, self.embedding.dim_out, **dims)
         self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
 
     @classmethod
@@ -159,9 +163,16 @@ class Estimator(nn.Module):
         embedding: Callable[[int], Embedding],
         standardize: str = "zscore",
     ) -> Estimator:
-        """Return a fresh estimator of a task's posterior; other arguments as for the class."""
+        """Return a fresh estimator of a task's posterior; other arguments as for the class.
+
+        Raises:
+            ConfigError: The head learns from theta, and the task has none, or the other way round.
+        """
         dims = task.dim_theta, task.dim_x
         estimator = cls(head, embedding, *dims, task.support, standardize)
+        has = "theta that generated x" if task.has_theta else "x alone, without theta"
+        expected = f"one that learns from what task={task.name} has: {has}"
+        require(estimator.models_x != task.has_theta, "estimator", estimator.name, expected)
         estimator.theta_names, estimator.x_names = task.theta_names, task.x_names
         return estimator
 
@@ -171,12 +182,15 @@ class Estimator(nn.Module):
         still = self.standardize.fit(x)
         self.embedding.share_statistics(self.standardize)
         squeezed = is_squeezed(self.standardize, x) & ~still
+        if self.models_x:  # edges of images hardly vary, and latent variables have their own unit
+            squeezed = torch.zeros_like(still)
+        constant = theta.new_zeros(self.dim_theta) if self.models_x else self.bijection.fit(theta)
         of_no_scale = "hardly varies in the training data: it is not scaled to unit variance"
         hidden = "nearly constant once standardised (outliers?): try standardize=robust or log"
         self.remarks = [
             f"{_listed(names, mask)}: {remark}"
             for names, mask, remark in (
-                (self.theta_names, self.bijection.fit(theta), of_no_scale),
+                (self.theta_names, constant, of_no_scale),
                 (self.x_names, still, of_no_scale),
                 (self.x_names, squeezed, hidden),
             )
@@ -210,6 +224,8 @@ class Estimator(nn.Module):
             q: The posterior at x where it is known already, which saves a forward pass.
         """
         q = self(x) if q is None else q
+        if self.models_x:
+            return cast(Any, self.head).loss(cast(Pushforward, q).base, self._as_input(x))
         own = getattr(self.head, "loss", None)
         if own is None:
             return -q.log_prob(theta).mean()

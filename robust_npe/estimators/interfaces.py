@@ -19,7 +19,14 @@ class Head(nn.Module, Component, ABC):
     the mean of -log q(z) has a method `loss(q, z)`: the scalar to minimise instead, for what
     `forward` returned for a batch and the `z (B, D)` that belong to it. It draws from torch's
     global stream, which training seeds.
+
+    Attributes:
+        models_x: Whether z are latent variables of x, and the head is trained on x alone: its
+            constructor takes the number of features `dim_x`, too, and `loss(q, x)` the observations
+            `(B, Dx)` in their own units.
     """
+
+    models_x: bool = False
 
     @abstractmethod
     def forward(self, context: Tensor) -> Distribution:

@@ -9,10 +9,16 @@ from robust_npe.metrics.detectability import Detectability
 from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.information import InformationGain, Leakage
 from robust_npe.metrics.likelihood import NLL
+from robust_npe.metrics.margins import MarginBound, MarginMeasured
 from robust_npe.metrics.minimal_radius import MinimalRadius
 from robust_npe.metrics.mmd import MMD, mmd
 from robust_npe.metrics.post_hoc import EffectiveSize, SmoothingBias
 from robust_npe.metrics.predictive import Predictive
+from robust_npe.metrics.reconstruction import (
+    LikelihoodDegradation,
+    ReconstructionDamage,
+    RRobustness,
+)
 from robust_npe.metrics.reference import ReferencePosterior
 from robust_npe.metrics.sbc import SBC
 from robust_npe.metrics.soundness import Soundness
@@ -34,10 +40,15 @@ __all__ = [
     "EffectiveSize",
     "InformationGain",
     "Leakage",
+    "LikelihoodDegradation",
+    "MarginBound",
+    "MarginMeasured",
     "Measurement",
     "Metric",
     "MinimalRadius",
     "Predictive",
+    "RRobustness",
+    "ReconstructionDamage",
     "ReferencePosterior",
     "SmoothingBias",
     "Soundness",

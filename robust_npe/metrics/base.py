@@ -109,7 +109,8 @@ class Metric(Component, ABC):
 
     @abstractmethod
     def __call__(self, context: Context) -> list[Measurement]:
-        """Return measurements; an empty list where the metric does not apply to the context."""
+        """Return measurements; an empty list where the metric does not apply to the context. It is
+        not called where it `needs_theta` and the task has none."""
 
 
 def batched(context: Context, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:

@@ -34,6 +34,7 @@ class Coverage(Metric):
     """
 
     name = "coverage"
+    needs_theta = True
     version = 2  # ties are broken at random
 
     def __init__(self, num_samples: int = 200, num_levels: int = 20) -> None:

@@ -59,6 +59,7 @@ class InformationGain(Metric):
     """
 
     name = "information_gain"
+    needs_theta = True
 
     def __init__(self, num_samples: int = 256) -> None:
         require(num_samples > 0, "metrics.information_gain.num_samples", num_samples, "positive")

@@ -15,6 +15,7 @@ class NLL(Metric):
     """-log q(theta|x~) in nats, theta being the parameters that generated the clean x."""
 
     name = "nll"
+    needs_theta = True
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

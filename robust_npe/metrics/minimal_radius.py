@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 from typing_extensions import override
 
 from robust_npe.attacks import CoverageBreaking, KLForward, MeanShift, Objective, minimal_radius
@@ -14,7 +15,7 @@ from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.random import draws_from
 
-__all__ = ["MinimalRadius"]
+__all__ = ["MinimalRadius", "smallest_radii"]
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class MinimalRadius(Metric):
         require(searches > 0, f"{name}.searches", searches, "positive")
         require(num_samples > 3, f"{name}.num_samples", num_samples, "at least 4")
         self.criterion = criterion
+        self.needs_theta = CRITERIA[criterion][0].needs_theta
         self.threshold = threshold
         self.largest = largest
         self.num_observations = num_observations
@@ -89,31 +91,40 @@ class MinimalRadius(Metric):
             )
         criterion, default = CRITERIA[self.criterion]
         threshold = default if self.threshold is None else self.threshold
-        size, generator = context.batch_size, context.generator("minimal radius")
-        theta, x = (v[: self.num_observations].split(size) for v in (context.theta, context.x))
-        with draws_from(generator):
-            radii = torch.cat(
-                [
-                    minimal_radius(
-                        context.attack,
-                        context.posterior,
-                        b,
-                        t,
-                        context.ball,
-                        criterion(),
-                        threshold,
-                        self.largest,
-                        generator,
-                        self.searches,
-                        num_samples=self.num_samples,
-                    ).radius
-                    for t, b in zip(theta, x, strict=True)
-                ]
-            )
+        sizes = self.largest, self.num_observations, self.searches, self.num_samples
+        generator = context.generator("minimal radius")
+        radii = smallest_radii(context, criterion(), threshold, *sizes, generator)
         rows = [*summary_rows(radii), _row("threshold", None, threshold)]
         for level in np.geomspace(SMALLEST, 1, NUM_RADII) * self.largest:
             rows.append(_row("broken", float(level), float((radii <= level).double().mean())))
         return [Measurement(f"minimal_radius_{self.criterion}", rows, radii)]
+
+
+def smallest_radii(
+    context: Context,
+    criterion: Objective,
+    threshold: float,
+    largest: float,
+    num_observations: int,
+    searches: int,
+    num_samples: int,
+    generator: Generator,
+) -> Tensor:
+    """Return the smallest radii at which the context's attack brings a criterion above a threshold,
+    in `epsilon_unit`, `(num_observations,)`; arguments as for `minimal_radius`."""
+    assert context.attack is not None
+    assert context.ball is not None
+    attack, posterior, ball = context.attack, context.posterior, context.ball
+    size = context.batch_size
+    theta, x = (v[:num_observations].split(size) for v in (context.theta, context.x))
+    last = criterion, threshold, largest, generator, searches
+    with draws_from(generator):
+        return torch.cat(
+            [
+                minimal_radius(attack, posterior, b, t, ball, *last, num_samples=num_samples).radius
+                for t, b in zip(theta, x, strict=True)
+            ]
+        )
 
 
 def _row(statistic: str, level: float | None, value: float) -> dict[str, object]:

@@ -36,6 +36,7 @@ class SBC(Metric):
     """
 
     name = "sbc"
+    needs_theta = True
 
     def __init__(self, num_samples: int = 200) -> None:
         require(num_samples > 0, "metrics.sbc.num_samples", num_samples, "positive")

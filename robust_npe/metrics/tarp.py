@@ -41,6 +41,7 @@ class TARP(Metric):
     """
 
     name = "tarp"
+    needs_theta = True
 
     def __init__(self, num_samples: int = 200, num_levels: int = 20) -> None:
         even = num_levels > 0 and num_levels % 2 == 0

@@ -7,6 +7,7 @@ from robust_npe.tasks.data import DataTask, FilesTask
 from robust_npe.tasks.function import FunctionTask, NamedFunctionTask
 from robust_npe.tasks.gaussian_linear import GaussianLinear
 from robust_npe.tasks.hodgkin_huxley import HodgkinHuxley
+from robust_npe.tasks.images import DigitImages, FolderImages, IDXImages, Images
 from robust_npe.tasks.lotka_volterra import LotkaVolterra
 from robust_npe.tasks.sbibm import SBIBM
 from robust_npe.tasks.sir import SIR
@@ -19,10 +20,14 @@ __all__ = [
     "SIR",
     "VAE",
     "DataTask",
+    "DigitImages",
     "FilesTask",
+    "FolderImages",
     "FunctionTask",
     "GaussianLinear",
     "HodgkinHuxley",
+    "IDXImages",
+    "Images",
     "LotkaVolterra",
     "NamedFunctionTask",
     "Reference",

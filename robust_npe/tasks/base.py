@@ -55,6 +55,9 @@ class Task(Component, ABC):
         embedding: Name of the embedding that suits x, used where none is asked for.
         embedding_settings: Its settings that the shape of x determines.
         prior_density: Whether `prior.log_prob` is known.
+        has_theta: Whether theta of its pairs generated x. If not, x comes alone, as images do:
+            theta are latent variables that an estimator gives their meaning, those of the pairs are
+            draws from the prior that hold the place, and what needs true ones does not apply.
         chunk_size: Simulations that are stored together; None for the store's own choice. What was
             interrupted goes on after the last complete chunk, so slow simulators have small ones.
     """
@@ -65,6 +68,7 @@ class Task(Component, ABC):
     embedding: str = "identity"
     embedding_settings: Mapping[str, Any] = MappingProxyType({})
     prior_density: bool = True
+    has_theta: bool = True
     chunk_size: int | None = None
 
     @property

@@ -19,7 +19,7 @@ from robust_npe.tasks.empirical import Empirical
 from robust_npe.tasks.reading import read_array
 from robust_npe.tasks.shaped import ShapedTask, box
 
-__all__ = ["DataTask", "FilesTask"]
+__all__ = ["DataTask", "FilesTask", "split_rows"]
 
 
 class DataTask(ShapedTask):
@@ -105,7 +105,7 @@ class DataTask(ShapedTask):
 
     @override
     def stored_pairs(self, split: str, seed: int, rows: slice) -> tuple[Tensor, Tensor]:
-        chosen = _split(len(self._pairs[0]), tuple(self.shares.items()), seed)[split]
+        chosen = split_rows(len(self._pairs[0]), tuple(self.shares.items()), seed)[split]
         require(len(chosen) > 0, f"task.{split}", f"{len(self._pairs[0])} rows in all", "more")
         theta, x = (_float32(array[chosen[rows]]) for array in self._pairs)
         return theta, x.reshape(len(x), self.dim_x)
@@ -202,8 +202,14 @@ def _float32(array: np.ndarray) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _split(num: int, shares: tuple[tuple[str, float], ...], seed: int) -> dict[str, np.ndarray]:
-    """Return the numbers of the rows of each part, in random order."""
+def split_rows(num: int, shares: tuple[tuple[str, float], ...], seed: int) -> dict[str, np.ndarray]:
+    """Return the numbers of the rows of each part, in random order.
+
+    Args:
+        num: Number of rows.
+        shares: Name and share of each part, of at least one row; `train` has what is left.
+        seed: Seed of the order.
+    """
     order = torch.randperm(num, generator=stream(seed, "split")).numpy()
     parts, start = {}, 0
     for name, share in shares:

@@ -27,7 +27,11 @@ SETTINGS = {"fmpe": {"hidden": 16, "steps": 6}}
 WIDE = {"nflows_maf": 3, "sbi_maf": 5, "nsf": 1.5}
 MIN_NOISE = 0.01  # of flow matching
 
+# the others are trained on x alone
+OF_THETA = [n for n in ESTIMATORS if not from_conf("estimator", n).func.models_x]
+
 each_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+each_of_theta = pytest.mark.parametrize("name", OF_THETA)
 each_support = pytest.mark.parametrize("support", SUPPORTS)
 
 

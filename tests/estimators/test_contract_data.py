@@ -17,6 +17,7 @@ from robust_npe.training import TrainingSettings, train
 from tests.estimators.common import (
     EMBEDDINGS,
     each_estimator,
+    each_of_theta,
     make,
     make_fresh,
 )
@@ -46,7 +47,7 @@ def test_save_and_load(name, embedding, tmp_path):
         assert torch.equal(other(x).sample((3,)), expected)
 
 
-@each_estimator
+@each_of_theta
 def test_units_of_the_data_do_not_matter(name):
     estimator, other = make(name), make(name)
     scale, offset = torch.tensor([1e3, 0.1, 20.0]), torch.tensor([-50.0, 3.0, 0.0])
@@ -76,7 +77,7 @@ def test_observations_of_the_wrong_size_are_named(name):
         make(name)(observations(2, dim_x=4))
 
 
-@each_estimator
+@each_of_theta
 def test_short_training_finds_a_known_posterior(name):
     task = linear_task()
     data, test = pairs(task, 2000), pairs(task, 500, seed=1)

@@ -1,0 +1,124 @@
+"""Objectives against what a Gaussian posterior is used for, see `robust_npe.encoders`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Generator, Tensor
+from typing_extensions import override
+
+from robust_npe.attacks.objectives import Climb, Objective, sampled
+from robust_npe.checks import require
+from robust_npe.encoders import Encoder
+from robust_npe.posterior import Posterior
+
+__all__ = ["LatentShift", "MaxDamage", "TargetedReconstruction"]
+
+
+class _OfEncoders(Objective):
+    """Common part: the posterior must be Gaussian."""
+
+    @override
+    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
+        with torch.no_grad():
+            Encoder(posterior)(torch.zeros(1, dim_x))
+
+
+class MaxDamage(_OfEncoders):
+    """E |g(mu(x~) + sigma(x~) eta) - g(mu(x))| over eta ~ N(0, I): the decoder's output, or the
+    posterior draw itself where there is no decoder, is to be far from what it was.
+
+    References:
+        Camuto et al. (2021), https://arxiv.org/abs/2007.07365, equation (2), for a single eta
+
+    Args:
+        num_samples: Draws of eta in each step, new ones each time. Scores have at least 100.
+    """
+
+    name = "max_damage"
+
+    def __init__(self, num_samples: int = 4) -> None:
+        require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
+        self.num_samples = num_samples
+
+    @override
+    def __call__(
+        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
+    ) -> Climb:
+        encoder = Encoder(posterior)
+        with torch.no_grad():
+            expected = encoder.reconstruct(x)
+
+        def damage(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
+            return encoder.deviations(x_adv, expected, num_samples, noise).mean(0)
+
+        return sampled(damage, self.num_samples, max(self.num_samples, 100), generator)
+
+
+class _Targeted(_OfEncoders):
+    """Common part of attacks towards another observation, the next of those attacked together.
+
+    Args:
+        shift: How far down the batch the target is; the last ones have the first ones as targets.
+    """
+
+    rowwise = False
+
+    def __init__(self, shift: int = 1) -> None:
+        require(shift != 0, "objective.shift", shift, "an integer other than 0")
+        self.shift = shift
+
+    @override
+    def __call__(
+        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
+    ) -> Climb:
+        others = f"no multiple of the number of observations attacked together, {len(x)}"
+        require(self.shift % len(x) != 0, "objective.shift", self.shift, others)
+        encoder = Encoder(posterior)
+        with torch.no_grad():
+            wanted = self._output(encoder, x.roll(-self.shift, 0))
+        return lambda x_adv: -(self._output(encoder, x_adv) - wanted).norm(dim=-1)
+
+    @abstractmethod
+    def _output(self, encoder: Encoder, x: Tensor) -> Tensor:
+        """What is to be that of the target, `(B, *)`."""
+
+
+class LatentShift(_Targeted):
+    """-|mu(x~) - mu(x_target)|: the embedding of x is to be that of a target.
+
+    References:
+        Tabacof, Tavares & Valle (2016), "Adversarial images for variational autoencoders",
+        https://arxiv.org/abs/1612.00155
+
+        Kos, Fischer & Song (2018), "Adversarial examples for generative models",
+        https://arxiv.org/abs/1702.06832 (the latent attack)
+
+    Args:
+        shift: See the targets of `TargetPosterior`.
+    """
+
+    name = "latent_shift"
+
+    @override
+    def _output(self, encoder: Encoder, x: Tensor) -> Tensor:
+        return encoder(x).mean
+
+
+class TargetedReconstruction(_Targeted):
+    """-|g(mu(x~)) - g(mu(x_target))|: the reconstruction of x is to be that of a target.
+
+    References:
+        Kos, Fischer & Song (2018), https://arxiv.org/abs/1702.06832, with the target's own
+        reconstruction in the place of the target, so that it can be reached
+
+    Args:
+        shift: See the targets of `TargetPosterior`.
+    """
+
+    name = "targeted_reconstruction"
+
+    @override
+    def _output(self, encoder: Encoder, x: Tensor) -> Tensor:
+        return encoder.reconstruct(x)
