@@ -71,8 +71,7 @@ def outcome(future: Future) -> str:
 
 def _start(folder: Path) -> None:
     """Prepare a process: quiet, with one thread; Ctrl-C is the business of its parent."""
-    if multiprocessing.parent_process() is not None:  # never in the process that asked
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = (folder / f"{os.getpid()}.log").open("w", buffering=1)
