@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -13,7 +14,7 @@ from robust_npe.checks import require
 from robust_npe.encoders import Encoder
 from robust_npe.posterior import Posterior
 
-__all__ = ["LatentShift", "MaxDamage", "TargetedReconstruction"]
+__all__ = ["LatentShift", "MaxDamage", "OfDeviations", "TargetedReconstruction"]
 
 
 class _OfEncoders(Objective):
@@ -25,7 +26,36 @@ class _OfEncoders(Objective):
             Encoder(posterior)(torch.zeros(1, dim_x))
 
 
-class MaxDamage(_OfEncoders):
+class OfDeviations(_OfEncoders):
+    """Common part of objectives of |Delta(x~)|, for new draws of eta at each call.
+
+    Attributes:
+        num_samples: Draws of each step.
+        least_scored: Draws behind a score, at least.
+    """
+
+    num_samples: int
+    least_scored: ClassVar[int] = 1
+
+    @override
+    def __call__(
+        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
+    ) -> Climb:
+        encoder = Encoder(posterior)
+        with torch.no_grad():
+            expected = encoder.reconstruct(x)
+
+        def value(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
+            return self._value(encoder.deviations(x_adv, expected, num_samples, noise))
+
+        return sampled(value, self.num_samples, max(self.num_samples, self.least_scored), generator)
+
+    @abstractmethod
+    def _value(self, deviations: Tensor) -> Tensor:
+        """Return the values `(B,)` for deviations `(S, B)`."""
+
+
+class MaxDamage(OfDeviations):
     """E |g(mu(x~) + sigma(x~) eta) - g(mu(x))| over eta ~ N(0, I): the decoder's output, or the
     posterior draw itself where there is no decoder, is to be far from what it was.
 
@@ -37,23 +67,15 @@ class MaxDamage(_OfEncoders):
     """
 
     name = "max_damage"
+    least_scored = 100
 
     def __init__(self, num_samples: int = 4) -> None:
         require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
         self.num_samples = num_samples
 
     @override
-    def __call__(
-        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
-    ) -> Climb:
-        encoder = Encoder(posterior)
-        with torch.no_grad():
-            expected = encoder.reconstruct(x)
-
-        def damage(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
-            return encoder.deviations(x_adv, expected, num_samples, noise).mean(0)
-
-        return sampled(damage, self.num_samples, max(self.num_samples, 100), generator)
+    def _value(self, deviations: Tensor) -> Tensor:
+        return deviations.mean(0)
 
 
 class _Targeted(_OfEncoders):

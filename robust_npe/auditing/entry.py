@@ -77,15 +77,9 @@ def audit(
     settings = settings or AuditSettings()
     names = {"theta": theta_names, "x": x_names}
     data = _data(simulations, prior if simulator is None else None, names)
-    given = Given(
-        posterior,
-        checked_rows("x", x),
-        None if theta is None else checked_rows("theta", theta),
-        _task(simulator, prior, data, names),
-        data,
-        names,
-        {"Posterior": _name(posterior)},
-    )
+    rows = checked_rows("x", x), None if theta is None else checked_rows("theta", theta)
+    about = {"Posterior": _name(posterior)}
+    given = Given(posterior, *rows, _task(simulator, prior, data, names), data, names, about)
     threat = ThreatModel(norm, epsilon_unit, "none" if simulator is None else "task")
     with torch_threads(threads):
         case = prepare(given, threat, epsilon, settings, seed)

@@ -214,6 +214,11 @@ class Experiment:
         }
         return {**self.threat_description, "metrics": metrics, "epsilon": self.epsilons}
 
+    @property
+    def run_id(self) -> str:
+        """Key of the run in the store."""
+        return content_key(self.run_description)
+
     @cached_property
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Parameters and observations of the test set, on the device."""
@@ -236,9 +241,8 @@ class Experiment:
         """What `epsilon_unit=auto` is; None for other units."""
         if self.threat.epsilon_unit != "auto":
             return None
-        theta, x = self.test_set
-        what = self.task, self.task_description, theta, self.seeds.data
-        unit = auto_unit(self.threat.norm, x, replicates(self.store, *what))
+        what = self.task, self.task_description, self.test_set[0], self.seeds.data
+        unit = auto_unit(self.threat.norm, self.test_set[1], replicates(self.store, *what))
         log.info("%s", unit.text(self.epsilons, self.task.x_names))
         return unit
 
@@ -282,8 +286,7 @@ class Experiment:
 
     def _fresh_estimator(self, member: int = 0) -> Estimator:
         task, standardize = self.task, self.config["standardize"]
-        seed = self._member_seeds(member).initialisation
-        with draws_from(stream(seed, "initialise")):
+        with draws_from(stream(self._member_seeds(member).initialisation, "initialise")):
             return Estimator.for_task(task, self._head, self._embedding, standardize)
 
     def _train(self, member: int, folder: Path) -> Mapping[str, Any]:
@@ -294,5 +297,4 @@ class Experiment:
         generator = stream(self._member_seeds(member).training, "train")
         history = train(estimator, self.defense, pairs, validation, self.training, generator)
         save_weights(estimator, folder / "weights.safetensors")
-        facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}
-        return asdict(history) | facts
+        return asdict(history) | {"remarks": estimator.remarks, "defense": self.defense.facts()}

@@ -12,7 +12,6 @@ from robust_npe.commands.audited import Audited
 from robust_npe.commands.runs import run_folder, training_command
 from robust_npe.commands.words import experiment_of, typed, with_changes
 from robust_npe.defenses import FIM, Defense
-from robust_npe.store import content_key
 
 __all__ = ["commands_of"]
 
@@ -55,6 +54,6 @@ def _defended(config: Mapping[str, Any], words: list[str], defense: Defense) -> 
     experiment = experiment_of(training)
     if experiment is None:
         return training, ""
-    output, run = experiment.config["output_dir"], content_key(experiment.run_description)
+    output, run = experiment.config["output_dir"], experiment.run_id
     where = run if output == config["output_dir"] else str(Path(output) / "runs" / run)
     return training, with_changes(words, {"run": where})

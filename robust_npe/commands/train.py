@@ -18,7 +18,7 @@ from robust_npe.commands.words import typed
 from robust_npe.files import write_atomically
 from robust_npe.metrics.minimal_radius import CRITERIA
 from robust_npe.metrics.soundness import OF_PGD, flags
-from robust_npe.store import RESULT_COLUMNS, Artefact, Store, content_key, read_table
+from robust_npe.store import RESULT_COLUMNS, Artefact, Store, read_table
 
 __all__ = ["Result", "main", "run", "summary"]
 
@@ -89,7 +89,7 @@ def run(experiment: Experiment, command: Sequence[str] = ()) -> Result:
         command: The words of the training that it is from, which are kept with the run.
     """
     description = experiment.run_description
-    run_id = content_key(description)
+    run_id = experiment.run_id
     runs = Store(experiment.config["output_dir"])
     artefact = runs.get(
         "runs",

@@ -9,17 +9,16 @@ import logging
 from collections.abc import Iterator
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.attacks import L2, Ball, Objective
-from robust_npe.attacks.objectives import Climb, sampled
+from robust_npe.attacks import L2, Ball, MaxDamage
+from robust_npe.attacks.damage import OfDeviations
 from robust_npe.checks import require
 from robust_npe.encoders import Encoder, Gaussian, clopper_pearson, first_order_margins
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
-from robust_npe.metrics.minimal_radius import smallest_radii
+from robust_npe.metrics.minimal_radius import smallest_radii, warn_unless_climbed
 from robust_npe.metrics.summary import row
-from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
 __all__ = ["MarginBound", "MarginMeasured", "NotRobust"]
@@ -30,7 +29,7 @@ BOUNDS = ("margin_published", "margin_spectral", "margin_fisher_rao")
 INGREDIENTS = ("encoder_std", "encoder_variance", "jacobian_norm")
 
 
-class NotRobust(Objective):
+class NotRobust(OfDeviations):
     """Share of draws with |Delta(x~)| > r, a criterion without a gradient: climb `MaxDamage`.
 
     Args:
@@ -45,18 +44,8 @@ class NotRobust(Objective):
         self.num_samples = num_samples
 
     @override
-    def __call__(
-        self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
-    ) -> Climb:
-        encoder = Encoder(posterior)
-        with torch.no_grad():
-            expected = encoder.reconstruct(x)
-
-        def share(x_adv: Tensor, num_samples: int, noise: Generator) -> Tensor:
-            deviations = encoder.deviations(x_adv, expected, num_samples, noise)
-            return (deviations > self.r).to(x).mean(0)
-
-        return sampled(share, self.num_samples, self.num_samples, generator)
+    def _value(self, deviations: Tensor) -> Tensor:
+        return (deviations > self.r).to(deviations).mean(0)
 
 
 class MarginBound(Metric):
@@ -182,9 +171,7 @@ class MarginMeasured(Metric):
             return []
         if not Encoder(context.posterior).applies(context.x[:1]):
             return []
-        climbed = getattr(getattr(context.attack, "objective", None), "name", "nothing")
-        if climbed != "max_damage":
-            log.warning("margin_measured: the attack climbs %s, not max_damage", climbed)
+        warn_unless_climbed(context.attack, MaxDamage.name, self.name)
         sizes = self.largest, self.num_observations, self.searches, self.num_samples
         generator = context.generator("margin measured")
         radii = smallest_radii(context, NotRobust(self.r), 0.5, *sizes, generator)

@@ -10,12 +10,20 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.attacks import CoverageBreaking, KLForward, MeanShift, Objective, minimal_radius
+from robust_npe.attacks import (
+    Attack,
+    CoverageBreaking,
+    KLForward,
+    MeanShift,
+    Objective,
+    minimal_radius,
+)
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
+from robust_npe.metrics.summary import row
 from robust_npe.random import draws_from
 
-__all__ = ["MinimalRadius", "smallest_radii"]
+__all__ = ["MinimalRadius", "smallest_radii", "warn_unless_climbed"]
 
 log = logging.getLogger(__name__)
 
@@ -82,22 +90,24 @@ class MinimalRadius(Metric):
     def __call__(self, context: Context) -> list[Measurement]:
         if context.attacked or context.attack is None or context.ball is None:
             return []
-        climbed = getattr(getattr(context.attack, "objective", None), "name", "nothing")
-        if climbed != self.criterion:
-            log.warning(
-                "minimal_radius: the attack climbs %s, not %s: radii may be far too large",
-                climbed,
-                self.criterion,
-            )
+        warn_unless_climbed(context.attack, self.criterion, self.name)
         criterion, default = CRITERIA[self.criterion]
         threshold = default if self.threshold is None else self.threshold
         sizes = self.largest, self.num_observations, self.searches, self.num_samples
         generator = context.generator("minimal radius")
         radii = smallest_radii(context, criterion(), threshold, *sizes, generator)
-        rows = [*summary_rows(radii), _row("threshold", None, threshold)]
+        rows = [*summary_rows(radii), row("threshold", threshold)]
         for level in np.geomspace(SMALLEST, 1, NUM_RADII) * self.largest:
-            rows.append(_row("broken", float(level), float((radii <= level).double().mean())))
+            rows.append(row("broken", float((radii <= level).double().mean()), float(level)))
         return [Measurement(f"minimal_radius_{self.criterion}", rows, radii)]
+
+
+def warn_unless_climbed(attack: Attack, objective: str, metric: str) -> None:
+    """Warn that radii are those of an attack with another objective."""
+    climbed = getattr(getattr(attack, "objective", None), "name", "nothing")
+    if climbed != objective:
+        text = "%s: the attack climbs %s, not %s: radii may be far too large"
+        log.warning(text, metric, climbed, objective)
 
 
 def smallest_radii(
@@ -125,7 +135,3 @@ def smallest_radii(
                 for t, b in zip(theta, x, strict=True)
             ]
         )
-
-
-def _row(statistic: str, level: float | None, value: float) -> dict[str, object]:
-    return {"statistic": statistic, "level": level, "value": value}

@@ -110,6 +110,6 @@ def present(values: Tensor, rows: Tensor) -> Tensor:
     return there if enough else rows.new_full((1, *rows.shape[1:]), torch.nan)
 
 
-def row(statistic: str, value: float) -> dict[str, Any]:
+def row(statistic: str, value: float, level: float | None = None) -> dict[str, Any]:
     """Return a row of the tidy results, without the columns that say what was measured."""
-    return {"statistic": statistic, "level": None, "value": value}
+    return {"statistic": statistic, "level": level, "value": value}

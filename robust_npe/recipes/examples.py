@@ -10,11 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robust_npe.commands.evaluation import perturbed
 from robust_npe.commands.experiment import Experiment
 from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
-from robust_npe.recipes.stored import divergences
+from robust_npe.recipes.stored import attacked, divergences
 from robust_npe.store import StoreError
 from robust_npe.tasks import Task
 
@@ -89,10 +88,8 @@ def _example(
     num_traces: int,
 ) -> pd.DataFrame:
     """What is drawn of one observation."""
-    task, trained, count = experiment.task, experiment.trained(), experiment.evaluation.num_attacked
-    seed = experiment.seeds.evaluation
-    theta, x = (t[:count] for t in experiment.test_set)
-    x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv  # stored by the run
+    task, trained, seed = experiment.task, experiment.trained(), experiment.seeds.evaluation
+    theta, x, x_adv = attacked(experiment, epsilon)
     truth = _parameters(task, theta[number : number + 1]).assign(what="truth", state="clean")
     parts = [truth.assign(position=np.nan)]
     for state, batch in zip(STATES, (x, x_adv), strict=True):

@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robust_npe.commands.evaluation import perturbed
 from robust_npe.commands.experiment import Experiment
 from robust_npe.encoders import Encoder
 from robust_npe.recipes.examples import rounded
 from robust_npe.recipes.recipe import Recipe
+from robust_npe.recipes.stored import attacked
 from robust_npe.recipes.tables import observations, results
-from robust_npe.store import StoreError, content_key
+from robust_npe.store import StoreError
 from robust_npe.tasks import Images
 
 __all__ = ["margin_images", "margins_table"]
@@ -42,15 +42,15 @@ def margins_table(recipes: Sequence[Recipe], epsilon: float) -> pd.DataFrame:
         StoreError: Runs are missing, or did not measure that.
     """
     table = observations(recipes)["observations"]
-    attacked = table[(table.attack != "none") & (table.epsilon == epsilon)]
+    perturbed = table[(table.attack != "none") & (table.epsilon == epsilon)]
     clean = table[(table.attack == "none") & table.metric.isin(CLEAN)]
-    rows = pd.concat([clean, attacked[attacked.metric.isin(ATTACKED)]])
+    rows = pd.concat([clean, perturbed[perturbed.metric.isin(ATTACKED)]])
     wide = rows.pivot_table(index=["run_id", "observation"], columns="metric", values="value")
     if lacking := {*CLEAN, *ATTACKED} - {*wide.columns}:
         raise StoreError(f"the runs lack {', '.join(sorted(lacking))} at radius {epsilon:g}")
     told = results(recipes)["results"].drop_duplicates(["run_id", "statistic"])
     told = told.pivot(index="run_id", columns="statistic", values="value")[TOLD]
-    settings = attacked.drop_duplicates("run_id")[KEYS].merge(told, on="run_id")
+    settings = perturbed.drop_duplicates("run_id")[KEYS].merge(told, on="run_id")
     found = wide.dropna().reset_index().merge(settings, on="run_id")
     measured = found[[*CLEAN, *ATTACKED]].apply(rounded)
     return found[[*KEYS, *TOLD, "observation"]].join(measured)
@@ -72,7 +72,7 @@ def margin_images(
     """
     ranked = table.sort_values(["kl_weight", "seed"])
     of_run = ranked[ranked.run_id == ranked.run_id.iloc[0]].sort_values("margin_upper")
-    runs = {content_key(e.run_description): e for e in experiments}
+    runs = {e.run_id: e for e in experiments}
     experiment = runs[of_run.run_id.iloc[0]]
     tables = []
     for which in (-1, 0):
@@ -85,17 +85,15 @@ def margin_images(
 
 @torch.no_grad()
 def _images(experiment: Experiment, number: int, epsilon: float) -> dict[str, Tensor]:
-    trained, count = experiment.trained(), experiment.evaluation.num_attacked
-    theta, x = (t[:count] for t in experiment.test_set)
-    x_adv = perturbed(experiment, trained, theta, x, epsilon).x_adv  # stored by the run
-    encoder = Encoder(trained.posterior)
-    clean, attacked = (v[number : number + 1] for v in (x, x_adv))
+    _, *both = attacked(experiment, epsilon)
+    encoder = Encoder(experiment.trained().posterior)
+    clean, perturbed = (x[number : number + 1] for x in both)
     return {
         "original": clean,
-        "perturbed": attacked,
-        "perturbation": attacked - clean,
+        "perturbed": perturbed,
+        "perturbation": perturbed - clean,
         "reconstruction": encoder.reconstruct(clean),
-        "attacked": encoder.reconstruct(attacked),
+        "attacked": encoder.reconstruct(perturbed),
     }
 
 

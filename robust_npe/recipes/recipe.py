@@ -79,7 +79,7 @@ class Job:
         note = self._note
         if note.is_file():
             return read_plain(note, "note", max_bytes=16).decode()
-        return content_key(self.experiment.run_description)
+        return self.experiment.run_id
 
     def note(self) -> None:
         """Keep the identity: composing and building hundreds of jobs takes a minute."""
