@@ -157,8 +157,17 @@ def test_failed_job_of_a_sweep_is_logged_and_the_others_run(capsys, elsewhere):
     assert "failed: beta=-1.0 is not valid" in logs[0]
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
+@pytest.mark.usefixtures("interruptible")
 def test_interruptions(number, status, sweep, capsys, monkeypatch, elsewhere):
     monkeypatch.setattr(
         "robust_npe.commands.experiment.train", lambda *_: signal.raise_signal(number)
