@@ -92,6 +92,7 @@ def _draw_bounds(place: SubFigure, table: pd.DataFrame) -> None:
     groups = [*table.groupby("kl_weight")]
     panels = place.subplots(1, len(groups), squeeze=False, sharex=True, sharey=True)[0]
     finite = _finite(table)
+    finite = table.assign(margin_upper=1.0) if finite.empty else finite  # axes need some ends
     low, high = finite[[*BOUNDS]].clip(lower=LOWEST).min().min(), finite.margin_upper.max()
     for (weight, rows), axes in zip(groups, panels, strict=True):
         shown = _finite(rows)
@@ -115,6 +116,8 @@ def _finite(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _logarithmic(axes: Axes, x: str, y: str = "") -> None:
     """Logarithmic axes with few and plain numbers at their ticks."""
+    if not np.isfinite(axes.dataLim.get_points()).all():  # nothing is drawn: any ends will do
+        axes.set(xlim=(0.5, 2.0), ylim=(0.5, 2.0))
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(TICKS))

@@ -104,6 +104,13 @@ def test_bounds_are_drawn_against_what_was_measured_with_the_diagonal():
     assert "Nothing broke 2 of 40" in figure.get_supxlabel()
 
 
+def test_where_nothing_broke_that_is_said():
+    figure = margins_figure(planted(margin_upper=np.inf))
+    figure.canvas.draw()
+    assert [panel.texts[0].get_text() for panel in figure.axes[:2]] == ["nothing broke"] * 2
+    assert "Nothing broke 40 of 40" in figure.get_supxlabel()
+
+
 def test_settings_are_not_mixed():
     with pytest.raises(ValueError, match="mix epsilon"):
         margins_figure(pd.concat([planted(), planted(epsilon=2.0)]))
