@@ -14,7 +14,7 @@ from numba import njit
 
 from robust_npe.estimators.kernels.spline_kernels import curve_curvature, curve_gradient
 
-__all__ = ["invert", "pull_back", "saved_rows", "score"]
+__all__ = ["add_log_slope", "invert", "pull_back", "saved_rows", "score", "transform"]
 
 FLAGS = {"contract", "nsz", "arcp"}  # non-finite numbers keep their meaning
 WIDTHS, HEIGHTS, SLOPES = range(3)  # first axis of a curve
@@ -38,25 +38,59 @@ def _rates_and_curves(rest, dim):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
+def transform(x, z, slope, outputs, rest, limit, spline):  # type: ignore[no-untyped-def]
+    """Compute z = f(x) and its slope, and fill the rest."""
+    bound, _ = spline
+    for d in range(len(x)):
+        curve = _fill(d, x[d], 0, outputs, rest, len(x), limit, spline)
+        for n in range(x.shape[1]):
+            xi, s, d0, e, q, _, height = _point(x[d, n], curve[:, :, n], bound)
+            denominator = s + q * xi * (1 - xi)
+            v = curve[HEIGHTS, LEFT, n] + height * (xi * (d0 + xi * e)) / denominator
+            scale, inside = s / denominator, curve[SLOPES, BIN, n] >= 0
+            z[d, n] = bound * (2 * v - 1) if inside else x[d, n]
+            slope[d, n] = scale * scale * (d0 + xi * (2 * e + xi * q)) if inside else 1.0
+
+
+@njit(cache=True, fastmath=FLAGS)
+def add_log_slope(total, slope):  # type: ignore[no-untyped-def]
+    """Add the logarithm of a slope to the total of each column."""
+    for d in range(len(slope)):
+        for n in range(slope.shape[1]):
+            total[n] += math.log(slope[d, n])
+
+
+@njit(cache=True, fastmath=FLAGS)
 def invert(group, z, x, slope, outputs, rest, limit, spline):  # type: ignore[no-untyped-def]
     """Compute x with f(x) = z and its slope, and fill the rest, for the coordinates of a group."""
-    bound, size_limit = spline
-    rates, curves = _rates_and_curves(rest, len(x))
-    bins, clip = rates.shape[1] // 2, z.dtype.type(size_limit)
-    shrink = np.empty_like(rates[0])
+    bound, _ = spline
     for d in range(*group):
-        raw, curve, sizes = _parameters(outputs, d, bins), curves[d], rates[d]
-        for k in range(2 * bins):
-            for n in range(z.shape[1]):
-                shrink[k, n] = clip / (clip + abs(raw[k, n]))
-                sizes[k, n] = raw[k, n] * shrink[k, n]
-            for n in range(z.shape[1]):  # on its own: a call keeps loops from being vectorised
-                sizes[k, n] = math.exp(sizes[k, n])
-        _find_bins(curve, z[d], sizes, bound)
-        _find_slopes(curve[SLOPES], raw[2 * bins :], limit)
+        curve = _fill(d, z[d], 1, outputs, rest, len(x), limit, spline)
         for n in range(z.shape[1]):
             x[d, n], slope[d, n] = _invert_curve(z[d, n], curve[:, :, n], bound)
-        sizes *= shrink * shrink  # they are known from the curve now
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _fill(d, place, axis, outputs, rest, dim, limit, spline):  # type: ignore[no-untyped-def]
+    """Fill the rest of coordinate d, for the bins of these x (axis 0) or z (1); return its curve.
+
+    The derivatives of all sizes are those sizes first, which are known from the curve later.
+    """
+    bound, size_limit = spline
+    rates, curves = _rates_and_curves(rest, dim)
+    bins, clip = rates.shape[1] // 2, place.dtype.type(size_limit)
+    raw, curve, sizes = _parameters(outputs, d, bins), curves[d], rates[d]
+    shrink = np.empty_like(sizes)
+    for k in range(2 * bins):
+        for n in range(len(place)):
+            shrink[k, n] = clip / (clip + abs(raw[k, n]))
+            sizes[k, n] = raw[k, n] * shrink[k, n]
+        for n in range(len(place)):  # on its own: a call keeps loops from being vectorised
+            sizes[k, n] = math.exp(sizes[k, n])
+    _find_bins(curve, place, axis, sizes, bound)
+    _find_slopes(curve[SLOPES], raw[2 * bins :], limit)
+    sizes *= shrink * shrink
+    return curve
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -119,26 +153,27 @@ def _parameters(outputs, d, bins):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _find_bins(curve, z, sizes, bound):  # type: ignore[no-untyped-def]
-    """Find the bin of each z; outside, where f is the identity, one whose size does not matter."""
+def _find_bins(curve, z, axis, sizes, bound):  # type: ignore[no-untyped-def]
+    """Find the bin of each z, or x (axis 0); outside, where f is the identity, one whose size does
+    not matter."""
     bins = len(sizes) // 2
     zero, one = z.dtype.type(0), z.dtype.type(1)
     edge, v, found = np.zeros_like(z), np.empty_like(z), curve[SLOPES, BIN]
     curve[:] = 0
-    for axis in range(2):
+    for side in range(2):
         for k in range(bins):
-            curve[axis, SHARE] += sizes[axis * bins + k]
+            curve[side, SHARE] += sizes[side * bins + k]
     for n in range(len(z)):
-        v[n] = (z[n] / (2 * bound) + 0.5) * curve[1, SHARE, n]
+        v[n] = (z[n] / (2 * bound) + 0.5) * curve[axis, SHARE, n]
     for k in range(bins - 1):
-        size = sizes[bins + k]
+        size = sizes[axis * bins + k]
         for n in range(len(z)):
             edge[n] += size[n]
             found[n] += one if edge[n] < v[n] else zero
-    for axis in range(2):
-        left, own, share = curve[axis, LEFT], curve[axis, SIZE], curve[axis, SHARE]
+    for side in range(2):
+        left, own, share = curve[side, LEFT], curve[side, SIZE], curve[side, SHARE]
         for k in range(bins):
-            size, this = sizes[axis * bins + k], z.dtype.type(k)
+            size, this = sizes[side * bins + k], z.dtype.type(k)
             for n in range(len(z)):
                 left[n] += size[n] if this < found[n] else zero
                 own[n] += size[n] if this == found[n] else zero
