@@ -20,6 +20,7 @@ SQUEEZE_ROWS = 1_024  # which is looked for at every training
 PUBLISHED_MIN_STD = 0.05
 NORMAL_BULK = 3.29  # length of the central 90 % of a standard normal distribution
 LINEAR = 5.0  # `robust` leaves what is within so many standard deviations as it is
+FAR = 1e6  # standard deviations within which `auto` leaves z-scored features as they are
 SQUEEZE = 12.0  # how many times narrower than a normal one the bulk of a feature may be
 
 
@@ -31,12 +32,8 @@ class Standardize(nn.Module):
 
     Args:
         dim: Number of features D.
-
-    Attributes:
-        is_affine: Whether z is this affine function of x, without further steps.
     """
 
-    is_affine: ClassVar[bool] = True
     mean: Tensor
     std: Tensor
 
@@ -59,6 +56,11 @@ class Standardize(nn.Module):
 
     def unit(self, x: Tensor) -> Tensor:
         """Return dx/dz of each feature at `x (*, D)`, broadcast against it."""
+        return self.least_unit
+
+    @property
+    def least_unit(self) -> Tensor:
+        """Smallest dx/dz of each feature, `(D,)`."""
         return self.std
 
     def _compressed(self, x: Tensor) -> Tensor:
@@ -94,7 +96,6 @@ class _Compressed(Standardize):
     """z = (c(t) - mean) / std with t = (x - centre) / width, where c(t) = t for |t| <= 1, and grows
     more slowly beyond; one-to-one and continuously differentiable."""
 
-    is_affine = False
     centre: Tensor
     width: Tensor
     power: ClassVar[int]  # the slope beyond is 1 / |t|^power
@@ -111,7 +112,12 @@ class _Compressed(Standardize):
 
     @override
     def unit(self, x: Tensor) -> Tensor:
-        return self.std * self.width * self._relative(x).abs().clamp(min=1) ** self.power
+        return self.least_unit * self._relative(x).abs().clamp(min=1) ** self.power
+
+    @property
+    @override
+    def least_unit(self) -> Tensor:
+        return self.std * self.width
 
     def _relative(self, x: Tensor) -> Tensor:
         most = torch.finfo(x.dtype).max  # where small units overflow
@@ -146,6 +152,22 @@ class _Robust(_Compressed):
         return constant
 
 
+class _Auto(_Robust):
+    """As `robust` for features of one sign, such as counts or concentrations, whose extremes are
+    often far out on one side; the others are z-scored."""
+
+    @override
+    def fit(self, x: Tensor) -> Tensor:
+        constant = super().fit(x)
+        mean, std = _moments(x, lambda part: part)
+        std, hardly = self._floored(mean, std)
+        z_scored = ~_has_one_sign(x)
+        self.centre[z_scored] = mean[z_scored].to(self.centre.dtype)
+        self.width[z_scored] = FAR * std[z_scored].to(self.width.dtype)
+        self.std[z_scored] = 1 / FAR
+        return torch.where(z_scored, hardly, constant)
+
+
 class _Log(_Compressed):
     """The logarithm of features with one sign, linear below the smallest value; of others, it is
     linear below the median absolute value. Then z-scored."""
@@ -159,8 +181,7 @@ class _Log(_Compressed):
 
     @override
     def fit(self, x: Tensor) -> Tensor:
-        head = x[:QUANTILE_ROWS].double()
-        one_sign = (head >= 0).all(0) | (head <= 0).all(0)
+        head, one_sign = x[:QUANTILE_ROWS].double(), _has_one_sign(x)
         size = torch.where(head == 0, torch.nan, head.abs())
         width = torch.where(one_sign, size.nan_to_num(torch.inf).amin(0), size.nanmedian(0).values)
         self.width.copy_(torch.where(width.isfinite(), width, 1.0))
@@ -168,6 +189,7 @@ class _Log(_Compressed):
 
 
 KINDS: dict[str, type[Standardize]] = {
+    "auto": _Auto,
     "zscore": Standardize,
     "published": _Published,
     "robust": _Robust,
@@ -188,6 +210,12 @@ def is_squeezed(standardize: Standardize, x: Tensor) -> Tensor:
     low, high = _quantiles(x[:SQUEEZE_ROWS], 0.05, 0.95)
     z_low, z_high = standardize(torch.stack([low, high]).to(x.dtype))
     return (high > low) & (z_high - z_low < NORMAL_BULK / SQUEEZE)
+
+
+def _has_one_sign(x: Tensor) -> Tensor:
+    """Tell which features of `x (N, D)` are never negative, or never positive; bool `(D,)`."""
+    head = x[:QUANTILE_ROWS]
+    return (head >= 0).all(0) | (head <= 0).all(0)
 
 
 def _moments(x: Tensor, transform: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

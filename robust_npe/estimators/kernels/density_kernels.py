@@ -16,13 +16,14 @@ from robust_npe.compiling import log_compilation, watch_sources
 from robust_npe.estimators.kernels import affine_score_kernels as affine
 from robust_npe.estimators.kernels import network_kernels, score_kernels, spline_kernels
 from robust_npe.estimators.kernels import spline_score_kernels as splines
+from robust_npe.estimators.kernels import spline_value_kernels as spline_values
 from robust_npe.estimators.kernels.network_kernels import (
     activate,
     add_direct_products,
     add_outer_products,
     apply_slope,
 )
-from robust_npe.estimators.kernels.score_kernels import between, invert, parts, saved_height
+from robust_npe.estimators.kernels.score_kernels import between, invert, saved_height, split_rows
 
 __all__ = ["densities", "samples", "weigh"]
 
@@ -50,7 +51,7 @@ def _densities(theta, c, V, W, b, layout, limit, spline, sloped, trained):  # ty
         log_prob: `(S * B,)`.
         pull: Gradient of each with respect to theta, `(D, S * B)`; empty if not wanted.
         s: Likewise, to the terms, `(T * (H + 2 D), S * B)`; empty if `weigh` is to follow.
-        saved: What `weigh` needs, see `parts`, `(tiles, T, rows, n)`.
+        saved: What `weigh` needs, see `split_rows`, `(tiles, T, rows, n)`.
     """
     _, rows, _, starts = layout
     D, N = theta.shape
@@ -68,7 +69,7 @@ def _densities(theta, c, V, W, b, layout, limit, spline, sloped, trained):  # ty
         total = np.full(width, theta.dtype.type(-0.5 * D * math.log(2 * math.pi)))
         for t in range(T):
             Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
-            x, _, _, h, _, _ = part = parts(tile[t], D, M)
+            x, _, _, h, _, _ = part = split_rows(tile[t], D, M)
             x[:] = z[::-1] if t else z
             direct = T * H + t * 2 * D
             terms = c[t * H : (t + 1) * H], c[direct : direct + 2 * D]
@@ -78,7 +79,7 @@ def _densities(theta, c, V, W, b, layout, limit, spline, sloped, trained):  # ty
         log_prob[begin:end] = total[: end - begin]
         pull = -z
         for t in range(T - 1, -1, -1) if sloped else range(0, 0):
-            _, _, u, _, s, _ = part = parts(tile[t], D, M)
+            _, _, u, _, s, _ = part = split_rows(tile[t], D, M)
             u[:] = pull
             below = _score(part, V[t], W[t * size : (t + 1) * size], layout, limit, spline)
             pull[:] = below[::-1] if t else below
@@ -114,7 +115,7 @@ def _weigh(weights, saved, V, W, layout):  # type: ignore[no-untyped-def]
         begin, end = min(k * width, N), min((k + 1) * width, N)
         own[: end - begin], own[end - begin :] = weights[begin:end], 0
         for t in range(T):
-            x, _, _, h, s, _ = parts(saved[k, t], D, M)
+            x, _, _, h, s, _ = split_rows(saved[k, t], D, M)
             a_bar = s * own
             _store_score(c_bar, a_bar[:, : end - begin], begin, t, T, H, P, D)
             add_direct_products(V_bar[t], a_bar[rows[-2] :], x, layout)
@@ -133,7 +134,7 @@ def _samples(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
     H, M, size, limit = rows[1], rows[-1], starts[-1], z.dtype.type(limit)
     T, width = len(V), _width(N)
     theta, log_prob = np.empty_like(z), np.empty(N, z.dtype)
-    part = parts(np.empty((saved_height(D, rows, spline), width), z.dtype), D, M)
+    part = split_rows(np.empty((saved_height(D, rows, spline), width), z.dtype), D, M)
     x, h, rest = part[0], part[3], part[5]
     out, terms = np.zeros((D, width), z.dtype), np.empty((2 * D, width), z.dtype)
     for begin in range(0, N, width):
@@ -149,7 +150,7 @@ def _samples(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
             invert(out, part, terms, V[t], Wt, bt, layout, limit, spline)
             affine.add_log_slope(total, x, h[rows[-2] :], limit)
             if spline is not None:
-                splines.add_log_slope(total, between(rest, D)[1])
+                spline_values.add_log_slope(total, between(rest, D)[1])
             out[:] = x[::-1] if t else x
         theta[:, begin:end] = out[:, : end - begin]
         log_prob[begin:end] = total[: end - begin]
@@ -211,8 +212,8 @@ def _transform(part, z, total, outputs, limit, spline):  # type: ignore[no-untyp
     if spline is not None:
         y, y_slope, _, curves = between(rest, len(x))
         y[:] = z
-        splines.transform(y, z, y_slope, outputs, curves, limit, spline)
-        splines.add_log_slope(total, y_slope)
+        spline_values.transform(y, z, y_slope, outputs, curves, limit, spline)
+        spline_values.add_log_slope(total, y_slope)
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -260,7 +261,9 @@ def _add_normal(total, z):  # type: ignore[no-untyped-def]
 
 
 for _kernel in (_densities, _weigh, _samples):
-    watch_sources(_kernel, network_kernels, score_kernels, affine, splines, spline_kernels)
+    watch_sources(
+        _kernel, network_kernels, score_kernels, affine, splines, spline_values, spline_kernels
+    )
 densities = log_compilation(_densities, "the densities of a flow")
 weigh = log_compilation(_weigh, "the gradient of a flow's densities")
 samples = log_compilation(_samples, "the samples of a flow")

@@ -14,6 +14,7 @@ from robust_npe.compiling import log_compilation, watch_sources
 from robust_npe.estimators.kernels import affine_score_kernels as affine
 from robust_npe.estimators.kernels import network_kernels, spline_kernels
 from robust_npe.estimators.kernels import spline_score_kernels as splines
+from robust_npe.estimators.kernels import spline_value_kernels as spline_values
 from robust_npe.estimators.kernels.network_kernels import (
     add_direct,
     add_direct_products,
@@ -24,7 +25,7 @@ from robust_npe.estimators.kernels.network_kernels import (
     retreat,
 )
 
-__all__ = ["TILE", "backward", "between", "forward", "invert", "parts", "saved_height"]
+__all__ = ["TILE", "backward", "between", "forward", "invert", "saved_height", "split_rows"]
 
 TILE = 320  # columns at most, so that their activations fit into the second cache
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
@@ -46,7 +47,7 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
 
     Returns:
         score: s of what c is added to, same shape.
-        saved: What is needed again of each transform, see `parts`, `(N / n, T, rows, n)`.
+        saved: What is needed again of each transform, see `split_rows`, `(N / n, T, rows, n)`.
     """
     _, rows, _, starts = layout
     D, N = z.shape
@@ -56,7 +57,7 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
     width = max(1, -(-N // tiles))
     score = np.empty_like(c)
     P = (M - rows[-2]) // D
-    # in one piece, see `parts`
+    # in one piece, see `split_rows`
     saved = np.empty((tiles, T, saved_height(D, rows, spline), width), z.dtype)
     for k in range(tiles):
         begin, end = min(k * width, N), min((k + 1) * width, N)
@@ -65,7 +66,7 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
         pull, terms = -out, np.zeros((2 * D, width), z.dtype)
         for t in range(T - 1, -1, -1):
             Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
-            x, _, u, h, s, _ = parts = parts(saved[k, t], D, M)
+            x, _, u, h, s, _ = parts = split_rows(saved[k, t], D, M)
             h[:H, end - begin :] = 0
             h[:H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
             u[:] = pull
@@ -82,13 +83,13 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
 
 @njit(cache=True, fastmath=FLAGS)
 def saved_height(D, rows, spline):  # type: ignore[no-untyped-def]
-    """Return how many rows `parts` splits."""
-    rest = 0 if spline is None else 3 * D + splines.saved_rows(rows[-1] - rows[-2], D)
+    """Return how many rows `split_rows` splits."""
+    rest = 0 if spline is None else 3 * D + spline_values.saved_rows(rows[-1] - rows[-2], D)
     return 3 * D + 2 * rows[-1] + rest
 
 
 @njit(cache=True, fastmath=FLAGS)
-def parts(saved, D, M):  # type: ignore[no-untyped-def]
+def split_rows(saved, D, M):  # type: ignore[no-untyped-def]
     """Return the rows of one transform and tile.
 
     They are in one array, because memory of that size is kept for the next step; a few large ones
@@ -129,7 +130,7 @@ def invert(z, parts, terms, V, W, b, layout, limit, spline):  # type: ignore[no-
             affine.invert(group, z, x, slope, outputs, limit)
         else:
             y, y_slope, _, curves = between(rest, len(x))
-            splines.invert(group, z, y, y_slope, outputs, curves, limit, spline)
+            spline_values.invert(group, z, y, y_slope, outputs, curves, limit, spline)
             affine.invert(group, y, x, slope, outputs, limit)
 
 
@@ -178,7 +179,7 @@ def _backward(v, saved, V, W, layout, limit, spline):  # type: ignore[no-untyped
             direct = T * H + t * 2 * D
             terms[:, : end - begin] = v[direct : direct + 2 * D, begin:end]
             Wt, Wt_bar = W[t * size : (t + 1) * size], W_bar[t * size : (t + 1) * size]
-            x, _, _, h, s, _ = parts = parts(saved[k, t], D, M)
+            x, _, _, h, s, _ = parts = split_rows(saved[k, t], D, M)
             a_dot[:] = 0
             a_dot[:H, : end - begin] = v[t * H : (t + 1) * H, begin:end]
             for g in range(layout[0].shape[1] - 1):
@@ -225,6 +226,6 @@ def _pull_back(moving, parts, V, W, layout, limit, spline):  # type: ignore[no-u
 
 
 for _kernel in (_forward, _backward):
-    watch_sources(_kernel, network_kernels, affine, splines, spline_kernels)
+    watch_sources(_kernel, network_kernels, affine, splines, spline_values, spline_kernels)
 forward = log_compilation(_forward, "the scores of samples")
 backward = log_compilation(_backward, "the gradient of the scores of samples")
