@@ -156,6 +156,11 @@ class _Auto(_Robust):
     """As `robust` for features of one sign, such as counts or concentrations, whose extremes are
     often far out on one side; the others are z-scored."""
 
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.width.fill_(FAR)
+        self.std.fill_(1 / FAR)
+
     @override
     def fit(self, x: Tensor) -> Tensor:
         constant = super().fit(x)
