@@ -20,7 +20,6 @@ SQUEEZE_ROWS = 1_024  # which is looked for at every training
 PUBLISHED_MIN_STD = 0.05
 NORMAL_BULK = 3.29  # length of the central 90 % of a standard normal distribution
 LINEAR = 5.0  # `robust` leaves what is within so many standard deviations as it is
-FAR = 1e6  # standard deviations within which `auto` leaves z-scored features as they are
 SQUEEZE = 12.0  # how many times narrower than a normal one the bulk of a feature may be
 
 
@@ -107,7 +106,7 @@ class _Compressed(Standardize):
 
     @staticmethod
     @abstractmethod
-    def _beyond(size: Tensor) -> Tensor:
+    def beyond(size: Tensor) -> Tensor:
         """Return c(t) for t >= 1."""
 
     @override
@@ -126,7 +125,7 @@ class _Compressed(Standardize):
     @override
     def _compressed(self, x: Tensor) -> Tensor:
         t = self._relative(x)
-        return torch.where(t.abs() > 1, t.sign() * self._beyond(t.abs().clamp(min=1)), t)
+        return torch.where(t.abs() > 1, t.sign() * self.beyond(t.abs().clamp(min=1)), t)
 
 
 class _Robust(_Compressed):
@@ -136,7 +135,7 @@ class _Robust(_Compressed):
 
     @staticmethod
     @override
-    def _beyond(size: Tensor) -> Tensor:
+    def beyond(size: Tensor) -> Tensor:
         return 2 - 1 / size
 
     @override
@@ -152,25 +151,37 @@ class _Robust(_Compressed):
         return constant
 
 
-class _Auto(_Robust):
+class _Auto(Standardize):
     """As `robust` for features of one sign, such as counts or concentrations, whose extremes are
     often far out on one side; the others are z-scored."""
 
+    is_bent: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.width.fill_(FAR)
-        self.std.fill_(1 / FAR)
+        self.register_buffer("is_bent", torch.zeros(dim, dtype=torch.bool))
 
     @override
     def fit(self, x: Tensor) -> Tensor:
         constant = super().fit(x)
-        mean, std = _moments(x, lambda part: part)
-        std, hardly = self._floored(mean, std)
-        z_scored = ~_has_one_sign(x)
-        self.centre[z_scored] = mean[z_scored].to(self.centre.dtype)
-        self.width[z_scored] = FAR * std[z_scored].to(self.width.dtype)
-        self.std[z_scored] = 1 / FAR
-        return torch.where(z_scored, hardly, constant)
+        robust, one_sign = _Robust(x.shape[1]).to(x), _has_one_sign(x)
+        constant = torch.where(one_sign, robust.fit(x), constant)
+        self.is_bent.copy_(one_sign)
+        self.mean.copy_(torch.where(one_sign, robust.centre, self.mean))
+        self.std.copy_(torch.where(one_sign, robust.least_unit, self.std))
+        return constant
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        most = torch.finfo(x.dtype).max  # where small units overflow
+        z = ((x - self.mean) / self.std).clamp(-most, most)
+        beyond = z.sign() * LINEAR * _Robust.beyond(z.abs().clamp(min=LINEAR) / LINEAR)
+        return torch.where(self.is_bent & (z.abs() > LINEAR), beyond, z)
+
+    @override
+    def unit(self, x: Tensor) -> Tensor:
+        size = ((x - self.mean) / self.std).abs().clamp(min=LINEAR) / LINEAR
+        return self.std * torch.where(self.is_bent, size**_Robust.power, 1.0)
 
 
 class _Log(_Compressed):
@@ -181,7 +192,7 @@ class _Log(_Compressed):
 
     @staticmethod
     @override
-    def _beyond(size: Tensor) -> Tensor:
+    def beyond(size: Tensor) -> Tensor:
         return 1 + size.log()
 
     @override
