@@ -70,7 +70,7 @@ def train(
     embedding: Callable[[int], Embedding] | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
-    standardize: str = "zscore",
+    standardize: str = "auto",
 ) -> Posterior:
     """Simulate from a task and train an amortized posterior on it.
 

@@ -116,7 +116,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     attack: Any = MISSING
     objective: Any = MISSING
     metrics: Any = field(default_factory=dict)
-    standardize: str = "zscore"
+    standardize: str = "auto"
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0

@@ -253,7 +253,7 @@ def test_standardisation_is_a_setting():
         Experiment(composed(*overrides))
         for overrides in ([], ["scale=paper", "num_simulations=10000"], ["standardize=robust"])
     )
-    assert default.config["standardize"] == "zscore"
+    assert default.config["standardize"] == "auto"
     assert published.config["standardize"] == "published"
     keys = [content_key(e.posterior_description) for e in (default, robust)]
     assert keys[0] != keys[1]
@@ -261,5 +261,5 @@ def test_standardisation_is_a_setting():
     estimator = robust._fresh_estimator()
     estimator.fit_standardization(x, x)
     assert float(estimator.standardize(x).abs().max()) < 10
-    with pytest.raises(ConfigError, match=r"^standardize='zscor' .* one of zscore, .*robust"):
+    with pytest.raises(ConfigError, match=r"^standardize='zscor' .* one of auto, zscore, .*robust"):
         Experiment(composed("standardize=zscor"))

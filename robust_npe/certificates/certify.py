@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_npe.attacks.balls import Ball
-from robust_npe.certificates.gaussian import affine_layers, diagonal_kl, full_kl
+from robust_npe.certificates.gaussian import affine_layers, diagonal_kl, full_kl, unbent
 from robust_npe.certificates.region import Region
 from robust_npe.certificates.smoothing import smoothed_kl
 from robust_npe.estimators import DiagonalGaussian, Estimator
@@ -38,7 +38,7 @@ def certified_kl(posterior: Posterior, x: Tensor, ball: Ball) -> Certificate | N
     - one with a method `certify(x, ball)`: what that returns;
     - a smoothed posterior of this package, whose attribute `sigma` is the standard deviation of the
       noise: see `smoothed_kl`;
-    - estimators with a Gaussian head, an MLP or no embedding, and an affine standardisation: see
+    - estimators with a Gaussian head, and an MLP or no embedding: see
       `robust_npe.certificates.gaussian`.
 
     Args:
@@ -63,6 +63,6 @@ def certified_kl(posterior: Posterior, x: Tensor, ball: Ball) -> Certificate | N
     bounds = diagonal_kl if type(posterior.head) is DiagonalGaussian else full_kl
     parts = [
         bounds(layers, rows, part)
-        for rows, part in zip(x.double().split(ROWS), region.split(ROWS), strict=True)
+        for rows, part in zip(unbent(posterior, x).split(ROWS), region.split(ROWS), strict=True)
     ]
     return Certificate(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -30,22 +30,21 @@ from robust_npe.estimators import MLP, DiagonalGaussian, Estimator, FullGaussian
 from robust_npe.estimators.gaussian import LOG_STD_LIMIT
 from robust_npe.estimators.univariate import soft_clip
 
-__all__ = ["affine_layers", "diagonal_kl", "full_kl"]
+__all__ = ["affine_layers", "diagonal_kl", "full_kl", "unbent"]
 
 SLACK = 1e-8  # relative; float64 is wrong by less
 SERIES = 1e-3  # below, g(d) / d^2 suffers from cancellation
 
 
 def affine_layers(estimator: Estimator) -> list[Layer] | None:
-    """Return the linear layers from x to the parameters of a Gaussian head, with a ReLU between
-    any two, in float64; None if there is anything else on the way."""
-    scale, embedding, head = estimator.standardize, estimator.embedding, estimator.head
-    known = type(head) in (DiagonalGaussian, FullGaussian) and type(embedding) in (Identity, MLP)
-    if not (known and scale.is_affine):
+    """Return the linear layers from what `unbent` returns to the parameters of a Gaussian head,
+    with a ReLU between any two, in float64; None if there is anything else on the way."""
+    embedding, head = estimator.embedding, estimator.head
+    if type(head) not in (DiagonalGaussian, FullGaussian) or type(embedding) not in (Identity, MLP):
         return None
     nets = [cast(Any, part).net for part in (embedding, head) if hasattr(part, "net")]
-    std = scale.std.detach().double()
-    weight, bias = (1 / std).diag(), -scale.mean.detach().double() / std
+    weight = (1 / estimator.standardize.least_unit.double()).diag()
+    bias = weight.new_zeros(len(weight))
     layers: list[Layer] = []
     for module in chain(*nets):
         if isinstance(module, nn.Linear):
@@ -59,6 +58,17 @@ def affine_layers(estimator: Estimator) -> list[Layer] | None:
     return [*layers, (weight, bias)]
 
 
+def unbent(estimator: Estimator, x: Tensor) -> Tensor:
+    """Return what a linear standardisation would take to the same z as `x (B, Dx)`, in float64.
+
+    Standardisations are increasing in each feature, and steepest where they are linear. So a change
+    delta of x changes z as some change of this does that lies, in each feature, between zero and
+    delta; and is in every ball and box that has delta in it.
+    """
+    standardize = estimator.standardize
+    return standardize(x.double()) * standardize.least_unit.double()
+
+
 def diagonal_kl(layers: list[Layer], x: Tensor, region: Region) -> tuple[Tensor, Tensor]:
     """Bound KL(q(.|x) || q(.|x~)) and KL(q(.|x~) || q(.|x)) of a `DiagonalGaussian`.
 
@@ -68,7 +78,7 @@ def diagonal_kl(layers: list[Layer], x: Tensor, region: Region) -> tuple[Tensor,
 
     Args:
         layers: From `affine_layers`.
-        x: Observations, shape `(B, Dx)`, float64.
+        x: From `unbent`, shape `(B, Dx)`.
         region: The perturbations.
 
     Returns:

@@ -23,7 +23,7 @@ from robust_npe.estimators.univariate import Affine, AffineSpline, Univariate
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
 MAX_COLUMNS = 4096  # larger batches go in pieces whose activations fit into the cache
-MIN_COMPILED = 1024  # columns; fewer are not worth the import of numba
+MIN_COMPILED = 256  # columns; fewer are not worth the import of numba
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -97,8 +97,7 @@ class AutoregressiveFlow(Head):
     @property
     def is_compiled(self) -> bool:
         """Tell whether `sampled_score` works here."""
-        has_kernels = isinstance(self.univariate, Affine | AffineSpline)
-        return has_kernels and fits_kernels(self.context.weight)
+        return _is_compiled(self.univariate) and fits_kernels(self.context.weight)
 
     def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw one theta for each context, and return the gradient of its log density.
@@ -120,6 +119,11 @@ class AutoregressiveFlow(Head):
         layers = self.context, self.direct
         score = sampled_score(*layers, conditioners, self.univariate, limited(context), z)
         return score * limited_slope(context), weight
+
+
+def _is_compiled(univariate: Univariate) -> bool:
+    """Tell whether there are kernels for transforms of this kind."""
+    return isinstance(univariate, Affine | AffineSpline)
 
 
 def _groups(dim: int, passes: int | None) -> list[int]:
@@ -165,8 +169,8 @@ class AutoregressiveDistribution(Antithetic, Distribution):
             from robust_npe.estimators.kernels import density  # numba takes long to import
 
             columns = theta.reshape(-1, theta.shape[-1]).T.contiguous()
-            nets, terms = self._conditioners, torch.cat(self._terms)
-            return density.log_prob(nets, columns, terms, self._log_prob).reshape(shape)
+            parts = self._conditioners, self._univariate, columns, torch.cat(self._terms)
+            return density.log_prob(*parts, self._log_prob).reshape(shape)
         pieces = self._pieces(theta)
         return torch.cat([self._log_prob(piece) for piece in pieces]).reshape(shape)
 
@@ -188,22 +192,18 @@ class AutoregressiveDistribution(Antithetic, Distribution):
             from robust_npe.estimators.kernels import density
 
             columns = z.reshape(-1, z.shape[-1]).T.contiguous()
-            found = density.sample_and_log_prob(self._conditioners, columns, torch.cat(self._terms))
+            parts = self._conditioners, self._univariate, columns, torch.cat(self._terms)
+            found = density.sample_and_log_prob(*parts)
             return found[0].T.reshape(z.shape), found[1].view(z.shape[:-1])
         pairs = [self._inverse_and_log_prob(piece) for piece in self._pieces(z)]
         samples, log_prob = zip(*pairs, strict=True)
         return torch.cat(samples, dim=1).T.reshape(z.shape), torch.cat(log_prob).view(z.shape[:-1])
 
     def _fits_kernels(self, columns: int) -> bool:
-        """Tell whether compiled code is of use: for affine transforms with constant weights and
-        many columns, on one thread, since the products in a tile are too small to be shared."""
-        if columns < MIN_COMPILED or type(self._univariate) is not Affine:
-            return False
-        if torch.get_num_threads() > 1 or not fits_kernels(self._terms[0]):
-            return False
-        nets = self._conditioners
-        weights = (t for net in nets for t in (net.direct, *net.weights, *net.biases))
-        return not torch.is_grad_enabled() or not any(t.requires_grad for t in weights)
+        """Tell whether compiled code is of use: for many columns, on one thread, since the products
+        in a tile are too small to be shared."""
+        has_kernels = columns >= MIN_COMPILED and torch.get_num_threads() == 1
+        return has_kernels and _is_compiled(self._univariate) and fits_kernels(self._terms[0])
 
     def _noise(self, sample_shape: Any) -> Tensor:
         like = self._conditioners[0].context_term
@@ -216,9 +216,15 @@ class AutoregressiveDistribution(Antithetic, Distribution):
         for piece in samples.split(max(1, MAX_COLUMNS // max(1, batch))):
             yield piece.flatten(0, 1).T.contiguous()
 
-    def _log_prob(self, theta: Tensor, terms: Tensor | None = None) -> Tensor:
-        """Return the log density of columns `(D, N)`, at these context terms or its own."""
-        nets = self._conditioners
+    def _log_prob(
+        self,
+        theta: Tensor,
+        terms: Tensor | None = None,
+        nets: Sequence[BoundConditioner] | None = None,
+    ) -> Tensor:
+        """Return the log density of columns `(D, N)`, at these terms and of these conditioners, or
+        at its own."""
+        nets = nets or self._conditioners
         if terms is not None:
             parts = (p.chunk(len(nets)) for p in terms.split([len(p) for p in self._terms]))
             both = zip(nets, *parts, strict=True)

@@ -114,7 +114,8 @@ class Estimator(nn.Module):
         support: Support of the prior over theta.
         standardize: How x is brought to order one. `zscore`: mean and standard deviation;
             `published`: the same, the latter at least 0.05; `robust`: median and central 90 %,
-            outliers are kept within 10; `log`: logarithm of x, or of |x| with its sign where that
+            outliers are kept within 10; `auto`: `robust` for features that have one sign, `zscore`
+            for the others; `log`: logarithm of x, or of |x| with its sign where that
             changes, then z-scored; `none`: not at all.
 
     Attributes:
@@ -138,7 +139,7 @@ class Estimator(nn.Module):
         dim_theta: int,
         dim_x: int,
         support: Constraint,
-        standardize: str = "zscore",
+        standardize: str = "auto",
     ) -> None:
         super().__init__()
         self.dim_theta = dim_theta
@@ -161,7 +162,7 @@ class Estimator(nn.Module):
         task: Task,
         head: Callable[[int, int], Head],
         embedding: Callable[[int], Embedding],
-        standardize: str = "zscore",
+        standardize: str = "auto",
     ) -> Estimator:
         """Return a fresh estimator of a task's posterior; other arguments as for the class.
 

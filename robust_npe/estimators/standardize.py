@@ -31,12 +31,8 @@ class Standardize(nn.Module):
 
     Args:
         dim: Number of features D.
-
-    Attributes:
-        is_affine: Whether z is this affine function of x, without further steps.
     """
 
-    is_affine: ClassVar[bool] = True
     mean: Tensor
     std: Tensor
 
@@ -59,6 +55,11 @@ class Standardize(nn.Module):
 
     def unit(self, x: Tensor) -> Tensor:
         """Return dx/dz of each feature at `x (*, D)`, broadcast against it."""
+        return self.least_unit
+
+    @property
+    def least_unit(self) -> Tensor:
+        """Smallest dx/dz of each feature, `(D,)`."""
         return self.std
 
     def _compressed(self, x: Tensor) -> Tensor:
@@ -94,7 +95,6 @@ class _Compressed(Standardize):
     """z = (c(t) - mean) / std with t = (x - centre) / width, where c(t) = t for |t| <= 1, and grows
     more slowly beyond; one-to-one and continuously differentiable."""
 
-    is_affine = False
     centre: Tensor
     width: Tensor
     power: ClassVar[int]  # the slope beyond is 1 / |t|^power
@@ -106,12 +106,17 @@ class _Compressed(Standardize):
 
     @staticmethod
     @abstractmethod
-    def _beyond(size: Tensor) -> Tensor:
+    def beyond(size: Tensor) -> Tensor:
         """Return c(t) for t >= 1."""
 
     @override
     def unit(self, x: Tensor) -> Tensor:
-        return self.std * self.width * self._relative(x).abs().clamp(min=1) ** self.power
+        return self.least_unit * self._relative(x).abs().clamp(min=1) ** self.power
+
+    @property
+    @override
+    def least_unit(self) -> Tensor:
+        return self.std * self.width
 
     def _relative(self, x: Tensor) -> Tensor:
         most = torch.finfo(x.dtype).max  # where small units overflow
@@ -120,7 +125,7 @@ class _Compressed(Standardize):
     @override
     def _compressed(self, x: Tensor) -> Tensor:
         t = self._relative(x)
-        return torch.where(t.abs() > 1, t.sign() * self._beyond(t.abs().clamp(min=1)), t)
+        return torch.where(t.abs() > 1, t.sign() * self.beyond(t.abs().clamp(min=1)), t)
 
 
 class _Robust(_Compressed):
@@ -130,7 +135,7 @@ class _Robust(_Compressed):
 
     @staticmethod
     @override
-    def _beyond(size: Tensor) -> Tensor:
+    def beyond(size: Tensor) -> Tensor:
         return 2 - 1 / size
 
     @override
@@ -146,6 +151,39 @@ class _Robust(_Compressed):
         return constant
 
 
+class _Auto(Standardize):
+    """As `robust` for features of one sign, such as counts or concentrations, whose extremes are
+    often far out on one side; the others are z-scored."""
+
+    is_bent: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.register_buffer("is_bent", torch.zeros(dim, dtype=torch.bool))
+
+    @override
+    def fit(self, x: Tensor) -> Tensor:
+        constant = super().fit(x)
+        robust, one_sign = _Robust(x.shape[1]).to(x), _has_one_sign(x)
+        constant = torch.where(one_sign, robust.fit(x), constant)
+        self.is_bent.copy_(one_sign)
+        self.mean.copy_(torch.where(one_sign, robust.centre, self.mean))
+        self.std.copy_(torch.where(one_sign, robust.least_unit, self.std))
+        return constant
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        most = torch.finfo(x.dtype).max  # where small units overflow
+        z = ((x - self.mean) / self.std).clamp(-most, most)
+        beyond = z.sign() * LINEAR * _Robust.beyond(z.abs().clamp(min=LINEAR) / LINEAR)
+        return torch.where(self.is_bent & (z.abs() > LINEAR), beyond, z)
+
+    @override
+    def unit(self, x: Tensor) -> Tensor:
+        size = ((x - self.mean) / self.std).abs().clamp(min=LINEAR) / LINEAR
+        return self.std * torch.where(self.is_bent, size**_Robust.power, 1.0)
+
+
 class _Log(_Compressed):
     """The logarithm of features with one sign, linear below the smallest value; of others, it is
     linear below the median absolute value. Then z-scored."""
@@ -154,13 +192,12 @@ class _Log(_Compressed):
 
     @staticmethod
     @override
-    def _beyond(size: Tensor) -> Tensor:
+    def beyond(size: Tensor) -> Tensor:
         return 1 + size.log()
 
     @override
     def fit(self, x: Tensor) -> Tensor:
-        head = x[:QUANTILE_ROWS].double()
-        one_sign = (head >= 0).all(0) | (head <= 0).all(0)
+        head, one_sign = x[:QUANTILE_ROWS].double(), _has_one_sign(x)
         size = torch.where(head == 0, torch.nan, head.abs())
         width = torch.where(one_sign, size.nan_to_num(torch.inf).amin(0), size.nanmedian(0).values)
         self.width.copy_(torch.where(width.isfinite(), width, 1.0))
@@ -168,6 +205,7 @@ class _Log(_Compressed):
 
 
 KINDS: dict[str, type[Standardize]] = {
+    "auto": _Auto,
     "zscore": Standardize,
     "published": _Published,
     "robust": _Robust,
@@ -188,6 +226,12 @@ def is_squeezed(standardize: Standardize, x: Tensor) -> Tensor:
     low, high = _quantiles(x[:SQUEEZE_ROWS], 0.05, 0.95)
     z_low, z_high = standardize(torch.stack([low, high]).to(x.dtype))
     return (high > low) & (z_high - z_low < NORMAL_BULK / SQUEEZE)
+
+
+def _has_one_sign(x: Tensor) -> Tensor:
+    """Tell which features of `x (N, D)` are never negative, or never positive; bool `(D,)`."""
+    head = x[:QUANTILE_ROWS]
+    return (head >= 0).all(0) | (head <= 0).all(0)
 
 
 def _moments(x: Tensor, transform: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

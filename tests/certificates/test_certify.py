@@ -13,6 +13,7 @@ from robust_npe.attacks import PGD, KLForward, KLReverse, make_ball
 from robust_npe.certificates import Certificate, certified_kl
 from robust_npe.divergences import kl
 from robust_npe.estimators import MAF, MLP, CNN1d, DiagonalGaussian, FullGaussian, Identity
+from robust_npe.estimators.standardize import standardization
 from robust_npe.random import stream
 from tests.helpers import make_estimator, observations
 
@@ -147,10 +148,21 @@ def test_others_have_no_certificate(head, embedding):
     assert certified_kl(posterior, observations(3, 6), make_ball("l2", 1.0)) is None
 
 
-def test_compressed_observations_have_no_certificate():
-    posterior = network(DiagonalGaussian, ())
-    posterior.standardize.is_affine = False
-    assert certified_kl(posterior, observations(3, DIM_X), make_ball("l2", 1.0)) is None
+@pytest.mark.parametrize("kind", ["auto", "robust", "log"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_bent_before_the_network_is_covered(kind, norm):
+    posterior = network(FullGaussian, (9,), gain=2.0)
+    sample = observations(500, DIM_X).square().exp().log1p()  # positive
+    posterior.standardize = standardization(kind, DIM_X).double()
+    posterior.standardize.fit(sample)
+    x = sample[:6].double() * torch.tensor([1, 3, 9, 30, 90, 300]).unsqueeze(
+        1
+    )  # bent more and more
+    ball = make_ball(norm, 2.0)
+    bounds = certified_kl(posterior, x, ball)
+    for bound, found in zip(bounds, strongest(posterior, x, ball), strict=True):
+        assert (found <= bound).all()
+        assert found[0] > 1e-6
 
 
 def test_nobody_is_certified_by_accident():

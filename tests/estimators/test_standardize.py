@@ -68,6 +68,7 @@ def test_units_of_x_and_theta_do_not_matter(which, unit):
         ("robust", {}),
         ("robust", {"outlier": 1e30}),
         ("robust", {"outlier": -1e30, "x_of": lambda x: 1e-9 * x}),
+        ("auto", {"x_of": lambda x: 50 + x, "outlier": 1e30}),
         ("log", {"x_of": lambda x: (3 * x).exp()}),
         ("log", {"x_of": lambda x: -1e-20 * (3 * x).exp()}),
     ],
@@ -78,14 +79,27 @@ def test_heavy_tails_take_nothing_away(kind, settings, caplog):
 
 
 @pytest.mark.parametrize("settings", [{"outlier": 1e30}, {"x_of": lambda x: (3 * x).exp()}])
-def test_the_default_says_where_it_loses_information(settings, caplog):
+def test_zscore_says_where_it_loses_information(settings, caplog):
     assert excess(**settings) > 0.5
     assert caplog.text.count("try standardize=robust or log") == 1
     assert "x_1" in caplog.text
     assert ("x_2" in caplog.text) == ("x_of" in settings)
 
 
-@pytest.mark.parametrize("kind", ["zscore", "robust", "log"])
+def test_by_default_features_of_one_sign_are_robust_and_the_others_z_scored():
+    x = torch.randn(500, 3, generator=stream(0)).exp() * torch.tensor([1.0, -1e6, 1e-9])
+    x[::2, 1] *= -1
+    auto, robust, zscore = (standardization(kind, 3) for kind in ("auto", "robust", "zscore"))
+    for each in (auto, robust, zscore):
+        each.fit(x)
+    expected = torch.stack([robust(x)[:, 0], zscore(x)[:, 1], robust(x)[:, 2]], dim=1)
+    torch.testing.assert_close(auto(x), expected)
+    units = [each.unit(x).expand_as(x) for each in (robust, zscore)]
+    torch.testing.assert_close(auto.unit(x)[:, [0, 2]], units[0][:, [0, 2]])
+    torch.testing.assert_close(auto.unit(x)[:, 1], units[1][:, 1])
+
+
+@pytest.mark.parametrize("kind", ["auto", "zscore", "robust", "log"])
 def test_standardised_data_have_no_units(kind):
     x = torch.randn(500, 3, generator=stream(0)) * torch.tensor([1.0, 4.0, 0.1]) + 2
     units = 2.0 ** torch.tensor([-40, 3, 30])  # powers of two are exact

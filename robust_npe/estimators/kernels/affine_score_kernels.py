@@ -10,9 +10,34 @@ import math
 
 from numba import njit
 
-__all__ = ["invert", "pull_back", "score"]
+__all__ = ["add_log_slope", "invert", "pull_back", "score", "transform"]
 
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
+
+
+@njit(cache=True, fastmath=FLAGS)
+def transform(x, z, slope, total, outputs, limit):  # type: ignore[no-untyped-def]
+    """Compute z = f(x) and its slope, whose logarithm is added to the total of each column."""
+    P = len(outputs) // len(x)
+    for d in range(len(x)):
+        shift, raw = outputs[d * P], outputs[d * P + 1]
+        for n in range(x.shape[1]):
+            slope[d, n] = raw[n] * limit / (limit + abs(raw[n]))
+            total[n] += slope[d, n]
+        for n in range(x.shape[1]):  # on its own: a call keeps loops from being vectorised
+            slope[d, n] = math.exp(slope[d, n])
+        for n in range(x.shape[1]):
+            z[d, n] = slope[d, n] * x[d, n] + shift[n]
+
+
+@njit(cache=True, fastmath=FLAGS)
+def add_log_slope(total, x, outputs, limit):  # type: ignore[no-untyped-def]
+    """Add the logarithm of the slope, over the coordinates of x, to the total of each column."""
+    P = len(outputs) // len(x)
+    for d in range(len(x)):
+        raw = outputs[d * P + 1]
+        for n in range(x.shape[1]):
+            total[n] += raw[n] * limit / (limit + abs(raw[n]))
 
 
 @njit(cache=True, fastmath=FLAGS)

@@ -1,7 +1,8 @@
-"""Densities and samples of an affine autoregressive flow; `docs/kernels.md`, sections 1 to 3.
+"""Densities and samples of an autoregressive flow; `docs/kernels.md`, sections 1 to 3, 7 and 8.
 
 Columns, one for each pair of a sample and an observation, go in tiles that fit into the cache:
-most of the time of a large batch is spent on moving activations in and out of it.
+most of the time of a large batch is spent on moving activations in and out of it. Where a spline
+follows the affine function, `spline` is not None.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ import numpy as np
 from numba import njit
 
 from robust_npe.compiling import log_compilation, watch_sources
-from robust_npe.estimators.kernels import affine_score_kernels, network_kernels
-from robust_npe.estimators.kernels.affine_score_kernels import invert, score
+from robust_npe.estimators.kernels import affine_score_kernels as affine
+from robust_npe.estimators.kernels import network_kernels, score_kernels, spline_kernels
+from robust_npe.estimators.kernels import spline_score_kernels as splines
+from robust_npe.estimators.kernels import spline_value_kernels as spline_values
 from robust_npe.estimators.kernels.network_kernels import (
     activate,
-    add_direct,
-    advance,
+    add_direct_products,
+    add_outer_products,
     apply_slope,
 )
+from robust_npe.estimators.kernels.score_kernels import between, invert, saved_height, split_rows
 
-__all__ = ["densities", "samples"]
+__all__ = ["densities", "samples", "weigh"]
 
 TILE = 320  # columns at most
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _densities(theta, c, V, W, b, layout, limit, sloped):  # type: ignore[no-untyped-def]
+def _densities(theta, c, V, W, b, layout, limit, spline, sloped, trained):  # type: ignore[no-untyped-def]
     """Return log q(theta) and, if wanted, its gradients.
 
     Args:
@@ -39,61 +43,100 @@ def _densities(theta, c, V, W, b, layout, limit, sloped):  # type: ignore[no-unt
         b: Biases of all transforms, and of all layers but the first.
         layout: See `Blocks`.
         limit: Of |alpha|.
+        spline: Bound of the splines, and limit of |log sizes| of their bins; None if affine.
         sloped: Whether gradients are wanted.
+        trained: Whether those of the weights are, by `weigh`.
 
     Returns:
         log_prob: `(S * B,)`.
         pull: Gradient of each with respect to theta, `(D, S * B)`; empty if not wanted.
-        s: Likewise, to the terms, `(T * (H + 2 D), S * B)`.
+        s: Likewise, to the terms, `(T * (H + 2 D), S * B)`; empty if `weigh` is to follow.
+        saved: What `weigh` needs, see `split_rows`, `(tiles, T, rows, n)`.
     """
     _, rows, _, starts = layout
     D, N = theta.shape
     H, M, size, limit = rows[1], rows[-1], starts[-1], theta.dtype.type(limit)
-    T, width = len(V), _width(N)
+    T, P, width = len(V), (rows[-1] - rows[-2]) // D, _width(N)
     log_prob = np.empty(N, theta.dtype)
     pulls = np.empty((D, N if sloped else 0), theta.dtype)
-    scores = np.empty((len(c), N if sloped else 0), theta.dtype)
-    x, slope = np.empty((T, D, width), theta.dtype), np.empty((T, D, width), theta.dtype)
-    h, s = np.empty((T, M, width), theta.dtype), np.empty((M, width), theta.dtype)
+    scores = np.empty((len(c), N if sloped and not trained else 0), theta.dtype)
+    tiles = max(1, -(-N // width)) if trained else 1
+    saved = np.empty((tiles, T, saved_height(D, rows, spline), width), theta.dtype)
     z = np.zeros((D, width), theta.dtype)
     for begin in range(0, N, width):
-        end = min(begin + width, N)
+        end, tile = min(begin + width, N), saved[begin // width if trained else 0]
         z[:, : end - begin] = theta[:, begin:end]
         total = np.full(width, theta.dtype.type(-0.5 * D * math.log(2 * math.pi)))
         for t in range(T):
             Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
-            x[t] = z[::-1] if t else z
+            x, _, _, h, _, _ = part = split_rows(tile[t], D, M)
+            x[:] = z[::-1] if t else z
             direct = T * H + t * 2 * D
             terms = c[t * H : (t + 1) * H], c[direct : direct + 2 * D]
-            _evaluate(x[t], terms, begin, h[t], V[t], Wt, bt, layout)
-            _transform(x[t], z, slope[t], total, h[t, rows[-2] :], limit)
+            _evaluate(x, terms, begin, h, V[t], Wt, bt, layout)
+            _transform(part, z, total, h[rows[-2] :], limit, spline)
         _add_normal(total, z)
         log_prob[begin:end] = total[: end - begin]
         pull = -z
         for t in range(T - 1, -1, -1) if sloped else range(0, 0):
-            Wt = W[t * size : (t + 1) * size]
-            below = _score(x[t], slope[t], pull, h[t], s, V[t], Wt, layout, limit)
+            _, _, u, _, s, _ = part = split_rows(tile[t], D, M)
+            u[:] = pull
+            below = _score(part, V[t], W[t * size : (t + 1) * size], layout, limit, spline)
             pull[:] = below[::-1] if t else below
-            direct = T * H + t * 2 * D
-            scores[t * H : (t + 1) * H, begin:end] = s[:H, : end - begin]
-            scores[direct : direct + 2 * D, begin:end] = s[rows[-2] :, : end - begin]
+            if not trained:
+                _store_score(scores, s[:, : end - begin], begin, t, T, H, P, D)
         if sloped:
             pulls[:, begin:end] = pull[:, : end - begin]
-    return log_prob, pulls, scores
+    return log_prob, pulls, scores, saved
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _samples(z, c, V, W, b, layout, limit):  # type: ignore[no-untyped-def]
+def _weigh(weights, saved, V, W, layout):  # type: ignore[no-untyped-def]
+    """Return the gradients of a weighted sum of log densities.
+
+    Args:
+        weights: Of the columns, `(S * B,)`.
+        saved: From `_densities`, as the others.
+
+    Returns:
+        c_bar: Each column's, `(T * (H + 2 D), S * B)`.
+        V_bar: `(T, 2 D, D - n)`.
+        W_bar and b_bar: One after the other.
+    """
+    _, rows, _, starts = layout
+    tiles, T, _, width = saved.shape
+    D, N = layout[0][0, -1], len(weights)
+    H, M, size, P = rows[1], rows[-1], starts[-1], (rows[-1] - rows[-2]) // D
+    c_bar, V_bar = np.empty((T * (H + 2 * D), N), saved.dtype), np.zeros_like(V)
+    parameters_bar = np.zeros(len(W) + T * (M - H), saved.dtype)
+    W_bar, b_bar = parameters_bar[: len(W)], parameters_bar[len(W) :]
+    own = np.zeros(width, saved.dtype)
+    for k in range(tiles):
+        begin, end = min(k * width, N), min((k + 1) * width, N)
+        own[: end - begin], own[end - begin :] = weights[begin:end], 0
+        for t in range(T):
+            x, _, _, h, s, _ = split_rows(saved[k, t], D, M)
+            a_bar = s * own
+            _store_score(c_bar, a_bar[:, : end - begin], begin, t, T, H, P, D)
+            add_direct_products(V_bar[t], a_bar[rows[-2] :], x, layout)
+            add_outer_products(W_bar[t * size : (t + 1) * size], a_bar, x, h, layout)
+            for r in range(H, M):
+                b_bar[t * (M - H) + r - H] += a_bar[r].sum()
+    return c_bar, V_bar, parameters_bar
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _samples(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Return theta `(D, S * B)` of the noise z `(D, S * B)`, and its log density `(S * B,)`; other
     arguments as for `_densities`."""
-    ends, rows, _, starts = layout
+    _, rows, _, starts = layout
     D, N = z.shape
     H, M, size, limit = rows[1], rows[-1], starts[-1], z.dtype.type(limit)
     T, width = len(V), _width(N)
     theta, log_prob = np.empty_like(z), np.empty(N, z.dtype)
-    x, slope = np.empty((D, width), z.dtype), np.empty((D, width), z.dtype)
-    h, out = np.empty((M, width), z.dtype), np.zeros((D, width), z.dtype)
-    terms = np.empty((2 * D, width), z.dtype)
+    part = split_rows(np.empty((saved_height(D, rows, spline), width), z.dtype), D, M)
+    x, h, rest = part[0], part[3], part[5]
+    out, terms = np.zeros((D, width), z.dtype), np.empty((2 * D, width), z.dtype)
     for begin in range(0, N, width):
         end = min(begin + width, N)
         out[:, : end - begin] = z[:, begin:end]
@@ -101,20 +144,13 @@ def _samples(z, c, V, W, b, layout, limit):  # type: ignore[no-untyped-def]
         _add_normal(total, out)
         for t in range(T - 1, -1, -1):
             Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
-            h[:H] = 0
-            terms[:] = 0
+            h[:H], terms[:] = 0, 0
             _add_terms(h[:H], c[t * H : (t + 1) * H], begin)
             _add_terms(terms, c[T * H + t * 2 * D : T * H + (t + 1) * 2 * D], begin)
-            outputs = h[rows[-2] :]
-            for g in range(ends.shape[1] - 1):
-                advance(g, x, h, None, Wt, bt, layout)
-                group = ends[0, g], ends[0, g + 1]
-                add_direct(group, x, outputs, terms, V[t])
-                invert(group, out, x, slope, outputs, limit)
-            for d in range(D):
-                for n in range(width):
-                    raw = outputs[2 * d + 1, n]
-                    total[n] += raw * limit / (limit + abs(raw))
+            invert(out, part, terms, V[t], Wt, bt, layout, limit, spline)
+            affine.add_log_slope(total, x, h[rows[-2] :], limit)
+            if spline is not None:
+                spline_values.add_log_slope(total, between(rest, D)[1])
             out[:] = x[::-1] if t else x
         theta[:, begin:end] = out[:, : end - begin]
         log_prob[begin:end] = total[: end - begin]
@@ -148,9 +184,11 @@ def _evaluate(x, terms, begin, h, V, W, b, layout):  # type: ignore[no-untyped-d
             if i + 1 < len(shapes):
                 activate(layer)
         below = layer
-    _add_terms(below, terms[1], begin)
-    if V.size:
-        below += np.dot(V, x[: V.shape[1]])
+    P = len(below) // len(x)
+    direct = np.dot(V, x[: V.shape[1]]) if V.size else np.zeros((len(V), x.shape[1]), x.dtype)
+    _add_terms(direct, terms[1], begin)
+    for r in range(len(V)):
+        below[r // 2 * P + r % 2] += direct[r]
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -167,35 +205,52 @@ def _add_terms(layer, c, begin):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _transform(x, z, slope, total, outputs, limit):  # type: ignore[no-untyped-def]
+def _transform(part, z, total, outputs, limit, spline):  # type: ignore[no-untyped-def]
     """Compute z = f(x) and its slope, whose logarithm is added to the total of each column."""
-    for d in range(len(x)):
-        shift, raw = outputs[2 * d], outputs[2 * d + 1]
-        for n in range(x.shape[1]):
-            slope[d, n] = raw[n] * limit / (limit + abs(raw[n]))
-            total[n] += slope[d, n]
-        for n in range(x.shape[1]):  # on its own: a call keeps loops from being vectorised
-            slope[d, n] = math.exp(slope[d, n])
-        for n in range(x.shape[1]):
-            z[d, n] = slope[d, n] * x[d, n] + shift[n]
+    x, slope, _, _, _, rest = part
+    affine.transform(x, z, slope, total, outputs, limit)
+    if spline is not None:
+        y, y_slope, _, curves = between(rest, len(x))
+        y[:] = z
+        spline_values.transform(y, z, y_slope, outputs, curves, limit, spline)
+        spline_values.add_log_slope(total, y_slope)
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _score(x, slope, u, h, s, V, W, layout, limit):  # type: ignore[no-untyped-def]
+def _score(part, V, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute s, and return the gradient of log q with respect to x (section 3)."""
     _, rows, shapes, starts = layout
-    below = score(s[rows[-2] :], x, slope, u, h[rows[-2] :], limit)
+    x, slope, u, h, s, rest = part
+    outputs, last = h[rows[-2] :], s[rows[-2] :]
+    if spline is None:
+        below = affine.score(last, x, slope, u, outputs, limit)
+    else:
+        y, _, y_u, curves = between(rest, len(x))
+        y_u[:] = splines.score(last, y, u, outputs, curves, limit, spline)
+        below = affine.score(last, x, slope, y_u, outputs, limit)
     for i in range(len(shapes) - 1, 0, -1):
         weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
         new = s[rows[i - 1] : rows[i]]
         np.dot(weight.T, s[rows[i] : rows[i + 1]], new)
         apply_slope(new, h[rows[i - 1] : rows[i]])
     if V.size:
-        below[: V.shape[1]] += np.dot(V.T, s[rows[-2] :])
+        P = len(outputs) // len(x)
+        for r in range(len(V)):
+            for j in range(V.shape[1]):
+                below[j] += V[r, j] * last[r // 2 * P + r % 2]
     if starts[1]:
         weight = W[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
         below[: shapes[0, 1]] += np.dot(weight.T, s[: rows[1]])
     return below
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _store_score(scores, s, begin, t, T, H, P, D):  # type: ignore[no-untyped-def]
+    """Copy what belongs to terms, for columns from `begin` and transform t."""
+    end, last = begin + s.shape[1], len(s) - P * D
+    scores[t * H : (t + 1) * H, begin:end] = s[:H]
+    for r in range(2 * D):
+        scores[T * H + t * 2 * D + r, begin:end] = s[last + r // 2 * P + r % 2]
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -205,7 +260,10 @@ def _add_normal(total, z):  # type: ignore[no-untyped-def]
             total[n] -= z[d, n] * z[d, n] / 2
 
 
-for _kernel in (_densities, _samples):
-    watch_sources(_kernel, network_kernels, affine_score_kernels)
+for _kernel in (_densities, _weigh, _samples):
+    watch_sources(
+        _kernel, network_kernels, score_kernels, affine, splines, spline_values, spline_kernels
+    )
 densities = log_compilation(_densities, "the densities of a flow")
+weigh = log_compilation(_weigh, "the gradient of a flow's densities")
 samples = log_compilation(_samples, "the samples of a flow")

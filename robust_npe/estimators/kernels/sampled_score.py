@@ -23,7 +23,7 @@ from robust_npe.estimators.conditioner import Conditioner
 from robust_npe.estimators.kernels import score_kernels
 from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT, AffineSpline, Univariate
 
-__all__ = ["blas_threads", "sampled_score"]
+__all__ = ["blas_threads", "sampled_score", "spline_settings"]
 
 
 def sampled_score(
@@ -52,11 +52,15 @@ def sampled_score(
     layers = context_layer.weight, context_layer.bias, direct_layer.weight
     direct = torch.stack([net.direct for net in conditioners])
     inputs = z, context, *layers, direct, *weights, *biases
-    spline = None
-    if isinstance(univariate, AffineSpline):
-        spline = float(univariate.spline.bound), univariate.spline.size_limit
-    settings = conditioners[0].blocks.layout, LOG_SLOPE_LIMIT, spline
+    settings = conditioners[0].blocks.layout, LOG_SLOPE_LIMIT, spline_settings(univariate)
     return _SampledScore.apply(settings, len(weights), *inputs)
+
+
+def spline_settings(univariate: Univariate) -> tuple[float, float] | None:
+    """Return bound and limit of |log sizes| of the splines, None for affine transforms."""
+    if not isinstance(univariate, AffineSpline):
+        return None
+    return float(univariate.spline.bound), univariate.spline.size_limit
 
 
 class _SampledScore(torch.autograd.Function):

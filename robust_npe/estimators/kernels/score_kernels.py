@@ -14,6 +14,7 @@ from robust_npe.compiling import log_compilation, watch_sources
 from robust_npe.estimators.kernels import affine_score_kernels as affine
 from robust_npe.estimators.kernels import network_kernels, spline_kernels
 from robust_npe.estimators.kernels import spline_score_kernels as splines
+from robust_npe.estimators.kernels import spline_value_kernels as spline_values
 from robust_npe.estimators.kernels.network_kernels import (
     add_direct,
     add_direct_products,
@@ -24,7 +25,7 @@ from robust_npe.estimators.kernels.network_kernels import (
     retreat,
 )
 
-__all__ = ["TILE", "backward", "forward"]
+__all__ = ["TILE", "backward", "between", "forward", "invert", "saved_height", "split_rows"]
 
 TILE = 320  # columns at most, so that their activations fit into the second cache
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
@@ -46,7 +47,7 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
 
     Returns:
         score: s of what c is added to, same shape.
-        saved: What is needed again of each transform, see `_parts`, `(N / n, T, rows, n)`.
+        saved: What is needed again of each transform, see `split_rows`, `(N / n, T, rows, n)`.
     """
     _, rows, _, starts = layout
     D, N = z.shape
@@ -55,9 +56,9 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
     tiles = max(1, -(-N // TILE))
     width = max(1, -(-N // tiles))
     score = np.empty_like(c)
-    rest = 0 if spline is None else 3 * D + splines.saved_rows(M - rows[-2], D)
-    height, P = 3 * D + 2 * M + rest, (M - rows[-2]) // D
-    saved = np.empty((tiles, T, height, width), z.dtype)  # in one piece, see `_parts`
+    P = (M - rows[-2]) // D
+    # in one piece, see `split_rows`
+    saved = np.empty((tiles, T, saved_height(D, rows, spline), width), z.dtype)
     for k in range(tiles):
         begin, end = min(k * width, N), min((k + 1) * width, N)
         out = np.zeros((D, width), z.dtype)
@@ -65,13 +66,13 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
         pull, terms = -out, np.zeros((2 * D, width), z.dtype)
         for t in range(T - 1, -1, -1):
             Wt, bt = W[t * size : (t + 1) * size], b[t * (M - H) : (t + 1) * (M - H)]
-            x, _, u, h, s, _ = parts = _parts(saved[k, t], D, M)
+            x, _, u, h, s, _ = parts = split_rows(saved[k, t], D, M)
             h[:H, end - begin :] = 0
             h[:H, : end - begin] = c[t * H : (t + 1) * H, begin:end]
             u[:] = pull
             direct = T * H + t * 2 * D
             terms[:, : end - begin] = c[direct : direct + 2 * D, begin:end]
-            _invert(out, parts, terms, V[t], Wt, bt, layout, limit, spline)
+            invert(out, parts, terms, V[t], Wt, bt, layout, limit, spline)
             below = _scores(parts, V[t], Wt, layout, limit, spline)
             score[t * H : (t + 1) * H, begin:end] = s[:H, : end - begin]
             for r in range(2 * D):
@@ -81,7 +82,14 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _parts(saved, D, M):  # type: ignore[no-untyped-def]
+def saved_height(D, rows, spline):  # type: ignore[no-untyped-def]
+    """Return how many rows `split_rows` splits."""
+    rest = 0 if spline is None else 3 * D + spline_values.saved_rows(rows[-1] - rows[-2], D)
+    return 3 * D + 2 * rows[-1] + rest
+
+
+@njit(cache=True, fastmath=FLAGS)
+def split_rows(saved, D, M):  # type: ignore[no-untyped-def]
     """Return the rows of one transform and tile.
 
     They are in one array, because memory of that size is kept for the next step; a few large ones
@@ -102,14 +110,14 @@ def _parts(saved, D, M):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _between(rest, D):  # type: ignore[no-untyped-def]
+def between(rest, D):  # type: ignore[no-untyped-def]
     """Return what is between affine function and spline: y, the slope of the spline, the gradient
     of log q with respect to y, each `(D, n)`; and what belongs to the spline."""
     return rest[:D], rest[D : 2 * D], rest[2 * D : 3 * D], rest[3 * D :]
 
 
 @njit(cache=True, fastmath=FLAGS)
-def _invert(z, parts, terms, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
+def invert(z, parts, terms, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute x with f(x) = z, its slope and the activations, group by group (section 2)."""
     ends, rows, _, _ = layout
     x, slope, _, h, _, rest = parts
@@ -121,8 +129,8 @@ def _invert(z, parts, terms, V, W, b, layout, limit, spline):  # type: ignore[no
         if spline is None:
             affine.invert(group, z, x, slope, outputs, limit)
         else:
-            y, y_slope, _, curves = _between(rest, len(x))
-            splines.invert(group, z, y, y_slope, outputs, curves, limit, spline)
+            y, y_slope, _, curves = between(rest, len(x))
+            spline_values.invert(group, z, y, y_slope, outputs, curves, limit, spline)
             affine.invert(group, y, x, slope, outputs, limit)
 
 
@@ -135,7 +143,7 @@ def _scores(parts, V, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     if spline is None:
         below = affine.score(last, x, slope, u, outputs, limit)
     else:
-        y, _, y_u, curves = _between(rest, len(x))
+        y, _, y_u, curves = between(rest, len(x))
         y_u[:] = splines.score(last, y, u, outputs, curves, limit, spline)
         below = affine.score(last, x, slope, y_u, outputs, limit)
     for g in range(ends.shape[1] - 2, -1, -1):
@@ -171,7 +179,7 @@ def _backward(v, saved, V, W, layout, limit, spline):  # type: ignore[no-untyped
             direct = T * H + t * 2 * D
             terms[:, : end - begin] = v[direct : direct + 2 * D, begin:end]
             Wt, Wt_bar = W[t * size : (t + 1) * size], W_bar[t * size : (t + 1) * size]
-            x, _, _, h, s, _ = parts = _parts(saved[k, t], D, M)
+            x, _, _, h, s, _ = parts = split_rows(saved[k, t], D, M)
             a_dot[:] = 0
             a_dot[:H, : end - begin] = v[t * H : (t + 1) * H, begin:end]
             for g in range(layout[0].shape[1] - 1):
@@ -207,7 +215,7 @@ def _pull_back(moving, parts, V, W, layout, limit, spline):  # type: ignore[no-u
         if spline is None:
             affine.pull_back(group, (x_dot, x_bar, z_dot, dots, bars), x, slope, u, outputs, limit)
         else:
-            y, y_slope, y_u, curves = _between(rest, len(x))
+            y, y_slope, y_u, curves = between(rest, len(x))
             into, out = (x_dot, x_bar, y_dot, dots, bars), (y_dot, x_bar, z_dot, dots, bars)
             last = s[rows[-2] :]
             affine.pull_back(group, into, x, slope, y_u, outputs, limit)
@@ -218,6 +226,6 @@ def _pull_back(moving, parts, V, W, layout, limit, spline):  # type: ignore[no-u
 
 
 for _kernel in (_forward, _backward):
-    watch_sources(_kernel, network_kernels, affine, splines, spline_kernels)
+    watch_sources(_kernel, network_kernels, affine, splines, spline_values, spline_kernels)
 forward = log_compilation(_forward, "the scores of samples")
 backward = log_compilation(_backward, "the gradient of the scores of samples")

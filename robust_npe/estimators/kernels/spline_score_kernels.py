@@ -1,62 +1,32 @@
 """The splines' part in the scores of a flow; `docs/kernels.md`, section 7.
 
-Outputs of the conditioner are, for each coordinate, two of the affine function before the spline,
-then raw widths, heights and inner slopes. What is needed of them once the bin of each column is
-found is kept in `rest`.
+`rest` is filled by `spline_value_kernels`.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numba import njit
 
 from robust_npe.estimators.kernels.spline_kernels import curve_curvature, curve_gradient
+from robust_npe.estimators.kernels.spline_value_kernels import (
+    BIN,
+    FIRST,
+    HEIGHTS,
+    LEFT,
+    SECOND,
+    SHARE,
+    SIZE,
+    SLOPES,
+    WIDTHS,
+    parameters,
+    point_of,
+    rates_and_curves,
+)
 
-__all__ = ["invert", "pull_back", "saved_rows", "score"]
+__all__ = ["pull_back", "score"]
 
 FLAGS = {"contract", "nsz", "arcp"}  # non-finite numbers keep their meaning
-WIDTHS, HEIGHTS, SLOPES = range(3)  # first axis of a curve
-LEFT, SIZE, SHARE = range(3)  # of a bin: left end, size; one over the total size of all bins
-FIRST, SECOND, BIN = range(3)  # of slopes: at both ends of the bin; its number, -1 outside
-
-
-@njit(cache=True, fastmath=FLAGS)
-def saved_rows(outputs, dim):  # type: ignore[no-untyped-def]
-    """Return how many rows `_rates_and_curves` splits, for so many outputs of a conditioner."""
-    bins = (outputs // dim - 1) // 3
-    return (2 * bins + 9) * dim
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _rates_and_curves(rest, dim):  # type: ignore[no-untyped-def]
-    """Return the derivatives of all sizes, `(D, 2 K, n)`, and the curves, `(D, 3, 3, n)`."""
-    bins, n = (len(rest) // dim - 9) // 2, rest.shape[1]
-    split = 2 * bins * dim
-    return rest[:split].reshape(dim, 2 * bins, n), rest[split:].reshape(dim, 3, 3, n)
-
-
-@njit(cache=True, fastmath=FLAGS)
-def invert(group, z, x, slope, outputs, rest, limit, spline):  # type: ignore[no-untyped-def]
-    """Compute x with f(x) = z and its slope, and fill the rest, for the coordinates of a group."""
-    bound, size_limit = spline
-    rates, curves = _rates_and_curves(rest, len(x))
-    bins, clip = rates.shape[1] // 2, z.dtype.type(size_limit)
-    shrink = np.empty_like(rates[0])
-    for d in range(*group):
-        raw, curve, sizes = _parameters(outputs, d, bins), curves[d], rates[d]
-        for k in range(2 * bins):
-            for n in range(z.shape[1]):
-                shrink[k, n] = clip / (clip + abs(raw[k, n]))
-                sizes[k, n] = raw[k, n] * shrink[k, n]
-            for n in range(z.shape[1]):  # on its own: a call keeps loops from being vectorised
-                sizes[k, n] = math.exp(sizes[k, n])
-        _find_bins(curve, z[d], sizes, bound)
-        _find_slopes(curve[SLOPES], raw[2 * bins :], limit)
-        for n in range(z.shape[1]):
-            x[d, n], slope[d, n] = _invert_curve(z[d, n], curve[:, :, n], bound)
-        sizes *= shrink * shrink  # they are known from the curve now
 
 
 @njit(cache=True, fastmath=FLAGS)
@@ -64,7 +34,7 @@ def score(s, x, u, outputs, rest, limit, spline):  # type: ignore[no-untyped-def
     """Return the gradient of log q with respect to x at fixed outputs, and compute that with
     respect to these, s."""
     bound, _ = spline
-    rates, curves = _rates_and_curves(rest, len(x))
+    rates, curves = rates_and_curves(rest, len(x))
     bins = rates.shape[1] // 2
     below = np.empty_like(x)
     bars = np.empty((3, 2, x.shape[1]), x.dtype)
@@ -72,10 +42,10 @@ def score(s, x, u, outputs, rest, limit, spline):  # type: ignore[no-untyped-def
         curve = curves[d]
         for n in range(x.shape[1]):
             v_bar = 2 * bound * u[d, n]
-            gradient = curve_gradient(*_point(x[d, n], curve[:, :, n], bound), v_bar, 1.0)  # type: ignore[call-arg]
+            gradient = curve_gradient(*point_of(x[d, n], curve[:, :, n], bound), v_bar, 1.0)  # type: ignore[call-arg]
             below[d, n] = gradient[0] / (2 * bound)
             _store(bars[:, :, n], gradient, v_bar, curve[:, :, n])
-        raw, out = _parameters(outputs, d, bins), _parameters(s, d, bins)
+        raw, out = parameters(outputs, d, bins), parameters(s, d, bins)
         means = _product(bars, curve)
         _to_parameters(out, raw, rates[d], curve[SLOPES, BIN], bars, means, limit)
     return below
@@ -86,17 +56,17 @@ def pull_back(group, moving, x, slope, u, outputs, s, rest, limit, spline):  # t
     """Turn x_bar into z_bar, and compute z_dot and the gradients of F by outputs."""
     x_dot, x_bar, z_dot, outputs_dot, outputs_bar = moving
     bound, size_limit = spline
-    rates, curves = _rates_and_curves(rest, len(x))
+    rates, curves = rates_and_curves(rest, len(x))
     bins, clip = rates.shape[1] // 2, x.dtype.type(size_limit)
     dots = np.empty_like(curves[0])
     first = np.empty((3, 2, x.shape[1]), x.dtype)  # gradients of log q, as in `score`
     second = np.empty_like(first)  # gradients of F
     for d in range(*group):
-        raw, raw_dot = _parameters(outputs, d, bins), _parameters(outputs_dot, d, bins)
-        curve, out = curves[d], _parameters(outputs_bar, d, bins)
+        raw, raw_dot = parameters(outputs, d, bins), parameters(outputs_dot, d, bins)
+        curve, out = curves[d], parameters(outputs_bar, d, bins)
         _move_curve(dots, raw, raw_dot, rates[d], curve, limit)
         for n in range(x.shape[1]):
-            point = _point(x[d, n], curve[:, :, n], bound)
+            point = point_of(x[d, n], curve[:, :, n], bound)
             tangent = _tangent(x_dot[d, n], point, dots[:, :, n], bound)
             v_bar = 2 * bound * u[d, n]
             rise_dot, gradient, gradient_dot = curve_curvature(point, tangent, v_bar)
@@ -109,90 +79,12 @@ def pull_back(group, moving, x, slope, u, outputs, s, rest, limit, spline):  # t
         second[SLOPES] += first[SLOPES] * dots[SLOPES, :2] / curve[SLOPES, :2]
         means = _product(second, curve) + _product(first, dots)
         _to_parameters(out, raw, rates[d], curve[SLOPES, BIN], second, means, limit)
-        _add_turns(out, raw, raw_dot, _parameters(s, d, bins), dots[:SLOPES, SHARE], clip, limit)
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _parameters(outputs, d, bins):  # type: ignore[no-untyped-def]
-    """Return the rows of coordinate d."""
-    return outputs[d * (3 * bins + 1) + 2 : (d + 1) * (3 * bins + 1)]
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _find_bins(curve, z, sizes, bound):  # type: ignore[no-untyped-def]
-    """Find the bin of each z; outside, where f is the identity, one whose size does not matter."""
-    bins = len(sizes) // 2
-    zero, one = z.dtype.type(0), z.dtype.type(1)
-    edge, v, found = np.zeros_like(z), np.empty_like(z), curve[SLOPES, BIN]
-    curve[:] = 0
-    for axis in range(2):
-        for k in range(bins):
-            curve[axis, SHARE] += sizes[axis * bins + k]
-    for n in range(len(z)):
-        v[n] = (z[n] / (2 * bound) + 0.5) * curve[1, SHARE, n]
-    for k in range(bins - 1):
-        size = sizes[bins + k]
-        for n in range(len(z)):
-            edge[n] += size[n]
-            found[n] += one if edge[n] < v[n] else zero
-    for axis in range(2):
-        left, own, share = curve[axis, LEFT], curve[axis, SIZE], curve[axis, SHARE]
-        for k in range(bins):
-            size, this = sizes[axis * bins + k], z.dtype.type(k)
-            for n in range(len(z)):
-                left[n] += size[n] if this < found[n] else zero
-                own[n] += size[n] if this == found[n] else zero
-        for n in range(len(z)):
-            inside = abs(z[n]) < bound
-            left[n] = left[n] / share[n] if inside else zero
-            own[n] = own[n] / share[n] if inside else one
-            share[n] = one / share[n] if inside else zero
-    for n in range(len(z)):
-        found[n] = found[n] if abs(z[n]) < bound else -one
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _find_slopes(slopes, raw, limit):  # type: ignore[no-untyped-def]
-    """Compute the slopes at both ends of each bin: at knots that have no parameter, 1."""
-    found, zero = slopes[BIN], slopes.dtype.type(0)
-    for side in range(2):
-        slope = slopes[side]
-        for n in range(len(found)):
-            knot = int(found[n]) + side
-            own = raw[knot - 1, n] if 0 < knot <= len(raw) else zero
-            slope[n] = own * limit / (limit + abs(own))
-        for n in range(len(found)):
-            slope[n] = math.exp(slope[n])
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _invert_curve(z, curve, bound):  # type: ignore[no-untyped-def]
-    """Return x with f(x) = z, and the slope there (section 5)."""
-    width, height = curve[WIDTHS, SIZE], curve[HEIGHTS, SIZE]
-    d0, d1 = curve[SLOPES, FIRST], curve[SLOPES, SECOND]
-    if curve[SLOPES, BIN] < 0:
-        return z, 1.0
-    s, rise = height / width, z / (2 * bound) + 0.5 - curve[HEIGHTS, LEFT]
-    e, q = s - d0, d0 + d1 - 2 * s
-    a, b, c = height * e + rise * q, height * d0 - rise * q, -s * rise
-    xi = 2 * c / (-b - math.sqrt(max(b * b - 4 * a * c, 0.0)))
-    scale = s / (s + q * xi * (1 - xi))
-    slope = scale * scale * (d0 + xi * (2 * e + xi * q))
-    return bound * (2 * (curve[WIDTHS, LEFT] + xi * width) - 1), slope
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _point(x, curve, bound):  # type: ignore[no-untyped-def]
-    """Return xi, s, d0, e, q, width and height at x."""
-    width, height = curve[WIDTHS, SIZE], curve[HEIGHTS, SIZE]
-    d0, d1 = curve[SLOPES, FIRST], curve[SLOPES, SECOND]
-    s, xi = height / width, (x / (2 * bound) + 0.5 - curve[WIDTHS, LEFT]) / width
-    return xi, s, d0, s - d0, d0 + d1 - 2 * s, width, height
+        _add_turns(out, raw, raw_dot, parameters(s, d, bins), dots[:SLOPES, SHARE], clip, limit)
 
 
 @njit(cache=True, fastmath=FLAGS)
 def _tangent(x_dot, point, curve_dot, bound):  # type: ignore[no-untyped-def]
-    """Return the tangents of what `_point` returns."""
+    """Return the tangents of what `point_of` returns."""
     xi, s, _, _, _, width, _ = point
     width_dot, height_dot = curve_dot[WIDTHS, SIZE], curve_dot[HEIGHTS, SIZE]
     d0_dot, d1_dot = curve_dot[SLOPES, FIRST], curve_dot[SLOPES, SECOND]
