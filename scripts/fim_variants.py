@@ -12,7 +12,7 @@ import pandas as pd
 from robust_npe.plotting import by_setting_plot
 from robust_npe.recipes import FigureScript, main
 
-VARIANTS = {"gradient=exact": "averaged", "gradient=exact,weight=1.0": "exact"}
+VARIANTS = {"gradient=exact": "averaged", "gradient=exact weight=1.0": "exact"}
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:

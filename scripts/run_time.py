@@ -28,7 +28,8 @@ def gather(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
 def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     """Draw one part for each table."""
     parts = [
-        lines_part(tables[name], [SECONDS], column, column) for name, column in RECIPES.items()
+        lines_part(tables[name], [SECONDS], column, column, lines=1)
+        for name, column in RECIPES.items()
     ]
     return figure_of(parts)
 

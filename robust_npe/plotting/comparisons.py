@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ from robust_npe.plotting.layout import (
     panels_height,
     task_panels,
 )
-from robust_npe.plotting.lines import POINTS, Quantity, category_names, draw_panel, looks_of
+from robust_npe.plotting.lines import POINTS, TURNED, Quantity, category_names, draw_panel, looks_of
 from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
@@ -136,7 +137,7 @@ def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Fig
     rows = table[(table.metric == metric) & (table.epsilon > 0)]
     medians = rows[rows.statistic == "median"]
     largest = medians.groupby(["task", "epsilon", "seed", "data_seed"]).value.transform("max")
-    shares = medians.assign(metric=SHARE.metric, value=medians.value / largest)
+    shares = medians.assign(metric=SHARE.metric, value=(medians.value / largest).clip(lower=0))
     movement = Quantity(metric, KL.get(metric, metric))
     return figure_of([lines_part(pd.concat([table, shares]), [movement, SHARE], "attack")])
 
@@ -221,15 +222,24 @@ def _draw(
     notes = [POINTS] if x == "epsilon" else []
     notes += ["Radius 0: clean observations."] if 0 in categories else []
     quantities = list(dict.fromkeys(quantity for _, quantity in panels))
-    many = len(panels) > WIDE * len(quantities) > WIDE
     for (task, quantity), axes in panels.items():
         within = _within(rows[rows.task == task], quantities, compare) if shared else []
         own = rows[(rows.task == task) & (rows.metric == quantity.metric)]
         shown = categories or [name for name in looks if name in set(own[x])]
         notes += draw_panel(axes, own, quantity, compare, looks, x, shown, within)
-        if many:
-            axes.set_xticks(range(0, len(shown), 2), map(text_of, shown[::2]))
+        _thin_ticks(axes, shown, x)
     return notes
+
+
+def _thin_ticks(axes: Axes, categories: Sequence[Any], x: str) -> None:
+    """Where panels are narrow, name every second radius, and write other names upright."""
+    grid = axes.get_gridspec()
+    if grid is None or grid.ncols <= WIDE:
+        return
+    if x == "epsilon":
+        axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
+    for label in axes.get_xticklabels() if x in TURNED else ():
+        label.set(rotation=90, ha="center")
 
 
 def _within(rows: pd.DataFrame, quantities: Sequence[Quantity], compare: str) -> list[pd.DataFrame]:
@@ -272,7 +282,8 @@ def _panels(
     for (i, quantity), (j, task) in product(enumerate(quantities), enumerate(tasks)):
         panels[task, quantity] = axes = grid[0, i] if across else grid[i, j]
         axes.set_ylabel(quantity.label if j == 0 else "")
-        axes.set_title(task_name(task) if i == 0 and not across else "")
+        title = task_name(task) if i == 0 and not across else ""
+        axes.set_title(title.replace(" (", "\n(") if len(tasks) > WIDE else title)
     return panels
 
 

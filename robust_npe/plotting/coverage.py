@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import cycle, product
+from itertools import cycle, groupby, product
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -154,15 +155,23 @@ def draw_curves(axes: Axes, curves: pd.DataFrame, epsilons: list[float]) -> None
 
 def _draw_marks(axes: Axes, curves: pd.DataFrame) -> None:
     """Say in the corner which radii something speaks against."""
+    all_radii = sorted(curves.epsilon.unique())
     lines = []
     for name, (mark, _) in MARKS.items():
-        radii = sorted(curves[curves[name]].epsilon.unique())
-        larger = sorted(curves[curves.epsilon >= min(radii)].epsilon.unique()) if radii else []
-        if radii == larger and len(radii) > 1:
-            lines.append(f"{mark} from {_label(radii[0])}")
-        elif radii:
-            lines.append(f"{mark} {', '.join(map(_label, radii))}")
+        marked = set(curves[curves[name]].epsilon)
+        if marked:
+            lines.append(f"{mark} {_spans([e in marked for e in all_radii], all_radii)}")
     axes.text(0.98, 0.03, "\n".join(lines), ha="right", va="bottom", fontsize=7)
+
+
+def _spans(marked: list[bool], radii: list[float]) -> str:
+    """Write marked radii shortly: neighbours as from-to."""
+    spans = []
+    for found, group in groupby(zip(marked, radii, strict=True), key=itemgetter(0)):
+        ends = [_label(radius) for _, radius in group]
+        if found:
+            spans.append(ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}")
+    return ", ".join(spans)
 
 
 def _label(epsilon: float) -> str:

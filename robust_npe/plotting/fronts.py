@@ -133,7 +133,14 @@ def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
         f"KL without defense / with defense,\nradius {epsilon:g}",
     )
     note = f"Hollow: costs more than {EXPENSIVE:g} nats of clean likelihood."
-    return figure_of([_fronts_part(runs, labels, _logarithmic, [note])])
+    notes = [note]
+    if (runs.kl_none <= 0).any():
+        tasks = map(task_name, in_paper_order(runs[runs.kl_none <= 0].task))
+        notes.append(f"Without a defense not told from zero, so not drawn: {', '.join(tasks)}.")
+    runs = runs[runs.kl_none > 0]
+    if runs.empty:
+        raise NothingToDrawError("no undefended runs with a divergence above its resolution")
+    return figure_of([_fronts_part(runs, labels, _logarithmic, notes)])
 
 
 def _fronts_part(
@@ -151,7 +158,7 @@ def _fronts_part(
             log_limits(axes, own.y.to_numpy())
             plain = own[own.family == "none"].y.mean()
             axes.axhline(plain, color="0.7", linewidth=0.7, zorder=0)
-            for family, look in looks.items():
+            for family, look in reversed(looks.items()):  # no defense on top
                 _draw_front(axes, own[own.family == family], look, line_name("defense", family))
         label_axes(place, *labels)
         add_legend(part, place, place.axes)
@@ -237,7 +244,9 @@ def loss_axis(axes: Axes, x: pd.Series) -> None:
 def _logarithmic(axes: Axes, x: pd.Series) -> None:
     axes.set_xscale("log")
     axes.axvline(1, color="0.7", linewidth=0.7, zorder=0)
-    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100) if x.min() / 1.5 < t < x.max() * 1.5]
+    ticks = [
+        t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if x.min() / 1.5 < t < x.max() * 1.5
+    ]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
 

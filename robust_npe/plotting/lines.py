@@ -35,7 +35,7 @@ BROKEN = "At the upper end (hollow): not finite."
 MISSING = "Points that are missing are not finite."
 ORDERED = ("beta", "defense_epsilon", "num_simulations", "epsilon")
 """Columns of numbers, whose lines get a ramp of colours."""
-TURNED = ("estimator", "defense", "objective", "num_simulations", "beta")
+TURNED = ("estimator", "defense", "objective", "num_simulations", "beta", "defense_epsilon")
 """Columns whose values are long: their labels are turned."""
 
 
@@ -111,6 +111,7 @@ def draw_panel(
     else:
         axes.margins(y=0.12)
         axes.locator_params(axis="y", nbins=4)
+        axes.ticklabel_format(axis="y", useOffset=False)
     if quantity.best is not None:
         axes.axhline(quantity.best, color="0.7", linewidth=0.7, zorder=0)
     notes: list[str] = []

@@ -78,6 +78,7 @@ VALUES = {
     "num_simulations": "{} simulations",
     "defense_epsilon": "training radius {}",
 }
+MISSING = {"beta": "no β", "defense_epsilon": "no training radius"}
 
 SYMBOLS = {"beta": "β", "eps": "ε", "epsilon": "ε", "sigma": "\u03c3"}
 
@@ -111,12 +112,14 @@ def line_name(column: str, value: str) -> str:
         column: A column of the results, such as `attack`, `defense` or `beta`.
         value: Its value as text; a name may be followed by a space and settings.
     """
-    if column in VALUES and value != "nan":
-        grouped = re.sub(r"(?<=\d)(?=(\d{3})+$)", "\u2009", value)  # 10 000
-        return VALUES[column].format(grouped)
+    if value == "nan":
+        return MISSING.get(column, f"no {column}")
+    if column in VALUES:
+        if value.isdigit():
+            value = f"{int(value):,}".replace(",", "\u2009")  # 10 000
+        return VALUES[column].format(value)
     if column not in LINES:
-        symbol = SYMBOLS.get(column, column)
-        return f"no {symbol}" if value == "nan" else f"{symbol} {value}"
+        return f"{column} {value}"
     name, _, settings = value.partition(" ")
     base = ""
     if column == "defense":

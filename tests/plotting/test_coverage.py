@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from robust_npe.plotting import EPSILON_COLORS, NothingToDrawError, coverage_plot, save_figure
-from tests.plotting.tables import LEVELS, coverages, divergences, table
+from tests.plotting.tables import LEVELS, coverages, divergences, row, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -80,3 +80,13 @@ def test_an_attack_of_radius_0_does_not_change_the_clean_curve():
 def test_a_table_without_curves_has_nothing_to_draw():
     with pytest.raises(NothingToDrawError, match="coverage"):
         coverage_plot(table(divergences(1.0)))
+
+
+def test_radii_with_a_flagged_attack_are_listed_in_the_corner():
+    epsilons = (0.1, 0.2, 0.5, 1.0, 2.0)
+    flags = [
+        row(metric="soundness", statistic="flagged", epsilon=e, value=1.0) for e in (0.1, 0.2, 1.0)
+    ]
+    figure = coverage_plot(table(coverages(1.0, 0.0), *(coverages(2, e) for e in epsilons), flags))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["* 0.1 to 0.2, 1"]
+    assert "flagged" in figure.get_supxlabel()

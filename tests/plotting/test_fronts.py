@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from robust_npe.plotting import (
@@ -98,3 +99,23 @@ def test_what_a_front_needs():
         front_plot(ALL, 0.7)
     with pytest.raises(NothingToDrawError, match="seconds"):
         cost_plot(ALL[ALL.statistic != "seconds"], 0.5)
+
+
+def test_costs_need_a_divergence_to_compare_with():
+    quiet = [divergences(0.0, task="sir"), clean(1.0, 5.0, task="sir")]
+    figure = cost_plot(pd.concat([ALL, table(*quiet)]), 0.5)
+    assert [axes.get_title() for axes in figure.axes] == ["gl"]
+    assert "so not drawn: SIR." in figure.get_supxlabel().replace("\n", " ")
+    with pytest.raises(NothingToDrawError, match="above its resolution"):
+        cost_plot(table(*quiet), 0.5)
+
+
+def test_what_is_not_above_its_resolution_is_hollow_at_the_end_of_the_axis():
+    nothing = {"defense": "trades", "beta": 1.0}
+    rows = pd.concat([ALL, table(divergences(0.0, **nothing), clean(1.3, 5.0, **nothing))])
+    figure = front_plot(rows, 0.5)
+    (axes,) = figure.axes
+    bottom = axes.get_ylim()[0]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xydata().ravel().tolist() for line in hollow] == [pytest.approx([0.3, bottom])]
+    assert "not told from zero" in figure.get_supxlabel().replace("\n", " ")

@@ -55,6 +55,31 @@ def test_names_as_people_write_them():
     assert line_name("defense", "noise eps=0.5") == "noise augmentation ε=0.5"
     assert line_name("attack", "noise") == "random noise"
     assert line_name("seed", "3") == "seed 3"
+    assert line_name("beta", "0.0001") == "β = 0.0001"
+    assert line_name("beta", "nan") == "no β"
+    assert line_name("num_simulations", "10000") == "10\u2009000 simulations"
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        (("ensemble", math.nan, math.nan, "base=none"), "ensemble"),
+        (
+            ("ensemble", 0.1, math.nan, "base=fim(beta=0.1,rows=64)"),
+            "ensemble of FIM β=0.1 rows=64",
+        ),
+        (
+            ("smoothing", math.nan, 2.0, "sigma=0.25 base=noise(epsilon=2.0)"),
+            "smoothing \u03c3=0.25 of noise augmentation ε=2.0",
+        ),
+        (
+            ("smoothing", 0.1, 0.5, "base=ensemble(members=2,base=trades)"),
+            "smoothing of ensemble members=2 of TRADES β=0.1 ε=0.5",
+        ),
+    ],
+)
+def test_post_hoc_defenses_have_short_names(settings, shown):
+    assert line_name("defense", defense_name(*settings)) == shown
 
 
 def test_lines_of_one_defense_are_shades_of_its_colour():
