@@ -25,11 +25,12 @@ __all__ = ["attackable_figure"]
 SETTINGS = ("beta", "defense_epsilon", "seed")
 COMMON = ("task", "estimator", "num_simulations", "attack", "norm", "epsilon", "epsilon_unit")
 PARTS = 8
-LOWEST = 1e-3  # nats; below, an estimate is noise
+LOWEST = 1e-4  # nats; below, an estimate is noise
 NOTE = (
     "A, B: each point is an attacked observation at the parameters that generated it; on the line "
-    "an infected person infects one other (contact and recovery rate are equal). C: the same "
-    "against the height of the epidemic, with medians of eighths of the observations."
+    "an infected person infects one other at first (contact and recovery rate are equal). C: the "
+    "same against the height of the epidemic, with medians of eighths of the observations. "
+    f"Estimates below {LOWEST:g} nats are drawn there."
 )
 
 
@@ -99,8 +100,9 @@ def _draw_plane(axes: Axes, rows: pd.DataFrame, scale: LogNorm) -> PathCollectio
 def _draw_peaks(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     """The divergence against the largest feature: points, and medians of equal parts."""
     look: dict[str, Any] = {"color": COLORS.get(name)}
-    axes.plot(rows.highest, rows.kl_forward, ".", markersize=2, alpha=0.4, **look)
+    shown = rows.kl_forward.clip(lower=LOWEST)
+    axes.plot(rows.highest, shown, ".", markersize=2, alpha=0.4, **look)
     part = pd.qcut(rows.highest, PARTS, labels=False, duplicates="drop")
     medians = rows.groupby(part)[["highest", "kl_forward"]].median()
     look |= {"marker": "o" if name == "none" else "^", "label": defense_title(rows)}
-    axes.plot(medians.highest, medians.kl_forward, markersize=4, **look)
+    axes.plot(medians.highest, medians.kl_forward.clip(lower=LOWEST), markersize=4, **look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from string import ascii_uppercase
 
 import pandas as pd
@@ -20,7 +21,7 @@ from robust_npe.plotting.describing import (
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.names import in_paper_order, task_name
+from robust_npe.plotting.names import in_paper_order, settings_note, task_name
 from robust_npe.plotting.observations import STATE_COLORS, draw_images, draw_traces, is_image
 from robust_npe.plotting.pairs import STATE_LINES, draw_pairs, most_moved
 from robust_npe.plotting.style import COLORS, add_letter
@@ -97,12 +98,20 @@ def _draw_legend(block: SubFigure) -> None:
     block.legend(handles=entries, loc="center")
 
 
+def _defense_notes(table: pd.DataFrame) -> list[str]:
+    """Each defense with the settings that are equal for all tasks, and then the others."""
+    names = []
+    for _, rows in table.groupby("defense", sort=False):
+        equal = {c: rows[c].nunique() <= 1 for c in ("beta", "defense_epsilon")}
+        names.append(defense_title(rows.assign(**{c: math.nan for c in equal if not equal[c]})))
+    return [f"Defense: {', '.join(names)}.", *settings_note(table, "defense")]
+
+
 def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     """What the examples are, and what is left out."""
-    names = [defense_title(rows) for _, rows in table.groupby(["task", "defense"], sort=False)]
     none = [*dict.fromkeys(table.defense)] == ["none"]
-    what = "Without a defense." if none else f"Defense: {', '.join(dict.fromkeys(names))}."
-    notes = [what, rank_note(table), training_note(table)]
+    notes = ["Without a defense."] if none else _defense_notes(table)
+    notes += [rank_note(table), training_note(table)]
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
     if "hodgkin_huxley" in set(table.task):
         notes += ["Conductances g are in mS/cm², C in µF/cm², reversal potentials E in mV."]

@@ -36,6 +36,14 @@ def test_planes_of_each_defense_and_both_against_the_peak():
     assert "KL" in bar.get_ylabel()
 
 
+def test_what_a_logarithm_cannot_show_is_at_the_lower_end():
+    rows = observations()
+    rows.loc[rows.index[:20], "kl_forward"] = -1e-3
+    points, medians = attackable_figure(rows).axes[1].lines
+    assert min(points.get_ydata()) == min(medians.get_ydata()) == 1e-4
+    assert len(points.get_ydata()) == 64
+
+
 def test_settings_are_not_mixed():
     with pytest.raises(ValueError, match="mix epsilon"):
         attackable_figure(pd.concat([observations(), observations("fim", epsilon=1.0)]))

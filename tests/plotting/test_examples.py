@@ -72,6 +72,17 @@ def test_a_training_that_diverged_is_marked():
         assert "†" not in draw(example()).get_supxlabel()
 
 
+def test_the_caption_tells_the_settings_of_each_task():
+    trades = {"defense": "trades", "beta": 0.1}
+    tables = [example(**trades, defense_epsilon=0.5)]
+    caption = caption_of(examples_figure(pd.concat(tables)))
+    assert "TRADES β=0.1 ε=0.5." in caption
+    tables += [example("vae", series=(), **trades, defense_epsilon=0.1)]
+    caption = caption_of(examples_figure(pd.concat(tables)))
+    assert "TRADES β=0.1." in caption
+    assert "training radius 0.1, but SIR 0.5" in caption
+
+
 def test_only_the_parameters_that_move_most_are_drawn_and_the_caption_says_so():
     names = tuple("abcdef")
     figure = examples_figure(example(names=names), parameters=2)
