@@ -56,7 +56,8 @@ class DeepSet(Embedding):
     def share_statistics(self, standardize: nn.Module) -> None:
         with torch.no_grad():
             for buffer in standardize.buffers():
-                shared = buffer.unflatten(0, self.shape).mean(0)
+                each = buffer.unflatten(0, self.shape)
+                shared = each.all(0) if each.dtype == torch.bool else each.mean(0)
                 buffer.copy_(shared.repeat(self.shape[0]))
 
     def forward(self, x: Tensor) -> Tensor:
