@@ -131,30 +131,11 @@ def test_sbibm_that_is_not_installed(capsys, monkeypatch):
     assert "pip install 'robust-npe[sbibm]'" in message
 
 
-def test_sweep(capsys, elsewhere):
-    assert cli.main(["train", "-m", *SMALL, "seed=0,1"]) == 0
-    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
-    assert capsys.readouterr().out.count("gaussian_linear, gaussian, defense none") == 2
-
-
-def test_sweep_on_all_cores(capsys, elsewhere):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    assert cli.main(["train", "-m", "hydra/launcher=cores", *SMALL, "seed=0,1"]) == 0
-    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
-
-
 def test_launcher_that_is_not_installed():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib")
     assert hydra_message(error) == (
         "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
     )
-
-
-def test_failed_job_of_a_sweep_is_logged_and_the_others_run(capsys, elsewhere):
-    assert "beta=-1.0 is not valid" in fails(capsys, "train", "-m", *SMALL, "beta=-1,1")
-    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 1
-    logs = [p.read_text() for p in elsewhere.glob("outputs/logs/*/0/train.log")]
-    assert "failed: beta=-1.0 is not valid" in logs[0]
 
 
 @pytest.fixture
