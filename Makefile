@@ -12,7 +12,7 @@ SCALE ?= laptop
 OUTPUT ?= outputs
 FIGURES := $(filter-out figures,$(patsubst scripts/%.py,%,$(shell grep -l FigureScript scripts/*.py)))
 
-.PHONY: help install quickstart test test-slow test-sbi test-bayesflow test-browser lint format
+.PHONY: help install quickstart test test-slow test-sbi test-bayesflow test-browser test-slurm lint format
 .PHONY: figures overview gallery readme-figure clean $(FIGURES)
 
 help:            ## show this list
@@ -52,6 +52,10 @@ $(BAYESFLOW_INSTALLED): pyproject.toml
 
 test-browser: install  ## the page of an audit in Chromium (apt-get install chromium chromium-driver)
 	$(BIN)/pytest -q tests/auditing/test_page.py -k 'browser or javascript' -rs
+
+test-slurm: install  ## sweeps on Slurm; as root, after apt-get install slurm-wlm munge
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[slurm]'
+	scripts/slurm_node.sh $(BIN)/pytest -q -rs tests/sweeps/test_slurm.py
 
 lint: install    ## linter, formatter, types
 	$(BIN)/ruff check .
