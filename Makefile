@@ -7,12 +7,14 @@ SBI_VENV := .venv-sbi
 SBI_INSTALLED := $(SBI_VENV)/.installed
 BAYESFLOW_VENV := .venv-bayesflow
 BAYESFLOW_INSTALLED := $(BAYESFLOW_VENV)/.installed
+RAY_VENV := .venv-ray
+RAY_INSTALLED := $(RAY_VENV)/.installed
 
 SCALE ?= laptop
 OUTPUT ?= outputs
 FIGURES := $(filter-out figures,$(patsubst scripts/%.py,%,$(shell grep -l FigureScript scripts/*.py)))
 
-.PHONY: help install quickstart test test-slow test-sbi test-bayesflow test-browser test-slurm lint format
+.PHONY: help install quickstart test test-slow test-sbi test-bayesflow test-browser test-slurm test-ray lint format
 .PHONY: figures overview gallery readme-figure clean $(FIGURES)
 
 help:            ## show this list
@@ -57,6 +59,14 @@ test-slurm: install  ## sweeps on Slurm; as root, after apt-get install slurm-wl
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[slurm]'
 	scripts/slurm_node.sh $(BIN)/pytest -q -rs tests/sweeps/test_slurm.py
 
+test-ray: $(RAY_INSTALLED)  ## a sweep on a local Ray, whose launcher needs an old cloudpickle
+	$(RAY_VENV)/bin/pytest -q -rs tests/sweeps/test_ray.py
+
+$(RAY_INSTALLED): pyproject.toml
+	test -x $(RAY_VENV)/bin/python || $(PYTHON) -m venv $(RAY_VENV)
+	echo torch==2.13.0 | $(RAY_VENV)/bin/pip install --quiet --constraint /dev/stdin --editable '.[ray]' pytest
+	touch $@
+
 lint: install    ## linter, formatter, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,4 +93,4 @@ readme-figure: install  ## train what the figure of the README shows, and draw i
 	$(BIN)/python scripts/readme_figure.py outputs/readme docs/tolerance.png
 
 clean:           ## remove environments and caches, never outputs/
-	rm -rf $(VENV) $(SBI_VENV) $(BAYESFLOW_VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(SBI_VENV) $(BAYESFLOW_VENV) $(RAY_VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -14,7 +14,7 @@ pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="make test-ray")
 
 
 def test_a_sweep_on_ray(tmp_path):
-    words = ["train", "-m", "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"]
+    words = ["train", "-m", "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"]
     done = subprocess.run(
         [sys.executable, "-m", "robust_npe.cli", *words, *SMALL, "standardize=zscore,oops,none"],
         cwd=tmp_path,
