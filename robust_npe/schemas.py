@@ -126,7 +126,6 @@ class TrainConfig(CommonConfig, ThreatConfig):
     beta: float | None = None
     scale: str | None = None
     plots: bool = True
-    checkpoint_every: float | None = 30.0
 
 
 @dataclass
