@@ -14,7 +14,8 @@ SCALE ?= laptop
 OUTPUT ?= outputs
 FIGURES := $(filter-out figures,$(patsubst scripts/%.py,%,$(shell grep -l FigureScript scripts/*.py)))
 
-.PHONY: help install quickstart test test-slow test-sbi test-bayesflow test-browser test-slurm test-ray lint format
+.PHONY: help install quickstart test test-slow test-faults test-sbi test-bayesflow test-browser
+.PHONY: test-slurm test-ray lint format
 .PHONY: figures overview gallery readme-figure clean $(FIGURES)
 
 help:            ## show this list
@@ -35,6 +36,9 @@ test: install    ## install, then run the tests (minutes)
 
 test-slow: install  ## the tests that train for minutes
 	$(BIN)/pytest -q -m slow
+
+test-faults: install  ## 200 processes killed at random moments (minutes; the tests kill 12)
+	ROBUST_NPE_KILLS=200 $(BIN)/pytest -q tests/test_faults.py
 
 test-sbi: $(SBI_INSTALLED)  ## the tests with a current sbi, which sbibm cannot live with
 	$(SBI_VENV)/bin/pytest -q tests/sbi

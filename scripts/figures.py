@@ -57,7 +57,7 @@ def main() -> int:
     try:
         if options.tables is None:
             return compute(options)
-        for path in draw_from(FOLDER, names(options.names), options.tables, options.output):
+        for path in draw_from(FOLDER, options.names, options.tables, options.output):
             print(path)
     except ERRORS as error:
         sys.stderr.write(f"figures: {error}\n")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 
 from robust_npe.plotting.cells import (
     MARKS,
@@ -239,6 +240,9 @@ def loss_axis(axes: Axes, x: pd.Series) -> None:
         ticks = [t for t in SYMMETRIC_TICKS if 1.5 * x.min() <= t <= 1.5 * x.max()]
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.set_xticks([], minor=True)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 10]))
+        axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _logarithmic(axes: Axes, x: pd.Series) -> None:

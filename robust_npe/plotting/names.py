@@ -81,7 +81,7 @@ VALUES = {
     "num_simulations": "{} simulations",
     "defense_epsilon": "training radius {}",
 }
-MISSING = {"beta": "no β", "defense_epsilon": "no training radius"}
+MISSING = {"beta": "no defense", "defense_epsilon": "no defense"}
 
 SYMBOLS = {"beta": "β", "eps": "ε", "epsilon": "ε", "sigma": "\u03c3"}
 

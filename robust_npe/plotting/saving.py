@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from robust_npe.files import write_atomically
 from robust_npe.plotting.style import CAPTION, style
 
-__all__ = ["caption_of", "save_figure"]
+__all__ = ["caption_of", "compress_png", "save_figure"]
+
+COLORS = 256
 
 
 def caption_of(figure: Figure) -> str:
@@ -40,3 +45,19 @@ def save_figure(figure: Figure, path: Path, title: str | None = None) -> None:
     settings: dict[str, Any] = {"format": form, "metadata": metadata.get(form)}
     with style():
         write_atomically(path, lambda file: figure.savefig(file, **settings))
+
+
+def compress_png(path: Path) -> None:
+    """Reduce a PNG to 256 colours, a third of its size; its metadata stay."""
+    with Image.open(path) as image:
+        texts, resolution = PngInfo(), image.info.get("dpi")
+        for key, text in image.info.items():
+            if isinstance(key, str) and isinstance(text, str):
+                texts.add_text(key, text)
+        reduced = image.convert("RGB").quantize(
+            COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+    settings: dict[str, Any] = {"dpi": resolution} if resolution else {}
+    buffer = io.BytesIO()
+    reduced.save(buffer, "PNG", optimize=True, pnginfo=texts, **settings)
+    write_atomically(path, buffer.getvalue())

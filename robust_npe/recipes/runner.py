@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from robust_npe.checks import ConfigError, require
 from robust_npe.config import plain
+from robust_npe.files import StoreError
+from robust_npe.plotting.saving import compress_png
 from robust_npe.recipes.figures import FigureScript
 from robust_npe.recipes.pool import Pool, compute, draw, outcome
 from robust_npe.recipes.recipe import Job, Recipe
@@ -32,16 +34,22 @@ def scripts(folder: Path) -> dict[str, tuple[Path, FigureScript]]:
 
 
 def draw_from(folder: Path, names: Sequence[str], tables: Path, output: Path) -> Iterator[Path]:
-    """Draw figures of scripts from tables in a folder, as PNG files, and yield the files.
+    """Draw figures of scripts from tables in a folder, as small PNG files, and yield the files;
+    without names, those that have tables there.
 
     Raises:
         ConfigError: There is no such figure.
         StoreError: There are no tables of it.
     """
     known = scripts(folder)
+    names = names or [name for name in known if any(tables.glob(f"{name}_*.csv.gz"))]
+    if not names:
+        raise StoreError(f"there are no tables of figures in {tables}.")
     for name in names:
         require(name in known, "figure", name, f"one of {', '.join(known)}")
-        yield from known[name][1].save(read_tables(name, tables), output, (".png",))
+        for path in known[name][1].save(read_tables(name, tables), output, (".png",)):
+            compress_png(path)
+            yield path
 
 
 @dataclass

@@ -56,7 +56,7 @@ def test_names_as_people_write_them():
     assert line_name("attack", "noise") == "random noise"
     assert line_name("seed", "3") == "seed 3"
     assert line_name("beta", "0.0001") == "β = 0.0001"
-    assert line_name("beta", "nan") == "no β"
+    assert line_name("beta", "nan") == "no defense"
     assert line_name("num_simulations", "10000") == "10\u2009000 simulations"
 
 

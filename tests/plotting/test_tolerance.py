@@ -76,7 +76,7 @@ def test_tolerance_averages_over_seeds_and_separates_defenses():
 def test_tolerance_compares_betas_including_none():
     parts = (divergences(1.0), divergences(2.0, defense="fim", beta=0.1))
     (axes,) = tolerance_plot(table(*parts), compare="beta").axes
-    assert lines(axes, "no β")[0].get_ydata() == pytest.approx(np.array(EPSILONS))
+    assert lines(axes, "no defense")[0].get_ydata() == pytest.approx(np.array(EPSILONS))
     assert lines(axes, "β = 0.1")[0].get_ydata() == pytest.approx(2 * np.array(EPSILONS))
 
 

@@ -3,14 +3,18 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from robust_npe.checks import ConfigError
+from robust_npe.files import StoreError
 from robust_npe.recipes import FigureScript, Runner, draw_from
 from tests.recipes.common import TINY
 
 SCRIPT = """
 from matplotlib.figure import Figure
+from robust_npe.files import StoreError
 from robust_npe.recipes import FigureScript
 
 def draw(tables):
@@ -90,4 +94,14 @@ def test_committed_tables_are_enough_to_draw(tmp_path):
     ridge.make("laptop", tmp_path)
     (path,) = draw_from(folder, ["ridge"], tmp_path / "figures" / "tables", tmp_path / "drawn")
     assert path == tmp_path / "drawn" / "ridge.png"
-    assert path.read_bytes() == (tmp_path / "figures" / "ridge.png").read_bytes()
+    with Image.open(path) as small, Image.open(tmp_path / "figures" / "ridge.png") as large:
+        assert {"Title", "Description", "dpi"} <= set(small.info)
+        assert {**large.info, **small.info} == small.info
+        assert path.stat().st_size < 0.6 * Path(large.filename).stat().st_size
+        drawn, full = (np.asarray(image.convert("RGB"), float) for image in (small, large))
+    assert abs(drawn - full).max() < 20
+    assert list(draw_from(folder, [], tmp_path / "figures" / "tables", tmp_path)) == [
+        tmp_path / "ridge.png"
+    ]
+    with pytest.raises(StoreError, match="no tables of figures"):
+        list(draw_from(folder, [], tmp_path / "drawn", tmp_path))

@@ -20,6 +20,7 @@ from robust_npe.estimators.univariate import LOG_SLOPE_LIMIT, Univariate
 
 __all__ = ["log_prob", "sample_and_log_prob"]
 
+NOT_TENSORS = (None,) * 4  # gradients of the first arguments of `_Density`
 LogProb = Callable[[Tensor, Tensor, Sequence[BoundConditioner]], Tensor]
 """Maps columns of theta `(D, S * B)`, terms `(T * (H + 2 D), B)` and conditioners to log q."""
 
@@ -42,7 +43,8 @@ def log_prob(
     """
     settings = nets[0].blocks.layout, LOG_SLOPE_LIMIT, spline_settings(univariate)
     tensors = [t for net in nets for t in (net.direct, *net.weights, *net.biases)]
-    return _Density.apply(nets, settings, by_torch, theta, terms, *tensors)
+    is_graded = torch.is_grad_enabled()  # which it never is within the function
+    return _Density.apply(nets, settings, by_torch, is_graded, theta, terms, *tensors)
 
 
 @torch.no_grad()
@@ -74,11 +76,13 @@ class _Density(torch.autograd.Function):
         nets: Sequence[BoundConditioner],
         settings: tuple[Any, ...],
         by_torch: LogProb,
+        is_graded: bool,
         theta: Tensor,
         terms: Tensor,
         *tensors: Tensor,
     ) -> Tensor:
-        wanted, trained = any(ctx.needs_input_grad), any(ctx.needs_input_grad[5:])
+        wanted = is_graded and any(ctx.needs_input_grad)
+        trained = is_graded and any(ctx.needs_input_grad[6:])
         packed = _packed(nets)
         with blas_threads():
             results = density_kernels.densities(
@@ -94,7 +98,7 @@ class _Density(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         by_theta, by_terms, *inputs = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
-            return None, None, None, *_differentiable_gradient(ctx, inputs, gradient)
+            return *NOT_TENSORS, *_differentiable_gradient(ctx, inputs, gradient)
         theta_bar, batch = by_theta * gradient, inputs[1].shape[1]
         if ctx.is_trained:
             weights = gradient.contiguous().numpy()
@@ -107,7 +111,7 @@ class _Density(torch.autograd.Function):
             terms_bar, tensors_bar = by_terms * gradient, [None] * len(inputs[2:])
         if terms_bar.shape[1] > batch:
             terms_bar = terms_bar.unflatten(1, (-1, batch)).sum(1)
-        return None, None, None, theta_bar, terms_bar, *tensors_bar
+        return *NOT_TENSORS, theta_bar, terms_bar, *tensors_bar
 
 
 def _unpacked(nets: Sequence[BoundConditioner], V: Tensor, flat: Tensor) -> list[Tensor | None]:
@@ -126,7 +130,7 @@ def _differentiable_gradient(
 ) -> list[Tensor | None]:
     # views, because one may depend on another
     inputs = [tensor.view_as(tensor) for tensor in inputs]
-    needed = [i for i, needs in enumerate(ctx.needs_input_grad[3:]) if needs]
+    needed = [i for i, needs in enumerate(ctx.needs_input_grad[4:]) if needs]
     for i in needed:
         inputs[i].requires_grad_()
     theta, terms, *tensors = inputs

@@ -235,9 +235,10 @@ def _score(part, V, W, layout, limit, spline):  # type: ignore[no-untyped-def]
         apply_slope(new, h[rows[i - 1] : rows[i]])
     if V.size:
         P = len(outputs) // len(x)
+        direct = np.empty((len(V), last.shape[1]), last.dtype)
         for r in range(len(V)):
-            for j in range(V.shape[1]):
-                below[j] += V[r, j] * last[r // 2 * P + r % 2]
+            direct[r] = last[r // 2 * P + r % 2]
+        below[: V.shape[1]] += np.dot(V.T, direct)
     if starts[1]:
         weight = W[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
         below[: shapes[0, 1]] += np.dot(weight.T, s[: rows[1]])

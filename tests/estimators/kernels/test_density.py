@@ -5,6 +5,7 @@ import torch
 
 from robust_npe.estimators import MAF
 from robust_npe.estimators import autoregressive as flows
+from robust_npe.estimators.kernels import density_kernels
 from robust_npe.estimators.kernels.density_kernels import TILE
 from robust_npe.random import draws_from, stream
 from tests.estimators.kernels.test_sampled_score import SETTINGS, each_head
@@ -114,3 +115,20 @@ def test_torch_does_what_kernels_should_not(case, monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert not q._fits_kernels(flows.MIN_COMPILED - (case == "few"))
     assert q._fits_kernels(flows.MIN_COMPILED) == (case != "threads")
+
+
+@pytest.mark.parametrize(
+    ("graded", "trained", "expected"), [(0, 1, (0, 0)), (1, 0, (1, 0)), (1, 1, (1, 1))]
+)
+def test_only_gradients_that_somebody_can_ask_for_are_computed(
+    graded, trained, expected, compiled, monkeypatch
+):
+    compiled(True)
+    flow, x, asked = make(*SETTINGS[1]).requires_grad_(bool(trained)), randn(8, 5), []
+    real = density_kernels.densities
+    monkeypatch.setattr(
+        density_kernels, "densities", lambda *a: (asked.append(a[-2:]), real(*a))[1]
+    )
+    with torch.set_grad_enabled(bool(graded)):
+        flow(x.requires_grad_()).log_prob(randn(3, 8, SETTINGS[1][0]))
+    assert asked == [tuple(map(bool, expected))]

@@ -1,0 +1,85 @@
+"""What the committed tables of the gallery show, and that it is complete."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robust_npe.plotting.bound import with_analytic_bound
+from robust_npe.plotting.tolerance import BOUND
+from robust_npe.recipes import read_tables, scripts
+
+ROOT = Path(__file__).parents[1]
+GALLERY = ROOT / "docs" / "gallery"
+TASKS = ["gaussian_linear", "lotka_volterra", "vae", "hodgkin_huxley", "sir", "spatial_sir"]
+
+
+def table(figure, name="results"):
+    found = read_tables(figure, GALLERY / "tables")[name]
+    assert set(found.scale) == {"laptop"}
+    return found
+
+
+def medians(found, epsilon=None):
+    kept = (found.metric == "kl_forward") & (found.statistic == "median") & (found.epsilon > 0)
+    return found[kept if epsilon is None else kept & (found.epsilon == epsilon)]
+
+
+def by(found, index, columns):
+    """A pivot that refuses to average."""
+    return found.set_index([*index, columns]).value.unstack(columns)
+
+
+def test_an_attack_finds_more_than_noise_on_every_task_and_radius():
+    found = by(medians(table("figure4")), ["task", "epsilon"], "attack")
+    assert len(found) == 6 * len(TASKS)
+    assert (found.pgd > found.noise).all()
+
+
+def test_every_defense_lowers_the_movement():
+    found = by(medians(table("figure5"), 0.5), ["task"], "defense")
+    assert sorted(found.index) == sorted(TASKS)
+    for defense in ("fim", "adversarial_training", "trades"):
+        assert (found[defense] < found.none).all(), defense
+
+
+def test_movement_falls_with_beta():
+    found = medians(table("betas"))
+    # beyond, the smallest weight does nothing on the linear Gaussian task
+    found = found.assign(beta=found.beta.fillna(0))[found.epsilon <= 0.5]
+    for cell, own in found.groupby(["task", "epsilon"]):
+        assert (np.diff(own.sort_values("beta").value) < 0).all(), cell
+        assert len(own) == 5, cell
+
+
+def test_flows_stay_near_the_analytic_bound_within_the_data():
+    found = with_analytic_bound(table("analytic_bound"))
+    found = found[found.estimator.isin(["maf", "nsf"]) & (found.epsilon <= 1)]
+    keys = ["estimator", "epsilon"]
+    flows = medians(found).set_index(keys).value
+    bound = found[found.metric == BOUND].set_index(keys).value
+    assert len(flows) == 10
+    assert (flows < 2 * bound[flows.index]).all()
+
+
+def test_coverage_with_fim_is_nearer_to_nominal_or_conservative():
+    found = table("figure5")
+    area = found[(found.metric == "coverage") & (found.statistic == "signed_area")]
+    area = by(area[area.epsilon == 1], ["task"], "defense")
+    better = (area.fim > 0) | (area.fim.abs() < area.none.abs())
+    assert better.sum() >= 5, area
+
+
+def test_every_picture_is_shown_and_has_its_tables():
+    text = (ROOT / "docs" / "gallery.md").read_text()
+    shown = set(re.findall(r"\]\(gallery/(\w+)\.png\)", text))
+    assert shown == {path.stem for path in GALLERY.glob("*.png")}
+    for name in re.findall(r"`make (\w+)`", text):
+        assert name in scripts(ROOT / "scripts") or name in ("figures", "gallery")
+
+
+@pytest.mark.parametrize(("pattern", "megabytes"), [("*.png", 6), ("tables/*", 8)])
+def test_the_gallery_is_small(pattern, megabytes):
+    sizes = [path.stat().st_size for path in GALLERY.glob(pattern)]
+    assert 0 < sum(sizes) < megabytes * 1e6
