@@ -128,6 +128,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     beta: float | None = None
     scale: str | None = None
     plots: bool = True
+    checkpoint_every: float | None = 30.0
 
 
 @dataclass

@@ -151,7 +151,7 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 def test_interruptions(number, status, sweep, capsys, monkeypatch, elsewhere):
     monkeypatch.setattr(
-        "robust_npe.commands.experiment.train", lambda *_: signal.raise_signal(number)
+        "robust_npe.commands.fitting.train", lambda *_: signal.raise_signal(number)
     )
     handler = signal.getsignal(signal.SIGTERM)
     assert cli.main(["train", *sweep, *SMALL]) == status

@@ -15,6 +15,7 @@ from torch import Tensor
 from robust_npe.attacks import Attack, AutoUnit, Ball, ThreatModel, auto_unit, settings
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.device import checked_device
+from robust_npe.commands.fitting import WEIGHTS, fit
 from robust_npe.commands.replicates import replicates
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
 from robust_npe.commands.trained import Trained
@@ -27,9 +28,9 @@ from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
 from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
 from robust_npe.store.chunks import SimulationPlan
-from robust_npe.store.weights import load_weights, save_weights
+from robust_npe.store.weights import load_weights
 from robust_npe.tasks.base import Task
-from robust_npe.training import TrainingSettings, train
+from robust_npe.training import Checkpoint, TrainingSettings
 
 __all__ = ["Experiment", "Trained", "versioned"]
 
@@ -107,6 +108,7 @@ class Experiment:
     def _check_numbers(self) -> None:
         beta = self.config["beta"]
         require(beta is None or beta >= 0, "beta", beta, "a number that is not negative")
+        Checkpoint(interval=self.config["checkpoint_every"])
         for key in ("num_simulations", "num_validation"):
             number, expected = self.config[key], f"between 1 and {MAX_COUNT:.0e}"
             require(0 < number <= MAX_COUNT, key, number, expected)
@@ -262,23 +264,20 @@ class Experiment:
             verb = "trained" if artefact.created else "found trained"
             log.info("%s estimator in %s", verb, artefact.path)
             estimator = self._fresh_estimator()
-            load_weights(estimator, artefact.path / "weights.safetensors")
+            load_weights(estimator, artefact.path / WEIGHTS)
             members.append(estimator.to(self.device).eval())
             artefacts.append(artefact)
         return Trained(self.defense.deploy(members, self.task), members[0].name, artefacts)
 
     def _stored(self, member: int) -> Artefact:
-        description = self._estimator_description(member)
-        return self.store.get("estimators", description, partial(self._train, member))
+        what = self._estimator_description(member), partial(self._train, member)
+        return self.store.get("estimators", *what, resumable=True)
 
     def _member_seeds(self, member: int) -> Seeds:
         """Members share simulations."""
         first = self.seeds
-        return replace(
-            first,
-            initialisation=member_seed(first.initialisation, member),
-            training=member_seed(first.training, member),
-        )
+        start, training = (member_seed(s, member) for s in (first.initialisation, first.training))
+        return replace(first, initialisation=start, training=training)
 
     def _pairs(self, split: str, num_simulations: int) -> tuple[Tensor, Tensor]:
         pairs = self.simulate(split, num_simulations)
@@ -290,11 +289,10 @@ class Experiment:
             return Estimator.for_task(task, self._head, self._embedding, standardize)
 
     def _train(self, member: int, folder: Path) -> Mapping[str, Any]:
-        estimator = self._fresh_estimator(member).to(self.device)
-        pairs = self._pairs("train", self.config["num_simulations"])
-        validation = self._pairs("validation", self.config["num_validation"])
+        estimator, config = self._fresh_estimator(member).to(self.device), self.config
+        pairs = self._pairs("train", config["num_simulations"])
+        validation = self._pairs("validation", config["num_validation"])
         log.info("training on %d pairs, defense %s ...", len(pairs[0]), self.defense.name)
         generator = stream(self._member_seeds(member).training, "train")
-        history = train(estimator, self.defense, pairs, validation, self.training, generator)
-        save_weights(estimator, folder / "weights.safetensors")
-        return asdict(history) | {"remarks": estimator.remarks, "defense": self.defense.facts()}
+        parts = pairs, validation, self.training, generator
+        return fit(estimator, self.defense, *parts, folder, config["checkpoint_every"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import sys
 
 import torch
@@ -13,10 +12,11 @@ from tqdm import tqdm
 
 from robust_npe.defenses import Batch, Defense
 from robust_npe.estimators import Estimator
-from robust_npe.random import child, draws_from, replay
+from robust_npe.random import draws_from
+from robust_npe.training.checkpoints import Checkpoint
 from robust_npe.training.data import Pairs, usable_pairs
 from robust_npe.training.settings import TrainingSettings
-from robust_npe.training.state import History, TrainingState
+from robust_npe.training.state import History, TrainingState, aside
 
 __all__ = ["run_epoch", "train"]
 
@@ -31,6 +31,7 @@ def train(
     validation: Pairs,
     settings: TrainingSettings,
     generator: Generator,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train an estimator in place and restore the weights of its best epoch.
 
@@ -42,6 +43,8 @@ def train(
         validation: As `pairs`; decides about stopping.
         settings: How to train.
         generator: Source of randomness.
+        checkpoint: Where the state is kept in case of an interruption, and taken from: the result
+            is the same, bit for bit. Defaults to none.
 
     Raises:
         ConfigError: Pairs of wrong shape, without finite ones, or outside of the prior's support.
@@ -50,9 +53,16 @@ def train(
     pairs = usable_pairs(estimator, pairs, "training")
     validation = usable_pairs(estimator, validation, "validation")
     state = TrainingState(estimator, defense, pairs, settings, generator)
-    with tqdm(total=settings.max_epochs, desc="train", disable=not sys.stderr.isatty()) as progress:
+    checkpoint = checkpoint or Checkpoint()
+    quiet = not sys.stderr.isatty()
+    with (
+        checkpoint.keeping(state),
+        tqdm(
+            total=settings.max_epochs, desc="train", disable=quiet, initial=state.epoch
+        ) as progress,
+    ):
         while not _is_finished(state, settings):
-            run_epoch(state, pairs, validation, settings)
+            run_epoch(state, pairs, validation, settings, checkpoint)
             best = min(state.history.validation_loss, default=math.nan)
             progress.set_postfix(best=f"{best:.3f}", refresh=False)
             progress.update()
@@ -63,20 +73,30 @@ def train(
 
 
 def run_epoch(
-    state: TrainingState, pairs: Pairs, validation: Pairs, settings: TrainingSettings
+    state: TrainingState,
+    pairs: Pairs,
+    validation: Pairs,
+    settings: TrainingSettings,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Go through all pairs once, in a new order, and validate; arguments as for `train`."""
+    """Go through all pairs once, in a new order, and validate; arguments as for `train`.
+
+    An epoch that was interrupted is ended.
+    """
     theta, x = pairs
-    history, losses, epoch = state.history, [], state.epoch
-    order = torch.randperm(len(x), generator=state.generator).to(x.device)
-    global_stream = _aside(state.generator)
-    for index in order.split(settings.batch_size):
+    history, epoch = state.history, state.epoch
+    if not state.position:
+        state.start_epoch()
+    for index in state.order[state.position :].split(settings.batch_size):
         batch = Batch(theta.index_select(0, index), x.index_select(0, index), index, epoch)
-        with draws_from(global_stream):
-            losses.append(_step(state, batch, settings.clip_norm))
+        with draws_from(state.aside):
+            state.losses.append(_step(state, batch, settings.clip_norm))
         if history.diverged:
             break
-    history.train_loss.append(statistics.fmean(losses))
+        state.position += len(index)
+        if checkpoint is not None:
+            checkpoint.step_done(state)
+    state.end_epoch()
     if not history.diverged:
         history.validation_loss.append(_validate(state, Batch(*validation)))
         history.diverged = not math.isfinite(history.validation_loss[-1])
@@ -121,14 +141,8 @@ def _validate(state: TrainingState, batch: Batch) -> float:
     """Objective on the validation set, with the same random numbers every time."""
     generator = Generator()
     generator.set_state(state.validation_stream)
-    with draws_from(_aside(generator)):
+    with draws_from(aside(generator)):
         return float(state.defense.validation_loss(state.average.estimator, batch, generator))
-
-
-def _aside(generator: Generator) -> Generator:
-    """Return a generator for losses that draw from torch's global stream, see `Head`. It leaves the
-    given one as it is, so that defenses draw the same numbers for all estimators."""
-    return child(child(replay(generator)))
 
 
 def _is_finished(state: TrainingState, settings: TrainingSettings) -> bool:

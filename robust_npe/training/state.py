@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,11 +14,11 @@ from torch import Generator, Tensor
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Estimator
-from robust_npe.random import child
+from robust_npe.random import child, replay
 from robust_npe.training.average import WeightAverage
 from robust_npe.training.settings import TrainingSettings
 
-__all__ = ["History", "TrainingState"]
+__all__ = ["History", "TrainingState", "aside"]
 
 
 @dataclass
@@ -30,6 +31,7 @@ class History:
         best_epoch: Epoch (from 0) whose weights were kept.
         diverged: A loss or its gradient became non-finite; training stopped there.
         num_pairs: Number of pairs that were trained on.
+        learning_rate: Learning rate of each epoch.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -37,6 +39,7 @@ class History:
     best_epoch: int = -1
     diverged: bool = False
     num_pairs: int = 0
+    learning_rate: list[float] = field(default_factory=list)
 
     @property
     def epochs_since_best(self) -> int:
@@ -45,7 +48,7 @@ class History:
 
 
 class TrainingState:
-    """What training changes. Its `state_dict` after an epoch is enough to go on from there, bit for
+    """What training changes. Its `state_dict` after a step is enough to go on from there, bit for
     bit: on a state newly made from equal arguments, `load_state_dict` takes it over.
 
     Args:
@@ -61,6 +64,10 @@ class TrainingState:
         validation_stream: State of a generator; every validation starts from it.
         history: What happened so far.
         best_weights: Averaged weights of the best epoch.
+        order: Indices of the pairs in the order of this epoch, `(N,)`.
+        position: Number of pairs that this epoch has gone through; 0 between epochs.
+        losses: Those of its steps so far.
+        aside: Generator of what losses draw from torch's global stream, see `Head`.
     """
 
     def __init__(
@@ -90,6 +97,21 @@ class TrainingState:
         self.history = History(num_pairs=len(pairs[0]))
         self.best_weights: dict[str, Tensor] = {}
         self.keep_weights()
+        self.order = torch.arange(len(pairs[0]), device=pairs[0].device)
+        self.position = 0
+        self.losses: list[float] = []
+        self.aside = child(replay(generator))
+
+    def start_epoch(self) -> None:
+        """Draw a new order."""
+        self.order = torch.randperm(len(self.order), generator=self.generator).to(self.order.device)
+        self.aside = aside(self.generator)
+        self.history.learning_rate.append(self.learning_rate)
+
+    def end_epoch(self) -> None:
+        """Put the mean loss into the history."""
+        self.history.train_loss.append(statistics.fmean(self.losses))
+        self.position, self.losses = 0, []
 
     @property
     def epoch(self) -> int:
@@ -128,6 +150,10 @@ class TrainingState:
             "validation_stream": self.validation_stream,
             "history": asdict(self.history),
             "best_weights": self.best_weights,
+            "order": self.order,
+            "position": self.position,
+            "losses": list(self.losses),
+            "aside": self.aside.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -149,10 +175,19 @@ class TrainingState:
         self.history = History(**copy.deepcopy(state["history"]))
         for name, value in self.best_weights.items():
             value.copy_(state["best_weights"][name])
+        self.order.copy_(state["order"])
+        self.position, self.losses = state["position"], list(state["losses"])
+        self.aside.set_state(state["aside"])
 
     def _moments(self) -> dict[str, dict[str, Tensor]]:
         parameters = self.estimator.named_parameters()
         return {name: self.optimizer.state[p] for name, p in parameters}
+
+
+def aside(generator: Generator) -> Generator:
+    """Return a generator for losses that draw from torch's global stream, see `Head`. It leaves the
+    given one as it is, so that defenses draw the same numbers for all estimators."""
+    return child(child(replay(generator)))
 
 
 def _check_form(state: Any, expected: Any, where: str) -> None:
