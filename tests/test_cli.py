@@ -150,9 +150,7 @@ def interruptible():
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 @pytest.mark.usefixtures("interruptible")
 def test_interruptions(number, status, sweep, capsys, monkeypatch, elsewhere):
-    monkeypatch.setattr(
-        "robust_npe.commands.fitting.train", lambda *_: signal.raise_signal(number)
-    )
+    monkeypatch.setattr("robust_npe.commands.fitting.train", lambda *_: signal.raise_signal(number))
     handler = signal.getsignal(signal.SIGTERM)
     assert cli.main(["train", *sweep, *SMALL]) == status
     assert "interrupted; finished artefacts are kept" in capsys.readouterr().err
