@@ -77,6 +77,11 @@ def test_of_every_estimator(name, tmp_path):
     )
 
 
+def test_between_the_last_step_of_an_epoch_and_its_end(tmp_path):
+    path = tmp_path / "state.safetensors"
+    assert_interruptions_do_not_matter(NoDefense, path, stops=(5, 3))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_take_effect_when_the_state_is_written(number, tmp_path, monkeypatch):
     class Signalled(Checkpoint):
