@@ -128,7 +128,9 @@ class Experiment:
         self.attack.check(self.task.dim_theta)
         without = f"one that needs no theta: task={self.task.name} has observations alone"
         possible = self.task.has_theta or not self.attack.needs_theta
-        require(possible, "attack", self.attack.name, without)
+        chosen = getattr(self.attack, "objective", self.attack)
+        what = "attack" if chosen is self.attack else "objective"
+        require(possible, what, chosen.name, without)
         self.attack.load_sources(self._load_source)
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()

@@ -111,6 +111,7 @@ def run(experiment: Experiment, command: Sequence[str] = ()) -> Result:
 def _make(
     folder: Path, experiment: Experiment, run_id: str, command: Sequence[str]
 ) -> dict[str, list[str]]:
+    experiment.auto  # noqa: B018 - a unit that does not follow fails before training
     trained = experiment.trained()
     found = set(flags(evaluate(experiment, trained, run_id, folder))) - {OF_PGD}
     if found:
