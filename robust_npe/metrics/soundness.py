@@ -98,6 +98,14 @@ FLAGS = {
             "observations: do not judge this posterior with PGD alone"
         ),
     ),
+    "masked": Flag(
+        0.0,
+        0.05,
+        lambda worst: (
+            f"masking: the usual attack leaves {100 * worst:.3g} % of the observations correct "
+            "that others break: its gradients vanish, which is not robustness; use attack=auto"
+        ),
+    ),
 }
 """Limits and meanings by name, see `docs/soundness.md`."""
 
