@@ -79,7 +79,7 @@ def test_every_choice_composes_and_builds(override, tmp_path, tmp_path_factory, 
     if override == "attack=transfer":
         pytest.skip("needs an earlier run: tests/commands/test_transfer.py")
     also = [ALSO[override]] if override in ALSO else []
-    if override.startswith(("objective=classifier/", "attack=classifier/")):
+    if override.startswith(("objective=classifier/", "attack=classifier/", "inference=")):
         also = ["task=classification/half_moons", "estimator=classifier/mlp"]
     task = override.removeprefix("task=")
     given = own_settings(task, tmp_path_factory.mktemp("own"), monkeypatch)

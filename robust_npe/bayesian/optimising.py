@@ -10,7 +10,12 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
-__all__ = ["cross_entropies", "optimise"]
+__all__ = ["at_least", "cross_entropies", "optimise"]
+
+
+def at_least(epochs: int, min_steps: int, count: int, batch_size: int) -> int:
+    """Return epochs, or as many as make this number of steps, if that is more."""
+    return max(epochs, math.ceil(min_steps / math.ceil(count / batch_size)))
 
 
 def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from robust_npe.bayesian.inference import Inference, Weights
 from robust_npe.bayesian.moments import Trajectory
-from robust_npe.bayesian.optimising import cross_entropies, optimise
+from robust_npe.bayesian.optimising import at_least, cross_entropies, optimise
 from robust_npe.checks import require
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class DeepEnsemble(Inference):
         epochs: How often the training pairs are seen.
         batch_size: Pairs per step.
         learning_rate: Of the first step.
+        min_steps: Few pairs are seen more often, until there are so many steps.
     """
 
     name = "ensemble"
@@ -44,6 +45,7 @@ class DeepEnsemble(Inference):
         epochs: int = 5,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
+        min_steps: int = 0,
     ) -> None:
         for key, value in {"members": members, "epochs": epochs, "batch_size": batch_size}.items():
             require(value > 0, f"inference.{key}", value, "a positive integer")
@@ -52,6 +54,7 @@ class DeepEnsemble(Inference):
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.min_steps = min_steps
 
     @property
     @override
@@ -76,7 +79,8 @@ class DeepEnsemble(Inference):
             return cross_entropies(network.logits(x[index], weights), y[index]).sum()
 
         adam = partial(torch.optim.Adam, lr=self.learning_rate)
-        sizes = len(x), adam, self.epochs, self.batch_size
+        epochs = at_least(self.epochs, self.min_steps, len(x), self.batch_size)
+        sizes = len(x), adam, epochs, self.batch_size
         losses = optimise(weights, loss, *sizes, generator)
         return weights, [value / members for value in losses]
 
@@ -85,15 +89,22 @@ class SGD(DeepEnsemble):
     """One network: the deterministic classifier that Bayesian ones are compared with.
 
     Args:
-        epochs: See `DeepEnsemble`, and so are the next two.
+        epochs: See `DeepEnsemble`, and so are the next three.
         batch_size: See there.
         learning_rate: See there.
+        min_steps: See there.
     """
 
     name = "sgd"
 
-    def __init__(self, epochs: int = 5, batch_size: int = 128, learning_rate: float = 1e-3) -> None:
-        super().__init__(1, epochs, batch_size, learning_rate)
+    def __init__(
+        self,
+        epochs: int = 5,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        min_steps: int = 0,
+    ) -> None:
+        super().__init__(1, epochs, batch_size, learning_rate, min_steps)
 
 
 class SWAG(DeepEnsemble):
@@ -109,9 +120,10 @@ class SWAG(DeepEnsemble):
 
     Args:
         draws: Number of networks S.
-        epochs: See `DeepEnsemble`, and so are the next two.
+        epochs: See `DeepEnsemble`, and so are the next three.
         batch_size: See there.
         learning_rate: See there.
+        min_steps: See there.
         swag_epochs: Epochs of the trajectory.
         swag_learning_rate: Its constant learning rate.
         collected: Number of times that weights are collected, at least 2.
@@ -126,12 +138,13 @@ class SWAG(DeepEnsemble):
         epochs: int = 5,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
+        min_steps: int = 0,
         swag_epochs: int = 5,
         swag_learning_rate: float = 0.02,
         collected: int = 40,
         rank: int = 20,
     ) -> None:
-        super().__init__(draws, epochs, batch_size, learning_rate)
+        super().__init__(draws, epochs, batch_size, learning_rate, min_steps)
         require(swag_epochs > 0, "inference.swag_epochs", swag_epochs, "a positive integer")
         expected = "a positive number"
         require(
@@ -151,7 +164,8 @@ class SWAG(DeepEnsemble):
     ) -> Mapping[str, Any]:
         weights, losses = self._trained(1, network, x, y, generator)
         trajectory = Trajectory(self.rank)
-        steps = self.swag_epochs * -(-len(x) // self.batch_size)
+        epochs = at_least(self.swag_epochs, self.min_steps, len(x), self.batch_size)
+        steps = epochs * -(-len(x) // self.batch_size)
         every = max(1, steps // self.collected)
 
         def loss(index: Tensor) -> Tensor:
@@ -162,7 +176,7 @@ class SWAG(DeepEnsemble):
                 trajectory.collect(weights)
 
         sgd = partial(torch.optim.SGD, lr=self.swag_learning_rate, momentum=0.9)
-        sizes = len(x), sgd, self.swag_epochs, self.batch_size
+        sizes = len(x), sgd, epochs, self.batch_size
         losses += optimise(weights, loss, *sizes, generator, False, collect)
         drawn = [trajectory.draw(generator) for _ in range(self.draws)]
         network.assign([torch.cat(parts) for parts in zip(*drawn, strict=True)])

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from typing_extensions import override
 
 from robust_npe.bayesian.inference import Inference, Weights
-from robust_npe.bayesian.optimising import cross_entropies, optimise
+from robust_npe.bayesian.optimising import at_least, cross_entropies, optimise
 from robust_npe.checks import require
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class MeanFieldVI(Inference):
         epochs: How often the training pairs are seen.
         batch_size: Pairs per step.
         learning_rate: Of the first step of Adam; it falls to zero along half a cosine.
+        min_steps: Few pairs are seen more often, until there are so many steps.
         kl: Weight of the KL: `per_dataset`, as it should be; `per_batch`, the whole KL for every
             minibatch, as published: that is the posterior of as many pairs as a minibatch has.
         start: Means and standard deviations to start from: `network`, those of a fresh network, and
@@ -57,6 +58,7 @@ class MeanFieldVI(Inference):
         epochs: int = 10,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
+        min_steps: int = 0,
         kl: Literal["per_dataset", "per_batch"] = "per_dataset",
         start: Literal["network", "published"] = "network",
     ) -> None:
@@ -67,6 +69,7 @@ class MeanFieldVI(Inference):
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.min_steps = min_steps
         self.kl = kl
         self.start = start
         if (kl, start) == ("per_batch", "published"):
@@ -91,7 +94,8 @@ class MeanFieldVI(Inference):
             return cross_entropies(logits, y[index]).sum() + kl / count
 
         adam = partial(torch.optim.Adam, lr=self.learning_rate)
-        sizes = len(x), adam, self.epochs, self.batch_size
+        epochs = at_least(self.epochs, self.min_steps, len(x), self.batch_size)
+        sizes = len(x), adam, epochs, self.batch_size
         losses = optimise([*means, *raw], loss, *sizes, generator)
         network.assign(
             [

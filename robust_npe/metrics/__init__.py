@@ -7,7 +7,6 @@ from robust_npe.metrics.certified import CertifiedKL
 from robust_npe.metrics.classification import (
     Accuracy,
     ExpectedGradient,
-    Masking,
     SoftmaxRobustness,
     WeightPosterior,
 )
@@ -17,6 +16,7 @@ from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.information import InformationGain, Leakage
 from robust_npe.metrics.likelihood import NLL
 from robust_npe.metrics.margins import MarginBound, MarginMeasured
+from robust_npe.metrics.masking import Masking
 from robust_npe.metrics.minimal_radius import MinimalRadius
 from robust_npe.metrics.mmd import MMD, mmd
 from robust_npe.metrics.post_hoc import EffectiveSize, SmoothingBias

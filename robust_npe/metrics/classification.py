@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.attacks import PGD, NegativeLogLikelihood
-from robust_npe.attacks.classifier_evaluation import ClassifierSearch, in_float64
-from robust_npe.attacks.halving import Problem
+from robust_npe.attacks.classifier_evaluation import in_float64
 from robust_npe.bayesian import CategoricalMixture, WeightEnsemble
 from robust_npe.bayesian.mixture import labels, members_of
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.metrics.summary import row
 from robust_npe.posterior import Posterior, posterior_at
-from robust_npe.random import child
 
-__all__ = ["Accuracy", "ExpectedGradient", "Masking", "SoftmaxRobustness", "WeightPosterior"]
+__all__ = ["Accuracy", "ExpectedGradient", "SoftmaxRobustness", "WeightPosterior"]
 
 
 class OfClassifiers(Metric):
@@ -138,52 +135,6 @@ class WeightPosterior(OfClassifiers):
         found = head.diagnostics
         values = {**found._asdict(), "converged": float(found.converged)}
         return [Measurement("weight_posterior", [row(k, v) for k, v in values.items()])]
-
-
-class Masking(OfClassifiers):
-    """Do gradients hide what there is? Accuracies on the first observations: `clean`; `usual`,
-    after PGD on the likelihood from one random start, what is usually run; `worst`, after that, the
-    run's own attack, and the search of `attack=auto`. `masked` is the share that the usual attack
-    leaves correct and the worst case does not; it is a flag of soundness above 0.05.
-
-    References:
-        Athalye, Carlini & Wagner (2018), "Obfuscated gradients give a false sense of security",
-        https://arxiv.org/abs/1802.00420
-
-    Args:
-        num_observations: Observations that are looked at, from the first.
-        steps: Steps of PGD.
-    """
-
-    name = "masking"
-
-    def __init__(self, num_observations: int = 200, steps: int = 40) -> None:
-        name = "metrics.masking"
-        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
-        require(steps > 0, f"{name}.steps", steps, "a positive integer")
-        self.num_observations = num_observations
-        self.steps = steps
-
-    @override
-    def measure(self, context: Context) -> list[Measurement]:
-        if not context.attacked or context.ball is None or not context.epsilon:
-            return []
-        x, theta, x_adv = (
-            t[: self.num_observations] for t in (context.x, context.theta, context.x_adv)
-        )
-        posterior, ball = context.posterior, context.ball(context.epsilon)
-        problem, generator = Problem(posterior, x, theta, ball), context.generator("masking")
-        objective = NegativeLogLikelihood()
-        usual = PGD(objective, self.steps).search(*problem, child(generator)).x_adv
-        search = ClassifierSearch(objective).search(problem, child(generator)).x_adv
-        at = {"clean": x, "usual": usual, "attack": x_adv, "search": search}
-        right = {name: correct(posterior, point, theta) for name, point in at.items()}
-        worst = right["usual"] & right["attack"] & right["search"]
-        masked = float((right["usual"] & ~worst).double().mean())
-        kept = {"clean": right["clean"], "usual": right["usual"], "worst": worst}
-        rows = [row(name, float(value.double().mean())) for name, value in kept.items()]
-        told = [row("masked", masked)]
-        return [Measurement("masking", rows + told), Measurement("soundness", told)]
 
 
 @torch.no_grad()

@@ -106,6 +106,14 @@ FLAGS = {
             "that others break: its gradients vanish, which is not robustness; use attack=auto"
         ),
     ),
+    "disorder": Flag(
+        0.0,
+        0.0,
+        lambda worst: (
+            f"a stronger attack leaves {100 * worst:.3g} % more accuracy than a weaker one: "
+            "gradients mislead it"
+        ),
+    ),
 }
 """Limits and meanings by name, see `docs/soundness.md`."""
 
