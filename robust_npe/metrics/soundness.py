@@ -102,8 +102,8 @@ FLAGS = {
         0.0,
         0.05,
         lambda worst: (
-            f"masking: the usual attack leaves {100 * worst:.3g} % of the observations correct "
-            "that others break: its gradients vanish, which is not robustness; use attack=auto"
+            f"PGD leaves {100 * worst:.3g} % of the observations correct that other attacks break: "
+            "it has too few steps, or gradients are masked (zero_pgd tells); use attack=auto"
         ),
     ),
     "disorder": Flag(
@@ -111,7 +111,7 @@ FLAGS = {
         0.0,
         lambda worst: (
             f"a stronger attack leaves {100 * worst:.3g} % more accuracy than a weaker one: "
-            "gradients mislead it"
+            "it is weak, or gradients mislead it"
         ),
     ),
 }

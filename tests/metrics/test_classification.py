@@ -109,7 +109,7 @@ def test_masking_is_told_where_it_is_planted_and_nowhere_else():
 
     plain, masked = measured(network), measured(Scaled(network, 1000.0))
     assert told(plain) == {}
-    assert "masking: the usual attack leaves" in told(masked)["masked"]
+    assert "gradients are masked" in told(masked)["masked"]
     found = statistics(masked, "masking")
     assert found["pgd", None] >= 0.8 * found["clean", None]
     assert found["worst", None] <= 0.05
