@@ -3,8 +3,8 @@
     python benchmarks/bnn_npe.py [--output outputs]     # an hour of one core; continues
 
 10 000 simulations, PGD with KL(q || q~) in L2 at 0.5 standard deviations of x, 256 observations.
-Every defense is one training, except the ensemble, which is five; at equal cost each of its networks
-has a fifth of the epochs that no defense took.
+Every defense is one training, except the ensemble, which is five; at equal cost each network
+of it has a fifth of the epochs that training without a defense took.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -91,70 +92,79 @@ def run_chains(
         target: Acceptance that step sizes aim at.
         generator: Source of randomness.
     """
-    state = [w.clone() for w in start]
-    value, slope = _value_and_slope(log_density, state)
-    adaptation = DualAveraging(torch.full_like(value, step_size), target)
-    kept: list[Weights] = []
-    values: list[Tensor] = []
+    point = _Point([w.clone() for w in start], *_value_and_slope(log_density, start))
+    adaptation = DualAveraging(torch.full_like(point.value, step_size), target)
+    kept: list[_Point] = []
     accepted: list[Tensor] = []
     divergent: list[Tensor] = []
     for t in range(warm_up + draws * thinning):
         warm = t < warm_up
         size = (adaptation.log_step if warm else adaptation.average).exp()
         size = size * (1 + JITTER * (2 * torch.rand(size.shape, generator=generator) - 1))
-        momentum = [torch.randn(w.shape, generator=generator) for w in state]
-        new = _leapfrog(log_density, state, slope, momentum, size, leapfrog_steps)
-        error = new.value - new.kinetic - (value - _kinetic(momentum))
-        broken = ~(error.abs() < DIVERGENT)
-        probability = torch.where(broken, 0.0, error.clamp(max=0).exp())
-        taken = torch.rand(size.shape, generator=generator) < probability
-        state, slope = (
-            [_where(taken, n, o) for n, o in zip(fresh, old, strict=True)]
-            for fresh, old in ((new.state, state), (new.slope, slope))
-        )
-        value = torch.where(taken, new.value, value)
+        point, probability, broken = _moved(log_density, point, size, leapfrog_steps, generator)
         if warm:
             adaptation.update(probability)
             continue
         accepted.append(probability)
         divergent.append(broken)
         if (t - warm_up + 1) % thinning == 0:
-            kept.append(state)
-            values.append(value)
+            kept.append(point)
     return Chains(
-        draws=[torch.stack(parts, 1) for parts in zip(*kept, strict=True)],
-        log_density=torch.stack(values, 1),
+        draws=[torch.stack(p, 1) for p in zip(*(k.state for k in kept), strict=True)],
+        log_density=torch.stack([k.value for k in kept], 1),
         acceptance=float(torch.stack(accepted).mean()),
         divergent=float(torch.stack(divergent).double().mean()),
         step_size=adaptation.average.exp(),
     )
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
+    """A state of C chains, its log density `(C,)`, and the gradient of that."""
+
     state: Weights
     value: Tensor
     slope: Weights
-    kinetic: Tensor
+
+
+def _moved(
+    log_density: Callable[[Weights], Tensor],
+    point: _Point,
+    size: Tensor,
+    steps: int,
+    generator: Generator,
+) -> tuple[_Point, Tensor, Tensor]:
+    """Return where each chain is after a trajectory, the probability that it was accepted, and
+    whether it diverged, both `(C,)`."""
+    momentum = [torch.randn(w.shape, generator=generator) for w in point.state]
+    new, kinetic = _leapfrog(log_density, point, momentum, size, steps)
+    error = new.value - kinetic - (point.value - _kinetic(momentum))
+    broken = ~(error.abs() < DIVERGENT)
+    probability = torch.where(broken, 0.0, error.clamp(max=0).exp())
+    taken = torch.rand(size.shape, generator=generator) < probability
+    state, slope = (
+        [_where(taken, n, o) for n, o in zip(fresh, old, strict=True)]
+        for fresh, old in ((new.state, point.state), (new.slope, point.slope))
+    )
+    return _Point(state, torch.where(taken, new.value, point.value), slope), probability, broken
 
 
 def _leapfrog(
     log_density: Callable[[Weights], Tensor],
-    state: Weights,
-    slope: Weights,
+    point: _Point,
     momentum: Weights,
     size: Tensor,
     steps: int,
-) -> _Point:
+) -> tuple[_Point, Tensor]:
+    """Return the end of a trajectory, and the kinetic energy there."""
+    state, value, slope = point
     sizes = [size.view(-1, *[1] * (w.ndim - 1)) for w in state]
     momentum = [p + 0.5 * e * g for p, e, g in zip(momentum, sizes, slope, strict=True)]
-    value = size
     for i in range(steps):
         state = [w + e * p for w, e, p in zip(state, sizes, momentum, strict=True)]
         value, slope = _value_and_slope(log_density, state)
         half = 0.5 if i == steps - 1 else 1.0
         momentum = [p + half * e * g for p, e, g in zip(momentum, sizes, slope, strict=True)]
-    return _Point(state, value, slope, _kinetic(momentum))
+    return _Point(state, value, slope), _kinetic(momentum)
 
 
 @torch.enable_grad()
