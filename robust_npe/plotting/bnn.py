@@ -64,7 +64,7 @@ def suite_figure(table: pd.DataFrame) -> Figure:
             color = "white" if value > 0.6 else "black"
             look: dict[str, Any] = {"ha": "center", "va": "center", "color": color, "fontsize": 6}
             cells.text(j, i, f"{value:.2f}", **look)
-        cells.set_xticks(range(len(ATTACKS)), [*ATTACKS.values()], fontsize=6)
+        cells.set_xticks(range(len(ATTACKS)), [*ATTACKS.values()], fontsize=5)
         cells.set_yticks(range(len(table)), [_row_name(row) for _, row in table.iterrows()])
         cells.tick_params(length=0)
         words.axis("off")
