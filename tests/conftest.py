@@ -39,3 +39,12 @@ def _no_change_of_global_state(request):
             if not (draws and name == "global random state"):
                 changed.append(name)
     assert not changed, f"changed global state: {', '.join(changed)}"
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The command line in an empty folder; what it sets in the process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["robust-npe"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    return tmp_path

@@ -87,7 +87,8 @@ def run_epoch(
     history, epoch = state.history, state.epoch
     if not state.position:
         state.start_epoch()
-    for index in state.order[state.position :].split(settings.batch_size):
+    while state.position < len(x):
+        index = state.order[state.position : state.position + settings.batch_size]
         batch = Batch(theta.index_select(0, index), x.index_select(0, index), index, epoch)
         with draws_from(state.aside):
             state.losses.append(_step(state, batch, settings.clip_norm))

@@ -100,7 +100,7 @@ class TrainingState:
         self.order = torch.arange(len(pairs[0]), device=pairs[0].device)
         self.position = 0
         self.losses: list[float] = []
-        self.aside = child(replay(generator))
+        self.aside = aside(generator)
 
     def start_epoch(self) -> None:
         """Draw a new order."""

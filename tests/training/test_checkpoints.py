@@ -12,10 +12,10 @@ from robust_npe.checks import ConfigError
 from robust_npe.defenses import NoDefense
 from robust_npe.estimators import Estimator, Identity
 from robust_npe.random import draws_from, stream
-from robust_npe.training import Checkpoint, TrainingSettings, train
+from robust_npe.training import Checkpoint, train
 from tests.estimators.common import OF_THETA, SETTINGS
 from tests.helpers import conf_names, from_conf
-from tests.training.test_state import CASES, DATA, TASK, VALIDATION
+from tests.training.test_state import CASES, DATA, TASK, VALIDATION, settings
 
 STEPS = 3  # of an epoch
 
@@ -43,11 +43,8 @@ def run(defense, checkpoint=None, head=None, **changes):
     head = head or from_conf("estimator", "maf", transforms=2, hidden=[16, 16])
     with draws_from(stream(0, "weights")):
         estimator = Estimator(head, Identity, 2, 2, TASK.support)
-    settings = TrainingSettings(
-        **{"batch_size": 50, "learning_rate": 3e-2, "decay_patience": 1, "max_epochs": 4, **changes}
-    )
-    generator = stream(0, "train")
-    history = train(estimator, defense, DATA, VALIDATION, settings, generator, checkpoint)
+    how, generator = settings(**{"max_epochs": 4, **changes}), stream(0, "train")
+    history = train(estimator, defense, DATA, VALIDATION, how, generator, checkpoint)
     return estimator.state_dict(), history
 
 
@@ -78,6 +75,11 @@ def test_of_every_estimator(name, tmp_path):
     assert_interruptions_do_not_matter(
         NoDefense, tmp_path / "state.safetensors", head=head, max_epochs=3
     )
+
+
+def test_between_the_last_step_of_an_epoch_and_its_end(tmp_path):
+    path = tmp_path / "state.safetensors"
+    assert_interruptions_do_not_matter(NoDefense, path, stops=(5, 3))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
