@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
 from robust_npe.attacks.objectives import Climb, Objective, Sampled
-from robust_npe.bayesian.mixture import CategoricalMixture, labels, members_of
+from robust_npe.bayesian.mixture import CategoricalMixture, labels, margins, members_of
 from robust_npe.checks import require
 from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import child
@@ -24,7 +24,6 @@ __all__ = [
     "OfMembers",
     "PredictiveMargin",
     "PublishedSoftmax",
-    "margins",
 ]
 
 
@@ -138,18 +137,3 @@ class PublishedSoftmax(OfMembers):
     @override
     def value(self, q: CategoricalMixture, y: Tensor) -> Tensor:
         return cross_entropy(q.members.exp().mean(0), y, reduction="none")
-
-
-def margins(scores: Tensor, y: Tensor) -> Tensor:
-    """Return the largest score of another class minus that of the label.
-
-    Args:
-        scores: Shape `(*, B, K)`.
-        y: Labels `(B,)`.
-
-    Returns:
-        Shape `(*, B)`.
-    """
-    index = y.expand(scores.shape[:-1]).unsqueeze(-1)
-    own = scores.gather(-1, index).squeeze(-1)
-    return scores.scatter(-1, index, -torch.inf).amax(-1) - own

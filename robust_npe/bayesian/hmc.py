@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from robust_npe.bayesian.inference import Inference, Weights
 from robust_npe.bayesian.leapfrog import Chains, run_chains
+from robust_npe.bayesian.mixture import margins
 from robust_npe.bayesian.network import Diagnostics
 from robust_npe.bayesian.optimising import cross_entropies
 from robust_npe.checks import require
@@ -109,7 +110,7 @@ class HMC(Inference):
         )
         draws = [s * d for s, d in zip(stds, found.draws, strict=True)]  # (C, n, ...)
         weights = [d.flatten(0, 1) for d in draws]
-        odds = log_odds(network.logits(x[:PROBES], weights), y[:PROBES])
+        odds = -margins(network.logits(x[:PROBES], weights), y[:PROBES])
         network.assign(weights, self._diagnostics(found, odds, draws))
         return {"log_density": found.log_density.mean(0).tolist()}
 
@@ -125,12 +126,3 @@ class HMC(Inference):
             moved=float(moved.mean()),
             step_size=float(found.step_size.mean()),
         )
-
-
-@torch.no_grad()
-def log_odds(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the logit of the label minus the largest other one, for logits `(S, B, K)` and labels
-    `(B,)`, shape `(S, B)`."""
-    index = y.expand(len(logits), -1).unsqueeze(-1)
-    own = logits.gather(-1, index).squeeze(-1)
-    return own - logits.scatter(-1, index, -torch.inf).amax(-1)

@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Independent, register_kl
 
 from robust_npe.checks import ConfigError
 
-__all__ = ["CategoricalMixture", "labels", "members_of"]
+__all__ = ["CategoricalMixture", "labels", "margins", "members_of"]
 
 
 class CategoricalMixture(Independent):
@@ -64,3 +64,18 @@ def members_of(q: Any) -> CategoricalMixture:
 def labels(theta: Tensor) -> Tensor:
     """Return labels `(B, 1)` or `(B,)` as indices `(B,)`."""
     return torch.as_tensor(theta).reshape(len(theta)).long()
+
+
+def margins(scores: Tensor, y: Tensor) -> Tensor:
+    """Return the largest score of another class minus that of the label.
+
+    Args:
+        scores: Shape `(*, B, K)`.
+        y: Labels `(B,)`.
+
+    Returns:
+        Shape `(*, B)`.
+    """
+    index = y.expand(scores.shape[:-1]).unsqueeze(-1)
+    own = scores.gather(-1, index).squeeze(-1)
+    return scores.scatter(-1, index, -torch.inf).amax(-1) - own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,7 +135,9 @@ def noisy_logits(
     return h
 
 
-def gaussian_kl(means: Weights, stds: Weights, prior_stds: list[float]) -> Tensor:
+def gaussian_kl(
+    means: Sequence[Tensor], stds: Sequence[Tensor], prior_stds: Sequence[float]
+) -> Tensor:
     """Return KL(N(mean, std^2) || N(0, prior_std^2)), the sum over all weights, a scalar."""
     total = torch.zeros(())
     for mean, std, prior in zip(means, stds, prior_stds, strict=True):

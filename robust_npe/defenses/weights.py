@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 from typing_extensions import override
 
+from robust_npe.bayesian.vi import gaussian_kl
 from robust_npe.checks import require
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.defenses.ensemble import EnsemblePosterior
@@ -180,12 +181,7 @@ class VIWeights(_OverWeights):
         return nll + self.beta / ready(self._count) * self._kl(_weights(estimator), stds)
 
     def _kl(self, means: list[nn.Parameter], stds: list[Tensor]) -> Tensor:
-        total = torch.zeros((), device=means[0].device)
-        for mean, std in zip(means, stds, strict=True):
-            ratio = (std / self.prior_std).square()
-            shift = (mean / self.prior_std).square()
-            total = total + 0.5 * (ratio + shift - 1 - ratio.log()).sum()
-        return total
+        return gaussian_kl(means, stds, [self.prior_std] * len(means))
 
     @override
     def _stds(self, estimator: Estimator) -> list[Tensor]:

@@ -195,8 +195,8 @@ class Estimator(nn.Module):
         still = self.standardize.fit(x)
         self.embedding.share_statistics(self.standardize)
         squeezed = is_squeezed(self.standardize, x) & ~still
-        if self.models_x or self.classifies:  # edges of images hardly vary
-            squeezed = torch.zeros_like(still)
+        if self.models_x or self.classifies:
+            squeezed = torch.zeros_like(still)  # edges of images hardly vary
         # latent variables have their own unit
         constant = theta.new_zeros(self.dim_theta) if self.models_x else self.bijection.fit(theta)
         of_no_scale = "hardly varies in the training data: it is not scaled to unit variance"

@@ -35,7 +35,6 @@ INFERENCE = {
     "vi_published": "VI as published",
     "hmc": "HMC",
 }
-POINTS = {"linestyle": "none", "markersize": 3, "alpha": 0.6}
 STANDARD = "standard"  # the prior N(0, 1), among settings
 UNCONVERGED = "†: the sampler has not converged (R-hat above 1.1, or divergences)."
 

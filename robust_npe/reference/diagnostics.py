@@ -96,7 +96,8 @@ def nested_rhat(chains: Tensor) -> float:
 
 
 def split_rhat(chains: Tensor) -> Tensor:
-    """Return split R-hat of quantities that independent chains drew, `(Q,)`; 1 is perfect.
+    """Return split R-hat of quantities that independent chains drew, `(Q,)`; 1 is perfect, and
+    infinite where no chain moves.
 
     References:
         Gelman et al. (2013), "Bayesian data analysis", section 11.4
@@ -108,9 +109,10 @@ def split_rhat(chains: Tensor) -> Tensor:
     if half < 2:
         return torch.full(chains.shape[2:], torch.inf, dtype=torch.float64)
     halves = torch.cat((chains[:, :half], chains[:, -half:])).double()
-    within = halves.var(1).mean(0).clamp(min=1e-300)
+    within = halves.var(1).mean(0)
     between = half * halves.mean(1).var(0)
-    return torch.sqrt(((half - 1) / half * within + between / half) / within)
+    rhat = torch.sqrt(((half - 1) / half * within + between / half) / within)
+    return rhat.nan_to_num(torch.inf, torch.inf)
 
 
 def effective_draws(chains: Tensor) -> Tensor:

@@ -75,3 +75,7 @@ def test_rhat_and_effective_draws_of_known_chains():
     assert split_rhat(apart).mean() == pytest.approx((1 + 10 / 7) ** 0.5, rel=0.05)
     assert (effective_draws(apart) < 20).all()
     assert split_rhat(noise[:, :3]).isinf().all()
+
+
+def test_chains_that_never_move_have_not_converged():
+    assert split_rhat(torch.zeros(1, 10, 2)).isinf().all()
