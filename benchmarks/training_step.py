@@ -30,6 +30,8 @@ from robust_npe.defenses import (
     Defense,
     FIMEigenvalue,
     NoDefense,
+    SWAGWeights,
+    VIWeights,
 )
 from robust_npe.estimators import MAF, NSF, Estimator, Head, Identity
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
@@ -45,6 +47,8 @@ DEFENSES: dict[str, Callable[[], Defense]] = {
     "fim exact": lambda: FIM(0.01, gradient="exact"),
     "fim exact, autograd": lambda: FIM(0.01, gradient="exact"),
     "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
+    "swag": SWAGWeights,
+    "vi": VIWeights,
     "trades": lambda: TRADES(0.1),
     "adversarial_training": AdversarialTraining,
     "  5 steps, warm start": lambda: AdversarialTraining(steps=5, warm_start=True),
@@ -69,7 +73,7 @@ def engine_step(
     pairs = tuple(torch.randn(BATCH * steps, dim) for dim in dims)
     validation = tuple(torch.randn(BATCH, dim) for dim in dims)
     with draws_from(stream(0)):
-        estimator = Estimator(head, Identity, *dims, real_vector)
+        estimator = defense.prepare(Estimator(head, Identity, *dims, real_vector))
     settings = TrainingSettings(batch_size=BATCH, max_epochs=epochs, min_epochs=epochs)
     start = time.process_time()
     train(estimator, defense, pairs, validation, settings, stream(1))  # type: ignore[arg-type]
