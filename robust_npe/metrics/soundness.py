@@ -103,7 +103,8 @@ FLAGS = {
         0.05,
         lambda worst: (
             f"PGD leaves {100 * worst:.3g} % of the observations correct that other attacks break: "
-            "it has too few steps, or gradients are masked (zero_pgd tells); use attack=auto"
+            "margins lead further than the likelihood, steps are too few, or gradients are masked "
+            "(zero_pgd tells); use attack=auto"
         ),
     ),
     "disorder": Flag(

@@ -49,7 +49,7 @@ def verdict(row: pd.Series) -> str:
         blind = f"no gradient in {100 * row.zero_pgd:.0f} % of steps"
         return f"masking: PGD leaves {row.pgd:.2f} ({blind}), others {row.worst:.2f}"
     if row.masked > MASKED:
-        return f"PGD is too weak by {gap:.2f}: the worst case leaves {left}"
+        return f"PGD on the likelihood misses {gap:.2f}: the worst case leaves {left}"
     if row.worst <= BROKEN:
         return "not robust: gradients lead to what breaks it"
     return f"gradients tell the truth: the worst case leaves {left}"

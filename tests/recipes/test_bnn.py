@@ -74,7 +74,7 @@ def planted(**changes):
         ({"pgd": 0.0, "worst": 0.0}, "not robust"),
         ({"pgd": 0.8, "worst": 0.0, "masked": 0.8, "zero_pgd": 0.6}, "masking: PGD leaves 0.80"),
         # a gap alone is no proof of masking: an attack may just be weak
-        ({"pgd": 0.6, "worst": 0.4, "masked": 0.2}, "PGD is too weak by 0.20"),
+        ({"pgd": 0.6, "worst": 0.4, "masked": 0.2}, "PGD on the likelihood misses 0.20"),
     ],
 )
 def test_verdicts(changes, said):
