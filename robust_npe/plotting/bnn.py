@@ -90,8 +90,8 @@ def _row_name(row: pd.Series) -> str:
 
 
 def gradients_figure(table: pd.DataFrame) -> Figure:
-    """Draw the expected gradient against the number of draws, and the share of single gradients
-    that is exactly zero against width, one column for each prior.
+    """Draw the expected gradient against the number of draws, one column for each prior, and what
+    single gradients keep of their size when they are averaged over all draws, against width.
 
     Args:
         table: From `robust_npe.recipes.bnn.gradients_table`.
@@ -114,39 +114,43 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
         for prior, axes in zip(priors, panels, strict=False):
             for line in lines:
                 rows = table[(table.prior == prior) & (table.line == line)].sort_values("draws")
-                axes.plot(
-                    rows.draws, rows["mean"], label=line, markersize=3, **looks[line]._asdict()
-                )
+                look = looks[line]._asdict()
+                axes.plot(rows.draws, rows["mean"], label=line, markersize=3, **look)
             axes.set(xscale="log", yscale="log", xlabel="draws of the weights", title=prior)
+            axes.set_ylim(table["mean"].min() / 1.5, table["mean"].max() * 1.5)
         panels[0].set_ylabel(r"$\|E\,\nabla_x \mathrm{loss}\|_\infty$, mean")
-        _draw_zeros(panels[-1], table)
+        _draw_kept(panels[-1], table)
         add_legend(part, place, panels[:1])
-        share = (table.drop_duplicates("run_id").converged == 0).mean()
-        rhat = table.drop_duplicates("run_id").rhat.median()
-        told = "Right: share of single gradients that is exactly zero, in float32 and float64."
-        return [
-            told,
-            f"{100 * share:.0f} % of the samplers have not converged (median R-hat {rhat:.2g}).",
-        ]
+        return _gradient_notes(table)
 
     part = Part(draw, 48, lines)
     return figure_of([part])
 
 
-def _draw_zeros(axes: Axes, table: pd.DataFrame) -> None:
-    """Exactly zero gradients against width, for both priors and precisions."""
-    runs = table.drop_duplicates("run_id")
-    runs = runs.assign(width=runs.hidden.map(lambda h: _numbers(h)[0]))
-    for prior, rows in runs.groupby("prior"):
-        for column, style in (("zero_single", "-"), ("zero_single_float64", ":")):
-            means = rows.groupby("width")[column].mean()
-            bits = "float64" if column.endswith("64") else "float32"
-            label = f"{str(prior).removesuffix(' prior')}, {bits}"
-            axes.plot(means.index, means, style, marker=".", label=label)
-    axes.set(xscale="log", xlabel="width", ylabel="zero gradients", ylim=(-0.03, 1))
-    axes.set_xticks(sorted(runs.width.unique()), sorted(runs.width.unique()))
+def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
+    """Size of the expected gradient over the mean size of single ones; 0 if they cancel."""
+    rows = table.sort_values("draws").drop_duplicates("run_id", keep="last")
+    rows = rows.assign(width=rows.hidden.map(lambda h: _numbers(h)[0]))
+    rows = rows.assign(kept=rows["mean"] / rows.single)
+    for prior, own in rows.groupby("prior"):
+        means = own.groupby("width").kept.mean()
+        axes.plot(means.index, means, marker=".", label=str(prior))
+    axes.set(xscale="log", xlabel="width", ylim=(0, 1.05))
+    axes.set_ylabel(r"$\|E\,\nabla_x\| \,/\, E\,\|\nabla_x\|$")
+    axes.set_xticks(sorted(rows.width.unique()), sorted(rows.width.unique()))
     axes.minorticks_off()
     axes.legend(fontsize=5)
+
+
+def _gradient_notes(table: pd.DataFrame) -> list[str]:
+    runs = table.drop_duplicates("run_id")
+    zero, double = (100 * runs[c].max() for c in ("zero_single", "zero_single_float64"))
+    share, rhat = 100 * (runs.converged == 0).mean(), runs.rhat.median()
+    return [
+        "Right: size of the expected gradient over that of single ones; where they cancel it is 0.",
+        f"At most {zero:.2g} % of single gradients are exactly zero in float32, {double:.2g} % in "
+        f"float64. {share:.0f} % of the samplers have not converged (median R-hat {rhat:.2g}).",
+    ]
 
 
 def _numbers(text: str) -> list[int]:

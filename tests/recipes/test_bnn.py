@@ -51,7 +51,11 @@ def test_expected_gradients_and_tradeoffs_of_tiny_runs(folder):
     table = gradients_table([made("bnn_moons", folder, *words)])
     assert sorted(table.draws) == [1, 8]
     assert {"mean", "zero_single", "rhat", "worst", "accuracy"} <= {*table.columns}
-    gradients_figure(table)
+    figure = gradients_figure(table)
+    (kept,) = figure.axes[-1].lines
+    last = table[table.draws == 8].iloc[0]
+    assert kept.get_ydata() == pytest.approx([last["mean"] / last.single])
+    assert 0 < kept.get_ydata()[0] <= 1
     sgd = made("bnn_tradeoff_sgd", folder)
     hmc = made("bnn_tradeoff_hmc", folder, "estimator.activation=tanh")
     table = tradeoff_table([sgd, hmc])
