@@ -84,9 +84,12 @@ def _suite_notes(table: pd.DataFrame) -> list[str]:
 
 
 def _row_name(row: pd.Series) -> str:
-    name = INFERENCE.get(row.inference, row.inference)
+    return f"{_name(row)}{'†' if row.converged == 0 else ''}"
+
+
+def _name(row: pd.Series) -> str:
     prior = ", N(0, 1)" if STANDARD in row.settings else ""
-    return f"{name}{prior}{'†' if row.converged == 0 else ''}"
+    return INFERENCE.get(row.inference, row.inference) + prior
 
 
 def gradients_figure(table: pd.DataFrame) -> Figure:
@@ -168,8 +171,7 @@ def tradeoff_figure(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         raise NothingToDrawError("no networks")
-    names = table.inference + table.settings.map(lambda s: ", N(0, 1)" if STANDARD in s else "")
-    table = table.assign(line=names)
+    table = table.assign(line=[_name(row) for _, row in table.iterrows()])
     lines = sorted(table.line.unique(), reverse=True)
     looks = line_looks(lines)
 
