@@ -100,7 +100,8 @@ def run_chains(
     for t in range(warm_up + draws * thinning):
         warm = t < warm_up
         size = (adaptation.log_step if warm else adaptation.average).exp()
-        size = size * (1 + JITTER * (2 * torch.rand(size.shape, generator=generator) - 1))
+        jitter = 2 * torch.rand(size.shape, generator=generator).to(size) - 1
+        size = size * (1 + JITTER * jitter)
         point, probability, broken = _moved(log_density, point, size, leapfrog_steps, generator)
         if warm:
             adaptation.update(probability)
@@ -135,12 +136,12 @@ def _moved(
 ) -> tuple[_Point, Tensor, Tensor]:
     """Return where each chain is after a trajectory, the probability that it was accepted, and
     whether it diverged, both `(C,)`."""
-    momentum = [torch.randn(w.shape, generator=generator) for w in point.state]
+    momentum = [torch.randn(w.shape, generator=generator).to(w) for w in point.state]
     new, kinetic = _leapfrog(log_density, point, momentum, size, steps)
     error = new.value - kinetic - (point.value - _kinetic(momentum))
     broken = ~(error.abs() < DIVERGENT)
     probability = torch.where(broken, 0.0, error.clamp(max=0).exp())
-    taken = torch.rand(size.shape, generator=generator) < probability
+    taken = torch.rand(size.shape, generator=generator).to(size) < probability
     state, slope = (
         [_where(taken, n, o) for n, o in zip(fresh, old, strict=True)]
         for fresh, old in ((new.state, point.state), (new.slope, point.slope))

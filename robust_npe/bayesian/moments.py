@@ -47,11 +47,11 @@ class Trajectory:
             (s - m.square()).clamp(min=0).sqrt()
             for m, s in zip(self.mean, self.square, strict=True)
         ]
-        noise = [s * torch.randn(s.shape, generator=generator) for s in stds]
+        noise = [s * torch.randn(s.shape, generator=generator).to(s) for s in stds]
         count = len(self.deviations)
         if count < 2:
             return [m + e for m, e in zip(self.mean, noise, strict=True)]
-        along = torch.randn(count, generator=generator) / (2 * (count - 1)) ** 0.5
+        along = torch.randn(count, generator=generator).to(stds[0]) / (2 * (count - 1)) ** 0.5
         return [
             m + e / 2**0.5 + torch.tensordot(along, torch.stack(d), 1)
             for m, e, d in zip(self.mean, noise, zip(*self.deviations, strict=True), strict=True)

@@ -134,14 +134,19 @@ class WeightEnsemble(Head):
     def initial(self, draws: int, generator: Generator | None = None) -> Weights:
         """Return weights to start training from, uniform with the standard deviation 1 / sqrt(3
         inputs) (He et al., as `torch.nn.Linear`)."""
-        bounds = [self.shapes[i - i % 2][0] ** -0.5 for i in range(len(self.shapes))]
-        pairs = zip(self.shapes, bounds, strict=True)
-        return [b * (2 * torch.rand(draws, *shape, generator=generator) - 1) for shape, b in pairs]
+        found = []
+        for i, own in enumerate(self.weights):
+            bound = self.shapes[i - i % 2][0] ** -0.5
+            uniform = torch.rand(draws, *self.shapes[i], generator=generator)
+            found.append((bound * (2 * uniform - 1)).to(own))
+        return found
 
     def prior_draws(self, draws: int, generator: Generator) -> Weights:
         """Return weights of this number of networks from the prior."""
-        pairs = zip(self.shapes, self.prior_stds, strict=True)
-        return [std * torch.randn(draws, *shape, generator=generator) for shape, std in pairs]
+        return [
+            (std * torch.randn(draws, *own.shape[1:], generator=generator)).to(own)
+            for std, own in zip(self.prior_stds, self.weights, strict=True)
+        ]
 
     @torch.no_grad()
     def assign(self, weights: Weights, diagnostics: Diagnostics | None = None) -> None:

@@ -99,7 +99,7 @@ class MeanFieldVI(Inference):
         losses = optimise([*means, *raw], loss, *sizes, generator)
         network.assign(
             [
-                m + softplus(r) * torch.randn(self.draws, *m.shape[1:], generator=generator)
+                m + softplus(r) * torch.randn(self.draws, *m.shape[1:], generator=generator).to(m)
                 for m, r in zip(means, raw, strict=True)
             ]
         )
@@ -110,7 +110,7 @@ class MeanFieldVI(Inference):
         """Return means, and what softplus makes the standard deviations of."""
         if self.start == "published":
             raw, means = (
-                [torch.randn(1, *shape, generator=generator) for shape in network.shapes]
+                [torch.randn(1, *w.shape[1:], generator=generator).to(w) for w in network.weights]
                 for _ in range(2)
             )
             return means, raw
@@ -131,7 +131,7 @@ def noisy_logits(
         h = h if i == 0 else network.activation(h)
         mean = torch.matmul(h, means[i]) + means[i + 1]
         variance = torch.matmul(h.square(), stds[i].square()) + stds[i + 1].square()
-        h = mean + variance.sqrt() * torch.randn(mean.shape, generator=generator)
+        h = mean + variance.sqrt() * torch.randn(mean.shape, generator=generator).to(mean)
     return h
 
 
@@ -139,7 +139,7 @@ def gaussian_kl(
     means: Sequence[Tensor], stds: Sequence[Tensor], prior_stds: Sequence[float]
 ) -> Tensor:
     """Return KL(N(mean, std^2) || N(0, prior_std^2)), the sum over all weights, a scalar."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=means[0].device)
     for mean, std, prior in zip(means, stds, prior_stds, strict=True):
         ratio = (std / prior).square()
         total = total + 0.5 * (ratio + (mean / prior).square() - 1 - ratio.log()).sum()

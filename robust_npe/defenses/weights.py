@@ -45,7 +45,8 @@ class _Gaussian(nn.Module):
 
 
 class _OverWeights(Defense):
-    """Common part: N(weights of the estimator, diagonal), of which networks are drawn once."""
+    """Common part: N(weights of the estimator, diagonal), of which networks are drawn once, by the
+    same normal numbers for every estimator."""
 
     draws: int
 
