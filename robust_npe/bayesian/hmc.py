@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from robust_npe.bayesian.inference import Inference, Weights
-from robust_npe.bayesian.leapfrog import Chains, run_chains
+from robust_npe.bayesian.leapfrog import ChainDraws, run_chains
 from robust_npe.bayesian.mixture import margins
 from robust_npe.bayesian.network import Diagnostics
 from robust_npe.bayesian.optimising import cross_entropies
@@ -114,7 +114,7 @@ class HMC(Inference):
         network.assign(weights, self._diagnostics(found, odds, draws))
         return {"log_density": found.log_density.mean(0).tolist()}
 
-    def _diagnostics(self, found: Chains, odds: Tensor, draws: Weights) -> Diagnostics:
+    def _diagnostics(self, found: ChainDraws, odds: Tensor, draws: Weights) -> Diagnostics:
         by_chain = odds.unflatten(0, (self.chains, self.draws))
         flat = torch.cat([d.flatten(2) for d in draws], -1)
         moved = (flat[:, -1] - flat[:, 0]).norm(dim=-1) / flat[:, 0].norm(dim=-1)

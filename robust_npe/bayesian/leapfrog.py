@@ -12,14 +12,14 @@ from torch import Generator, Tensor
 
 from robust_npe.bayesian.inference import Weights
 
-__all__ = ["Chains", "DualAveraging", "run_chains"]
+__all__ = ["ChainDraws", "DualAveraging", "run_chains"]
 
 DIVERGENT = 1000.0  # nats of energy error
 JITTER = 0.1  # of step sizes, so that no trajectory comes back to where it began
 
 
 @dataclass(frozen=True)
-class Chains:
+class ChainDraws:
     """What C chains drew.
 
     Attributes:
@@ -78,7 +78,7 @@ def run_chains(
     step_size: float,
     target: float,
     generator: Generator,
-) -> Chains:
+) -> ChainDraws:
     """Sample from a density with unit masses.
 
     Args:
@@ -110,7 +110,7 @@ def run_chains(
         divergent.append(broken)
         if (t - warm_up + 1) % thinning == 0:
             kept.append(point)
-    return Chains(
+    return ChainDraws(
         draws=[torch.stack(p, 1) for p in zip(*(k.state for k in kept), strict=True)],
         log_density=torch.stack([k.value for k in kept], 1),
         acceptance=float(torch.stack(accepted).mean()),
