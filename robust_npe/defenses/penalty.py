@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from robust_npe.estimators.base import ScoreMethod
 
 __all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "with_gradient"]
 
+NORM_WEIGHT = 0.1  # of the newest norm in the mean of the last ones
 VALIDATION_ROWS = 256  # enough to choose an epoch, where training uses a part of the batch
 
 
@@ -30,12 +32,17 @@ class PenaltyGradient:
         rows: Observations of the batch that are used; None for all.
         every: The gradient is renewed every so many steps and held in between.
         weight: Weight of the newest gradient in the moving average, in (0, 1].
+        limit: A new gradient is clipped to so many times the mean norm of the last ones; None for
+            no limit. One that is held for long needs it: where a single observation has a very
+            large penalty, several steps along its gradient lead to where that of all is larger
+            still, and training diverges.
     """
 
     num_samples: int
     rows: int | None
     every: int
     weight: float
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -173,6 +180,7 @@ class Penalized(Defense):
         self._average = GradientAverage(self._settings.weight, _trainable(estimator))
         self._step = 0
         self._last_penalty = x.new_zeros(())
+        self._mean_norm = 0.0  # of none yet
 
     def facts(self) -> dict[str, Any]:
         """Return how the gradient of the penalty is computed."""
@@ -203,12 +211,20 @@ class Penalized(Defense):
         penalty = self.penalty(estimator, x, generator, attached=True).mean()
         parameters = _trainable(estimator)
         gradients = torch.autograd.grad(penalty, parameters, materialize_grads=True)
-        if self.max_norm is not None:
-            norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
-            shrink = (self.max_norm / norm).clamp(max=1.0)
-            gradients = tuple(g * shrink for g in gradients)
-        self._average.update(gradients)
+        self._average.update(self._clipped(gradients))
         self._last_penalty = penalty.detach()
+
+    def _clipped(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        limit, most = self.settings.limit, self.max_norm
+        if limit is None and most is None:
+            return gradients
+        allowed = math.inf if most is None else most
+        norm = float(torch.stack(torch._foreach_norm(list(gradients))).norm())
+        if limit is not None:
+            last = self._mean_norm or norm
+            allowed = min(allowed, limit * last)
+            self._mean_norm = last + NORM_WEIGHT * (min(norm, allowed) - last)
+        return torch._foreach_mul(list(gradients), allowed / norm) if norm > allowed else gradients
 
     def validation_loss(self, estimator: Estimator, batch: Batch, generator: Generator) -> Tensor:
         """See `Defense.validation_loss`; the penalty is that of the first observations."""
@@ -221,13 +237,15 @@ class Penalized(Defense):
     def state_dict(self) -> dict[str, Any]:
         """See `Defense.state_dict`: the averaged gradient, and where in the interval it is."""
         average = self._average.state_dict()
-        return {"average": average, "step": self._step, "last_penalty": self._last_penalty}
+        state = {"average": average, "step": self._step, "last_penalty": self._last_penalty}
+        return {**state, "mean_norm": self._mean_norm}
 
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._average.load_state_dict(state["average"])
         self._step = state["step"]
         self._last_penalty.copy_(state["last_penalty"])
+        self._mean_norm = state["mean_norm"]
 
 
 def _trainable(estimator: Estimator) -> list[Tensor]:

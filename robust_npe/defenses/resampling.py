@@ -95,18 +95,19 @@ class Resampled(Distribution):
 
 def log_prior(task: Task, theta: Tensor) -> Tensor:
     """Return log p(theta) for theta `(*, D)`, float64 `(*,)`; minus infinity outside."""
-    inside = task.support.check(theta)
-    density = task.prior.log_prob(_inside(task, theta)).double()
-    return torch.where(inside, density, -torch.inf)
+    here = theta.cpu()  # where tasks live
+    density = task.prior.log_prob(_inside(task, here)).double()
+    return torch.where(task.support.check(here), density, -torch.inf).to(theta.device)
 
 
 def log_joint(task: Task, theta: Tensor, x: Tensor) -> Tensor:
     """Return log p(theta) + log p(x|theta) for theta `(S, B, D)` and x `(B, Dx)`, float64 `(S, B)`;
     minus infinity outside of the support, and where the likelihood cannot be computed."""
-    parts = _inside(task, theta).split(max(1, BLOCK // len(x)))
-    likelihood = torch.cat([task.log_likelihood(part, x).double() for part in parts])
-    value = log_prior(task, theta) + likelihood
-    return torch.where(value < torch.inf, value, -torch.inf)  # NaN is not below
+    here, observed = theta.cpu(), x.cpu()  # where tasks live
+    parts = _inside(task, here).split(max(1, BLOCK // len(x)))
+    likelihood = torch.cat([task.log_likelihood(part, observed).double() for part in parts])
+    value = log_prior(task, here) + likelihood
+    return torch.where(value < torch.inf, value, -torch.inf).to(theta.device)  # NaN is not below
 
 
 def _inside(task: Task, theta: Tensor) -> Tensor:

@@ -56,9 +56,9 @@ class SmoothedPosterior(nn.Module):
 
     def with_draws(self, draws: int) -> SmoothedPosterior:
         """Return the same with another number of draws, which are other ones."""
-        return SmoothedPosterior(self.posterior, self.sigma, self.noise.shape[1], draws).to(
-            self.noise
-        )
+        smoothed = SmoothedPosterior(self.posterior, self.sigma, self.noise.shape[1], draws)
+        smoothed.noise = smoothed.noise.to(self.noise)  # not `smoothed.to`: it would move q as well
+        return smoothed
 
 
 class Smoothing(PostHoc):

@@ -118,6 +118,34 @@ def test_clipping(problem):
     torch.testing.assert_close(penalty.norm(), torch.tensor(1e-3), rtol=1e-2, atol=0)
 
 
+def test_one_gradient_that_is_far_too_long_is_clipped_where_gradients_are_held(problem):
+    """20 gradients as usual, and one of a penalty that is 100 times as large."""
+    scale = 1.0
+
+    class Scaled(FIM):
+        def penalty(self, estimator, x, generator, attached):
+            return scale * super().penalty(estimator, x, generator, attached)
+
+    norms = {}
+    for limit in (None, 2.0):
+        settings = PenaltyGradient(num_samples=1, rows=15, every=1, weight=1.0, limit=limit)
+        with mock.patch.object(FIM, "gradients", {"fast": settings}):
+            defense = set_up(Scaled(1.0, max_norm=1e6), problem)
+            usual = [v.norm() for v in penalty_gradients(defense, problem, 20)]
+            scale = 100.0
+            (last,) = penalty_gradients(defense, problem, 1)
+            scale = 1.0
+            norms[limit] = torch.stack([*usual, last.norm()])
+    torch.testing.assert_close(norms[2.0][:20], norms[None][:20])  # what is as usual stays as it is
+    assert norms[None][20] > 30 * norms[None][:20].mean()
+    assert 1.5 < norms[2.0][20] / norms[2.0][:20].mean() < 2.5
+
+
+def test_what_is_held_for_long_is_clipped():
+    held = [FIM.variants["fast", "differentiated"], FIMEigenvalue.gradients["fast"]]
+    assert [(settings.every, settings.limit) for settings in held] == [(8, 2.0), (8, 2.0)]
+
+
 def test_average_is_bias_corrected():
     average = GradientAverage(0.25, [torch.zeros(())])
     for value in (1.0, 3.0):
@@ -148,7 +176,7 @@ def test_with_gradient():
 
 
 def test_published_settings(problem):
-    published = {"num_samples": 5, "rows": None, "every": 1, "weight": 0.85}
+    published = {"num_samples": 5, "rows": None, "every": 1, "weight": 0.85, "limit": None}
     assert set_up(FIM(gradient="exact"), problem).facts() == published
     one = set_up(FIM(gradient="exact", num_samples=1), problem)
     assert one.facts() == {**published, "num_samples": 1}
