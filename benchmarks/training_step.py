@@ -32,6 +32,8 @@ from robust_npe.defenses import (
     Defense,
     FIMEigenvalue,
     NoDefense,
+    SWAGWeights,
+    VIWeights,
 )
 from robust_npe.estimators import MAF, NSF, Estimator, Head, Identity
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
@@ -47,6 +49,8 @@ DEFENSES: dict[str, Callable[[], Defense]] = {
     "fim exact": lambda: FIM(0.01, gradient="exact"),
     "fim exact, autograd": lambda: FIM(0.01, gradient="exact"),
     "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
+    "swag": SWAGWeights,
+    "vi": VIWeights,
     "trades": lambda: TRADES(0.1),
     "adversarial_training": AdversarialTraining,
     "  5 steps, warm start": lambda: AdversarialTraining(steps=5, warm_start=True),
@@ -80,7 +84,7 @@ def engine_step(
     pairs = tuple(torch.randn(BATCH * steps, dim, device=device) for dim in dims)
     validation = tuple(torch.randn(BATCH, dim, device=device) for dim in dims)
     with draws_from(stream(0)):
-        estimator = Estimator(head, Identity, *dims, real_vector).to(device)
+        estimator = defense.prepare(Estimator(head, Identity, *dims, real_vector)).to(device)
     settings = TrainingSettings(batch_size=BATCH, max_epochs=epochs, min_epochs=epochs)
     start = seconds(device)
     train(estimator, defense, pairs, validation, settings, stream(1))  # type: ignore[arg-type]

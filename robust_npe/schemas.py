@@ -117,6 +117,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     defense: Any = MISSING
     attack: Any = MISSING
     objective: Any = MISSING
+    inference: Any = None
     metrics: Any = field(default_factory=dict)
     standardize: str = "auto"
     training: TrainingSettings = field(default_factory=TrainingSettings)

@@ -37,7 +37,7 @@ __all__ = ["Experiment", "Trained", "versioned"]
 log = logging.getLogger(__name__)
 
 # arguments that the task and the embedding net determine
-HEAD = ("dim_theta", "dim_context", "dim_x")
+HEAD = ("dim_theta", "dim_context", "dim_x", "num_classes")
 EMBEDDING = ("dim_x",)
 GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
 
@@ -269,7 +269,7 @@ class Experiment:
             load_weights(estimator, artefact.path / WEIGHTS)
             members.append(estimator.to(self.device).eval())
             artefacts.append(artefact)
-        return Trained(self.defense.deploy(members, self.task), members[0].name, artefacts)
+        return Trained(self.defense.deploy(members, self.task), members[0].label, artefacts)
 
     def _stored(self, member: int) -> Artefact:
         what = self._estimator_description(member), partial(self._train, member)
@@ -288,7 +288,9 @@ class Experiment:
     def _fresh_estimator(self, member: int = 0) -> Estimator:
         task, standardize = self.task, self.config["standardize"]
         with draws_from(stream(self._member_seeds(member).initialisation, "initialise")):
-            return Estimator.for_task(task, self._head, self._embedding, standardize)
+            return self.defense.prepare(
+                Estimator.for_task(task, self._head, self._embedding, standardize)
+            )
 
     def _train(self, member: int, folder: Path) -> Mapping[str, Any]:
         estimator, config = self._fresh_estimator(member).to(self.device), self.config

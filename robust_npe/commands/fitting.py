@@ -15,7 +15,7 @@ from robust_npe.estimators import Estimator
 from robust_npe.files import write_atomically
 from robust_npe.store.parts import PARTS
 from robust_npe.store.weights import save_weights
-from robust_npe.training import Checkpoint, History, TrainingSettings, train
+from robust_npe.training import Checkpoint, History, TrainingSettings, infer, train
 from robust_npe.training.data import Pairs
 
 __all__ = ["CHECKPOINT", "HISTORY", "WEIGHTS", "fit"]
@@ -33,7 +33,8 @@ def fit(
     folder: Path,
     interval: float | None,
 ) -> Mapping[str, Any]:
-    """Train, going on from a checkpoint in the folder, and write weights and history there.
+    """Train, going on from a checkpoint in the folder, and write weights and history there; for a
+    classifier, infer its weights.
 
     Args:
         estimator: And all up to `generator`: as for `train`.
@@ -43,6 +44,10 @@ def fit(
     Returns:
         What is to be known of the training.
     """
+    if estimator.classifies:
+        facts = infer(estimator, defense, pairs, generator)
+        save_weights(estimator, folder / WEIGHTS)
+        return {**facts, "remarks": estimator.remarks}
     checkpoint = Checkpoint(folder / PARTS / CHECKPOINT, interval)
     history = train(estimator, defense, pairs, validation, settings, generator, checkpoint)
     save_weights(estimator, folder / WEIGHTS)

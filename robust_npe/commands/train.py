@@ -32,6 +32,7 @@ COLUMNS = {
     "NLL": ("nll", "median"),
     "KL(p||p~)": ("legitimate_movement", "median"),
     "KL(p~||q~)": ("error", "median"),
+    "accuracy": ("accuracy", "mean"),
     "coverage error": ("coverage", "mean_absolute_error"),
     "coverage area": ("coverage", "signed_area"),
     "damage": ("damage", "median"),
@@ -42,6 +43,7 @@ COLUMNS = {
 
 CLEAN = {
     "NLL": ("nll", "mean"),
+    "accuracy": ("accuracy", "mean"),
     "coverage error": ("coverage", "mean_absolute_error"),
     "mean C2ST to the reference posteriors": ("c2st", "mean"),
     **{f"median minimal radius ({c})": (f"minimal_radius_{c}", "median") for c in CRITERIA},

@@ -108,6 +108,23 @@ FLAGS = {
             "observations: do not judge this posterior with PGD alone"
         ),
     ),
+    "masked": Flag(
+        0.0,
+        0.05,
+        lambda worst: (
+            f"PGD leaves {100 * worst:.3g} % of the observations correct that other attacks break: "
+            "margins lead further than the likelihood, steps are too few, or gradients are masked "
+            "(zero_pgd tells); use attack=auto"
+        ),
+    ),
+    "disorder": Flag(
+        0.0,
+        0.0,
+        lambda worst: (
+            f"a stronger attack leaves {100 * worst:.3g} % more accuracy than a weaker one: "
+            "it is weak, or gradients mislead it"
+        ),
+    ),
 }
 """Limits and meanings by name, see `docs/soundness.md`."""
 

@@ -42,7 +42,7 @@ class Interrupting(Checkpoint):
 def run(defense, checkpoint=None, head=None, **changes):
     head = head or from_conf("estimator", "maf", transforms=2, hidden=[16, 16])
     with draws_from(stream(0, "weights")):
-        estimator = Estimator(head, Identity, 2, 2, TASK.support)
+        estimator = defense.prepare(Estimator(head, Identity, 2, 2, TASK.support))
     how, generator = settings(**{"max_epochs": 4, **changes}), stream(0, "train")
     history = train(estimator, defense, DATA, VALIDATION, how, generator, checkpoint)
     return estimator.state_dict(), history

@@ -36,7 +36,7 @@ def settings(**changes):
 def new_state(defense, head=None, seed=0, **changes):
     head = head or (lambda d, c: MAF(d, c, transforms=2, hidden=(16, 16)))
     with draws_from(stream(seed, "weights")):
-        estimator = Estimator(head, Identity, 2, 2, TASK.support)
+        estimator = defense.prepare(Estimator(head, Identity, 2, 2, TASK.support))
     return TrainingState(estimator, defense, DATA, settings(**changes), stream(seed, "train"))
 
 
