@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
-from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
+from robust_npe.store import PARTS, Artefact, SimulationSet, Store, content_key, simulations
 from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
-from robust_npe.training import TrainingSettings, train
+from robust_npe.training import Checkpoint, TrainingSettings, train
+from robust_npe.training.settings import IDENTIFIES
 
 __all__ = ["Experiment", "Trained", "versioned"]
 
@@ -44,7 +45,9 @@ GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
 def versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
     """Describe settings as components are described."""
     cls = type(settings)
-    return {"class": cls.__name__, "version": [cls.version], **asdict(settings)}
+    kept = {f.name for f in fields(settings) if f.metadata.get(IDENTIFIES, True)}
+    values = {name: value for name, value in asdict(settings).items() if name in kept}
+    return {"class": cls.__name__, "version": [cls.version], **values}
 
 
 class Experiment:
@@ -269,7 +272,8 @@ class Experiment:
 
     def _stored(self, member: int) -> Artefact:
         description = self._estimator_description(member)
-        return self.store.get("estimators", description, partial(self._train, member))
+        train_member = partial(self._train, member)
+        return self.store.get("estimators", description, train_member, resumable=True)
 
     def _member_seeds(self, member: int) -> Seeds:
         """Members share simulations."""
@@ -295,6 +299,9 @@ class Experiment:
         validation = self._pairs("validation", self.config["num_validation"])
         log.info("training on %d pairs, defense %s ...", len(pairs[0]), self.defense.name)
         generator = stream(self._member_seeds(member).training, "train")
-        history = train(estimator, self.defense, pairs, validation, self.training, generator)
+        checkpoint = Checkpoint(folder / PARTS / "checkpoint", self.training.checkpoint_every)
+        what = estimator, self.defense, pairs, validation, self.training, generator
+        history = train(*what, checkpoint)
         save_weights(estimator, folder / "weights.safetensors")
-        return asdict(history) | {"remarks": estimator.remarks, "defense": self.defense.facts()}
+        facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}
+        return asdict(history) | facts | {"seconds_before": checkpoint.seconds}

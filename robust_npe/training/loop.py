@@ -6,14 +6,18 @@ import logging
 import math
 import statistics
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from tqdm import tqdm
 
 from robust_npe.defenses import Batch, Defense
 from robust_npe.estimators import Estimator
+from robust_npe.interruption import Interruption, deferred_interruption
 from robust_npe.random import child, draws_from, replay
+from robust_npe.training.checkpoints import Checkpoint
 from robust_npe.training.data import Pairs, usable_pairs
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
@@ -31,6 +35,7 @@ def train(
     validation: Pairs,
     settings: TrainingSettings,
     generator: Generator,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train an estimator in place and restore the weights of its best epoch.
 
@@ -42,6 +47,8 @@ def train(
         validation: As `pairs`; decides about stopping.
         settings: How to train.
         generator: Source of randomness.
+        checkpoint: Where an interrupted training goes on, bit for bit; Ctrl-C and SIGTERM then
+            take effect after the running step, with a last checkpoint. None for no file.
 
     Raises:
         ConfigError: Pairs of wrong shape, without finite ones, or outside of the prior's support.
@@ -50,32 +57,73 @@ def train(
     pairs = usable_pairs(estimator, pairs, "training")
     validation = usable_pairs(estimator, validation, "validation")
     state = TrainingState(estimator, defense, pairs, settings, generator)
-    with tqdm(total=settings.max_epochs, desc="train", disable=not sys.stderr.isatty()) as progress:
-        while not _is_finished(state, settings):
-            run_epoch(state, pairs, validation, settings)
-            best = min(state.history.validation_loss, default=math.nan)
-            progress.set_postfix(best=f"{best:.3f}", refresh=False)
-            progress.update()
+    if checkpoint is None:
+        _run_epochs(state, pairs, validation, settings)
+    else:
+        checkpoint.restore(state)
+        with deferred_interruption() as interruption:
+            after_step = partial(_after_step, checkpoint, state, interruption)
+            _run_epochs(state, pairs, validation, settings, after_step)
     estimator.load_state_dict(state.best_weights)
     if state.history.diverged:
         _report_divergence(state.history, defense)
     return state.history
 
 
-def run_epoch(
-    state: TrainingState, pairs: Pairs, validation: Pairs, settings: TrainingSettings
+def _run_epochs(
+    state: TrainingState,
+    pairs: Pairs,
+    validation: Pairs,
+    settings: TrainingSettings,
+    after_step: Callable[[], None] | None = None,
 ) -> None:
-    """Go through all pairs once, in a new order, and validate; arguments as for `train`."""
+    hidden = not sys.stderr.isatty()
+    bar = tqdm(total=settings.max_epochs, desc="train", disable=hidden, initial=state.epoch)
+    with bar as progress:
+        while not _is_finished(state, settings):
+            run_epoch(state, pairs, validation, settings, after_step)
+            best = min(state.history.validation_loss, default=math.nan)
+            progress.set_postfix(best=f"{best:.3f}", refresh=False)
+            progress.update()
+
+
+def _after_step(checkpoint: Checkpoint, state: TrainingState, interruption: Interruption) -> None:
+    if interruption:
+        checkpoint.write(state)
+        interruption.take_effect()
+    checkpoint.write_if_due(state)
+
+
+def run_epoch(
+    state: TrainingState,
+    pairs: Pairs,
+    validation: Pairs,
+    settings: TrainingSettings,
+    after_step: Callable[[], None] | None = None,
+) -> None:
+    """Go through all pairs once, in a new order, and validate; of an epoch that was interrupted,
+    through those that are left.
+
+    Args:
+        state: What changes.
+        pairs: As for `train`.
+        validation: As for `train`.
+        settings: How to train.
+        after_step: Called after each step that left usable weights; may interrupt.
+    """
     theta, x = pairs
-    history, losses, epoch = state.history, [], state.epoch
-    order = torch.randperm(len(x), generator=state.generator).to(x.device)
-    global_stream = _aside(state.generator)
-    for index in order.split(settings.batch_size):
+    history, epoch = state.history, state.epoch
+    order, global_stream = _order(state, len(x))
+    for index in order.to(x.device).split(settings.batch_size)[len(state.losses) :]:
         batch = Batch(theta.index_select(0, index), x.index_select(0, index), index, epoch)
         with draws_from(global_stream):
-            losses.append(_step(state, batch, settings.clip_norm))
+            state.losses.append(_step(state, batch, settings.clip_norm))
         if history.diverged:
             break
+        if after_step is not None:
+            after_step()
+    losses, state.losses = state.losses, []
+    history.learning_rate.append(state.learning_rate)
     history.train_loss.append(statistics.fmean(losses))
     if not history.diverged:
         history.validation_loss.append(_validate(state, Batch(*validation)))
@@ -89,6 +137,21 @@ def run_epoch(
     if settings.decay_patience and idle and idle % settings.decay_patience == 0:
         state.learning_rate *= settings.decay_factor
         state.return_to_best()
+
+
+def _order(state: TrainingState, num_pairs: int) -> tuple[Tensor, Generator]:
+    """Return the order of the epoch's pairs, and the stream of losses that draw from torch's global
+    one, where the epoch stands."""
+    if not state.losses:
+        state.epoch_stream = state.generator.get_state()
+    generator = Generator().set_state(state.epoch_stream)
+    order = torch.randperm(num_pairs, generator=generator)
+    if not state.losses:
+        state.generator.set_state(generator.get_state())
+    global_stream = _aside(generator)
+    for _ in state.losses:  # each step advances it by one number, as `draws_from` does
+        child(global_stream)
+    return order, global_stream
 
 
 def _step(state: TrainingState, batch: Batch, clip_norm: float) -> float:

@@ -30,6 +30,7 @@ class History:
         best_epoch: Epoch (from 0) whose weights were kept.
         diverged: A loss or its gradient became non-finite; training stopped there.
         num_pairs: Number of pairs that were trained on.
+        learning_rate: Learning rate of each epoch.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -37,6 +38,7 @@ class History:
     best_epoch: int = -1
     diverged: bool = False
     num_pairs: int = 0
+    learning_rate: list[float] = field(default_factory=list)
 
     @property
     def epochs_since_best(self) -> int:
@@ -45,7 +47,7 @@ class History:
 
 
 class TrainingState:
-    """What training changes. Its `state_dict` after an epoch is enough to go on from there, bit for
+    """What training changes. Its `state_dict` after any step is enough to go on from there, bit for
     bit: on a state newly made from equal arguments, `load_state_dict` takes it over.
 
     Args:
@@ -60,6 +62,8 @@ class TrainingState:
         optimizer: Adam, which also holds the learning rate.
         validation_stream: State of a generator; every validation starts from it.
         history: What happened so far.
+        losses: Training loss of each step of the running epoch.
+        epoch_stream: State of the generator at the beginning of that epoch, which fixes its order.
         best_weights: Averaged weights of the best epoch.
     """
 
@@ -88,6 +92,8 @@ class TrainingState:
         self.generator = generator
         self.validation_stream = child(generator).get_state()
         self.history = History(num_pairs=len(pairs[0]))
+        self.losses: list[float] = []
+        self.epoch_stream = generator.get_state()
         self.best_weights: dict[str, Tensor] = {}
         self.keep_weights()
 
@@ -126,6 +132,8 @@ class TrainingState:
             "learning_rate": self.learning_rate,
             "generator": self.generator.get_state(),
             "validation_stream": self.validation_stream,
+            "epoch_stream": self.epoch_stream,
+            "losses": self.losses,
             "history": asdict(self.history),
             "best_weights": self.best_weights,
         }
@@ -146,6 +154,8 @@ class TrainingState:
         self.learning_rate = state["learning_rate"]
         self.generator.set_state(state["generator"])
         self.validation_stream = state["validation_stream"].clone()
+        self.epoch_stream = state["epoch_stream"].clone()
+        self.losses = list(state["losses"])
         self.history = History(**copy.deepcopy(state["history"]))
         for name, value in self.best_weights.items():
             value.copy_(state["best_weights"][name])
