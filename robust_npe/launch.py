@@ -28,6 +28,7 @@ from robust_npe.checks import ConfigError, PartialResultError, require
 from robust_npe.cli import fail
 from robust_npe.config import prepare_hydra
 from robust_npe.files import StoreError
+from robust_npe.interruption import as_worker
 from robust_npe.messages import hydra_message
 from robust_npe.paths import config_directory
 
@@ -78,7 +79,8 @@ def _launch(command: str, words: Sequence[str]) -> None:
     def job(config: DictConfig) -> None:
         logging.raiseExceptions = False  # a log that cannot be written must not fill the screen
         try:
-            result = _run_command(command, config)
+            with as_worker():
+                result = _run_command(command, config)
             sys.stdout.write(f"{getattr(result, 'text', result)}\n")
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:

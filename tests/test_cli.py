@@ -157,14 +157,6 @@ def test_failed_job_of_a_sweep_is_logged_and_the_others_run(capsys, elsewhere):
     assert "failed: beta=-1.0 is not valid" in logs[0]
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C interrupts, also where a shell started the tests in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 @pytest.mark.usefixtures("interruptible")
@@ -190,9 +182,22 @@ def test_interruption_during_imports(capsys, monkeypatch):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_termination_ends_the_workers_too(elsewhere):
+def checkpoints(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*.partial/parts/checkpoint")}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("interruptible")
+def test_interruptions_end_the_workers_too_when_they_stored_where_they_stand(
+    number, status, elsewhere
+):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["train", "-m", "hydra/launcher=cores", "seed=0,1", "training.patience=300"]
+    words = ["train", "-m", "hydra/launcher=cores", "seed=0,1", "estimator=gaussian"]
+    words += [
+        "training.patience=100000",
+        "training.max_epochs=100000",
+        "training.checkpoint_every=2",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "robust_npe.cli", *words],
         stderr=subprocess.PIPE,
@@ -201,10 +206,17 @@ def test_termination_ends_the_workers_too(elsewhere):
     )
     with process:
         messages = iter(process.stderr.readline, "")
-        assert any(line.startswith("training on") for line in messages)
-        process.terminate()
+        deadline = time.monotonic() + 60
+        while len(before := checkpoints(elsewhere)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        started = time.monotonic()
+        process.send_signal(number)
         assert any(line.startswith("robust-npe: interrupted") for line in messages)
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=30) == status
+        assert time.monotonic() - started < 8
+    after = checkpoints(elsewhere)
+    assert len(after) == 2
+    assert all(after[path] > before[path] for path in after)
     deadline = time.monotonic() + 10  # joblib's tracker of resources ends a little later
     while time.monotonic() < deadline:
         try:

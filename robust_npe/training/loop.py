@@ -91,6 +91,7 @@ def _after_step(checkpoint: Checkpoint, state: TrainingState, interruption: Inte
     if interruption:
         checkpoint.write(state)
         interruption.take_effect()
+    interruption.can_wait = True  # unlike the first step, which may compile for minutes
     checkpoint.write_if_due(state)
 
 
