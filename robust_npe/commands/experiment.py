@@ -17,7 +17,7 @@ from robust_npe.checks import ConfigError, require
 from robust_npe.commands.device import checked_device
 from robust_npe.commands.replicates import replicates
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
-from robust_npe.commands.trained import Trained
+from robust_npe.commands.trained import HISTORY, Trained
 from robust_npe.components import bind, build, complete, describe
 from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
 from robust_npe.defenses import Defense, PostHoc, member_seed
@@ -29,7 +29,7 @@ from robust_npe.store import PARTS, Artefact, SimulationSet, Store, content_key,
 from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
-from robust_npe.training import Checkpoint, TrainingSettings, train
+from robust_npe.training import Checkpoint, TrainingSettings, train, write_history
 from robust_npe.training.settings import IDENTIFIES
 
 __all__ = ["Experiment", "Trained", "versioned"]
@@ -303,5 +303,6 @@ class Experiment:
         what = estimator, self.defense, pairs, validation, self.training, generator
         history = train(*what, checkpoint)
         save_weights(estimator, folder / "weights.safetensors")
+        write_history(history, folder / HISTORY)
         facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}
         return asdict(history) | facts | {"seconds_before": checkpoint.seconds}

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from robust_npe.training.checkpoints import Checkpoint
+from robust_npe.training.history import Tracker, history_table, read_history, write_history
 from robust_npe.training.loop import run_epoch, train
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
 
-__all__ = ["Checkpoint", "History", "TrainingSettings", "TrainingState", "run_epoch", "train"]
+__all__ = [
+    "Checkpoint",
+    "History",
+    "Tracker",
+    "TrainingSettings",
+    "TrainingState",
+    "history_table",
+    "read_history",
+    "run_epoch",
+    "train",
+    "write_history",
+]

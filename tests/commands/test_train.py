@@ -28,7 +28,7 @@ def files(result):
 def test_writes_tables_and_plots(run):
     _, result = run
     expected = {"config.yaml", "manifest.json", "results.csv", "observations.csv"}
-    assert files(result) == expected | {"tolerance.png", "coverage.png"}
+    assert files(result) == expected | {"tolerance.png", "coverage.png", "training.png"}
     assert all(name in result.text for name in ("results.csv", "tolerance.png", "NLL"))
 
 
@@ -37,7 +37,7 @@ def test_draws_only_what_was_measured(run, caplog):
     caplog.set_level("INFO")
     words = ("epsilon=0", "metric=[nll,divergence]", f"output_dir={output}")
     result = train.main(composed(*SMOKE, *words))
-    assert not {name for name in files(result) if name.endswith(".png")}
+    assert {name for name in files(result) if name.endswith(".png")} == {"training.png"}
     assert "no tolerance.png: there are no rows with metric kl_forward at a radius" in caplog.text
     assert "no coverage.png: there are no rows with metric coverage" in caplog.text
 

@@ -1,0 +1,55 @@
+"""What a training leaves for people to look at: a table by epoch, and trackers that are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from robust_npe.files import open_plain, write_atomically
+from robust_npe.training.state import History
+
+__all__ = ["Tracker", "history_table", "read_history", "write_history"]
+
+NUMBERS = ["train_loss", "validation_loss", "learning_rate"]
+
+
+class Tracker(Protocol):
+    """Whoever wants to follow a training, e.g. an adapter of a few lines to W&B or MLflow."""
+
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Take in the numbers of an epoch, from 0: losses and learning rate by name.
+
+        Called once per epoch; again for the epochs since the last checkpoint if training was
+        interrupted.
+        """
+
+
+def history_table(history: History) -> pd.DataFrame:
+    """Return one row per epoch: `epoch`, `train_loss`, `validation_loss` (nan where training
+    stopped before it), `learning_rate`, and `best`, 1 in the row whose weights were kept."""
+    columns = history.train_loss, history.validation_loss, history.learning_rate
+    rows = list(zip_longest(*columns, fillvalue=float("nan")))
+    table = pd.DataFrame(rows, columns=NUMBERS, dtype="float64")
+    table.insert(0, "epoch", range(len(table)))
+    return table.assign(best=(table.epoch == history.best_epoch).astype(int))
+
+
+def write_history(history: History, path: Path) -> None:
+    """Write the table, with numbers from which reading gives the same float64."""
+    text = history_table(history).to_csv(index=False, lineterminator="\n", na_rep="nan")
+    write_atomically(path, text.encode())
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """Read what `write_history` wrote.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    types = {"epoch": "int64", **dict.fromkeys(NUMBERS, "float64"), "best": "int64"}
+    with open_plain(path, "table") as file:  # converted here: exact for every version of pandas
+        return pd.read_csv(file, dtype="str", keep_default_na=False).astype(types)

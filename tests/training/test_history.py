@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from robust_npe.plotting import NothingToDrawError, training_plot
+from robust_npe.training import History, history_table, read_history, write_history
+
+HISTORY = History(
+    train_loss=[3.0, 2.0, 0.1 + 0.2],
+    validation_loss=[3.5, 1 / 3],
+    best_epoch=1,
+    diverged=True,
+    learning_rate=[1e-2, 1e-2, 3e-3],
+)
+
+
+def test_a_row_for_each_epoch(tmp_path):
+    table = history_table(HISTORY)
+    assert list(table.columns) == [
+        "epoch",
+        "train_loss",
+        "validation_loss",
+        "learning_rate",
+        "best",
+    ]
+    assert list(table.best) == [0, 1, 0]
+    assert math.isnan(table.validation_loss[2])  # it diverged before
+    write_history(HISTORY, tmp_path / "history.csv")
+    pd.testing.assert_frame_equal(read_history(tmp_path / "history.csv"), table, check_exact=True)
+
+
+def test_picture_of_losses_and_best_epoch():
+    figure = training_plot([history_table(HISTORY), history_table(HISTORY)])
+    losses, rates = figure.subfigs[0].axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in losses.get_lines()}
+    assert drawn["training"] == HISTORY.train_loss
+    assert drawn["validation"][:2] == HISTORY.validation_loss
+    best = [line for line in losses.get_lines() if line.get_label().startswith("best")]
+    assert [list(line.get_xdata()) for line in best] == [[1, 1], [1, 1]]
+    assert list(rates.get_lines()[0].get_ydata()) == HISTORY.learning_rate
+    assert rates.get_yscale() == "log"
+    with pytest.raises(NothingToDrawError):
+        training_plot([history_table(History())])
