@@ -12,7 +12,7 @@ SCALE ?= laptop
 OUTPUT ?= outputs
 FIGURES := $(filter-out figures,$(patsubst scripts/%.py,%,$(shell grep -l FigureScript scripts/*.py)))
 
-.PHONY: help install quickstart test test-slow test-sbi test-bayesflow test-browser lint format
+.PHONY: help install quickstart test test-slow test-faults test-sbi test-bayesflow test-browser lint format
 .PHONY: figures overview gallery readme-figure clean $(FIGURES)
 
 help:            ## show this list
@@ -33,6 +33,9 @@ test: install    ## install, then run the tests (minutes)
 
 test-slow: install  ## the tests that train for minutes
 	$(BIN)/pytest -q -m slow
+
+test-faults: install  ## kill commands 200 times at random moments, and compare what comes out
+	$(BIN)/python -m tests.faults 200
 
 test-sbi: $(SBI_INSTALLED)  ## the tests with a current sbi, which sbibm cannot live with
 	$(SBI_VENV)/bin/pytest -q tests/sbi
