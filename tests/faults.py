@@ -70,7 +70,8 @@ def torture(folder: Path, kills: int, seed: int = 0) -> Report:
         before = report.kills
         together = chance.random() < 0.5
         for runs in [RUNS] if together else [(run,) for run in RUNS]:
-            while not attempt(runs, output, log, chance.uniform(0, duration), report):
+            longest = 2 * len(runs) * duration  # so that attacks and tables are met, too
+            while not attempt(runs, output, log, chance.uniform(0, longest), report):
                 note_unfinished(output, report)
         done = log.stat().st_size
         assert content(output) == expected
