@@ -116,6 +116,7 @@ class TrainConfig(CommonConfig, ThreatConfig):
     attack: Any = MISSING
     objective: Any = MISSING
     metrics: Any = field(default_factory=dict)
+    tracker: Any = None
     standardize: str = "auto"
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)

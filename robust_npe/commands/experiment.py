@@ -31,6 +31,7 @@ from robust_npe.store.weights import load_weights, save_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import Checkpoint, TrainingSettings, train, write_history
 from robust_npe.training.settings import IDENTIFIES
+from robust_npe.training.trackers import TrackerComponent
 
 __all__ = ["Experiment", "Trained", "versioned"]
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 # arguments that the task and the embedding net determine
 HEAD = ("dim_theta", "dim_context", "dim_x")
 EMBEDDING = ("dim_x",)
+TRACKER = ("run",)
 GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
 
 
@@ -120,6 +122,8 @@ class Experiment:
         self.threat.check(self.task, self.evaluation.num_test)
         suits = choice("embedding", self.task.embedding) | dict(self.task.embedding_settings)
         config["embedding"] = config["embedding"] or suits
+        tracker = complete(config["tracker"])
+        self._tracker = tracker and bind(tracker, "tracker", TrackerComponent, TRACKER)
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
         self.defense = build(config["defense"], "defense", Defense)
@@ -301,7 +305,8 @@ class Experiment:
         generator = stream(self._member_seeds(member).training, "train")
         checkpoint = Checkpoint(folder / PARTS / "checkpoint", self.training.checkpoint_every)
         what = estimator, self.defense, pairs, validation, self.training, generator
-        history = train(*what, checkpoint)
+        tracker = self._tracker(run=folder.stem) if self._tracker else None
+        history = train(*what, checkpoint, tracker)
         save_weights(estimator, folder / "weights.safetensors")
         write_history(history, folder / HISTORY)
         facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}

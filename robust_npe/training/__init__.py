@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from robust_npe.training.checkpoints import Checkpoint
-from robust_npe.training.history import Tracker, history_table, read_history, write_history
+from robust_npe.training.history import history_table, read_history, write_history
 from robust_npe.training.loop import run_epoch, train
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
+from robust_npe.training.trackers import TensorBoard, Tracker
 
 __all__ = [
     "Checkpoint",
     "History",
+    "TensorBoard",
     "Tracker",
     "TrainingSettings",
     "TrainingState",

@@ -1,31 +1,18 @@
-"""What a training leaves for people to look at: a table by epoch, and trackers that are told."""
+"""What a training leaves for people to look at: a table by epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
 from robust_npe.files import open_plain, write_atomically
 from robust_npe.training.state import History
 
-__all__ = ["Tracker", "history_table", "read_history", "write_history"]
+__all__ = ["history_table", "read_history", "write_history"]
 
 NUMBERS = ["train_loss", "validation_loss", "learning_rate"]
-
-
-class Tracker(Protocol):
-    """Whoever wants to follow a training, e.g. an adapter of a few lines to W&B or MLflow."""
-
-    def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Take in the numbers of an epoch, from 0: losses and learning rate by name.
-
-        Called once per epoch; again for the epochs since the last checkpoint if training was
-        interrupted.
-        """
 
 
 def history_table(history: History) -> pd.DataFrame:

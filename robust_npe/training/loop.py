@@ -21,6 +21,7 @@ from robust_npe.training.checkpoints import Checkpoint
 from robust_npe.training.data import Pairs, usable_pairs
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
+from robust_npe.training.trackers import Tracker
 
 __all__ = ["run_epoch", "train"]
 
@@ -36,6 +37,7 @@ def train(
     settings: TrainingSettings,
     generator: Generator,
     checkpoint: Checkpoint | None = None,
+    tracker: Tracker | None = None,
 ) -> History:
     """Train an estimator in place and restore the weights of its best epoch.
 
@@ -49,6 +51,7 @@ def train(
         generator: Source of randomness.
         checkpoint: Where an interrupted training goes on, bit for bit; Ctrl-C and SIGTERM then
             take effect after the running step, with a last checkpoint. None for no file.
+        tracker: Is told the numbers of each epoch.
 
     Raises:
         ConfigError: Pairs of wrong shape, without finite ones, or outside of the prior's support.
@@ -58,12 +61,12 @@ def train(
     validation = usable_pairs(estimator, validation, "validation")
     state = TrainingState(estimator, defense, pairs, settings, generator)
     if checkpoint is None:
-        _run_epochs(state, pairs, validation, settings)
+        _run_epochs(state, pairs, validation, settings, tracker)
     else:
         checkpoint.restore(state)
         with deferred_interruption() as interruption:
             after_step = partial(_after_step, checkpoint, state, interruption)
-            _run_epochs(state, pairs, validation, settings, after_step)
+            _run_epochs(state, pairs, validation, settings, tracker, after_step)
     estimator.load_state_dict(state.best_weights)
     if state.history.diverged:
         _report_divergence(state.history, defense)
@@ -75,6 +78,7 @@ def _run_epochs(
     pairs: Pairs,
     validation: Pairs,
     settings: TrainingSettings,
+    tracker: Tracker | None,
     after_step: Callable[[], None] | None = None,
 ) -> None:
     hidden = not sys.stderr.isatty()
@@ -83,6 +87,8 @@ def _run_epochs(
         while not _is_finished(state, settings):
             run_epoch(state, pairs, validation, settings, after_step)
             best = min(state.history.validation_loss, default=math.nan)
+            if tracker is not None:
+                tracker.log(state.epoch - 1, state.history.latest)
             progress.set_postfix(best=f"{best:.3f}", refresh=False)
             progress.update()
 

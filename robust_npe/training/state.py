@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -44,6 +45,16 @@ class History:
     def epochs_since_best(self) -> int:
         """Number of epochs without improvement."""
         return len(self.validation_loss) - 1 - self.best_epoch
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The numbers of the last epoch, nan for a validation that it did not reach."""
+        validated = len(self.validation_loss) == len(self.train_loss)
+        return {
+            "train_loss": self.train_loss[-1],
+            "validation_loss": self.validation_loss[-1] if validated else math.nan,
+            "learning_rate": self.learning_rate[-1],
+        }
 
 
 class TrainingState:

@@ -61,13 +61,13 @@ def problem(head):
     return TASK, pairs(TASK, 130), pairs(TASK, 40, seed=1)
 
 
-def trained(head, defense, checkpoint=None, seed=0, **changes):
+def trained(head, defense, checkpoint=None, seed=0, tracker=None, **changes):
     task, *data = problem(head)
     with draws_from(stream(seed, "weights")):
         estimator = Estimator.for_task(task, head, Identity, "none")
     settings = TrainingSettings(**{**SETTINGS, **changes})
     generator = stream(seed, "train")
-    history = train(estimator, defense, *data, settings, generator, checkpoint)
+    history = train(estimator, defense, *data, settings, generator, checkpoint, tracker)
     return estimator.state_dict(), history
 
 

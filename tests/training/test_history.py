@@ -5,8 +5,12 @@ import math
 import pandas as pd
 import pytest
 
+from robust_npe.commands.experiment import Experiment
+from robust_npe.defenses import NoDefense
 from robust_npe.plotting import NothingToDrawError, training_plot
 from robust_npe.training import History, history_table, read_history, write_history
+from tests.test_config import composed
+from tests.training.test_checkpoints import small_maf, trained
 
 HISTORY = History(
     train_loss=[3.0, 2.0, 0.1 + 0.2],
@@ -44,3 +48,30 @@ def test_picture_of_losses_and_best_epoch():
     assert rates.get_yscale() == "log"
     with pytest.raises(NothingToDrawError):
         training_plot([history_table(History())])
+
+
+def test_trackers_are_told_every_epoch():
+    class Listening:
+        def __init__(self):
+            self.told = []
+
+        def log(self, epoch, values):
+            self.told.append((epoch, values))
+
+    tracker = Listening()
+    history = trained(small_maf, NoDefense(), tracker=tracker)[1]
+    rows = history_table(history).drop(columns="best").to_dict("records")
+    assert [{"epoch": epoch, **values} for epoch, values in tracker.told] == rows
+    assert len(rows) == 3
+
+
+def test_tensorboard_gets_the_history(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ("scale=smoke", "estimator=gaussian", "num_simulations=100", "training.max_epochs=2")
+    words += ("tracker=tensorboard", f"output_dir={tmp_path}")
+    (artefact,) = Experiment(composed(*words)).trained().artefacts
+    events = EventAccumulator(str(tmp_path / "tensorboard" / artefact.key)).Reload()
+    told = [event.value for event in events.Scalars("validation_loss")]
+    assert told == pytest.approx(artefact.manifest["facts"]["validation_loss"])
