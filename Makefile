@@ -7,12 +7,15 @@ SBI_VENV := .venv-sbi
 SBI_INSTALLED := $(SBI_VENV)/.installed
 BAYESFLOW_VENV := .venv-bayesflow
 BAYESFLOW_INSTALLED := $(BAYESFLOW_VENV)/.installed
+RAY_VENV := .venv-ray
+RAY_INSTALLED := $(RAY_VENV)/.installed
 
 SCALE ?= laptop
 OUTPUT ?= outputs
 FIGURES := $(filter-out figures,$(patsubst scripts/%.py,%,$(shell grep -l FigureScript scripts/*.py)))
 
-.PHONY: help install quickstart test test-slow test-faults test-sbi test-bayesflow test-browser lint format
+.PHONY: help install quickstart test test-slow test-faults test-sbi test-bayesflow test-browser
+.PHONY: test-slurm test-ray lint format
 .PHONY: figures overview gallery readme-figure clean $(FIGURES)
 
 help:            ## show this list
@@ -34,7 +37,8 @@ test: install    ## install, then run the tests (minutes)
 test-slow: install  ## the tests that train for minutes
 	$(BIN)/pytest -q -m slow
 
-test-faults: install  ## kill commands 200 times at random moments, and compare what comes out
+test-faults: install  ## 200 processes killed at random moments, twice (minutes; the tests kill 24)
+	ROBUST_NPE_KILLS=200 $(BIN)/pytest -q tests/test_faults.py
 	$(BIN)/python -m tests.faults 200
 
 test-sbi: $(SBI_INSTALLED)  ## the tests with a current sbi, which sbibm cannot live with
@@ -55,6 +59,18 @@ $(BAYESFLOW_INSTALLED): pyproject.toml
 
 test-browser: install  ## the page of an audit in Chromium (apt-get install chromium chromium-driver)
 	$(BIN)/pytest -q tests/auditing/test_page.py -k 'browser or javascript' -rs
+
+test-slurm: install  ## sweeps on Slurm; as root, after apt-get install slurm-wlm munge
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[slurm]'
+	scripts/slurm_node.sh $(BIN)/pytest -q -rs tests/sweeps/test_slurm.py
+
+test-ray: $(RAY_INSTALLED)  ## a sweep on a local Ray, whose launcher needs an old cloudpickle
+	$(RAY_VENV)/bin/pytest -q -rs tests/sweeps/test_ray.py
+
+$(RAY_INSTALLED): pyproject.toml
+	test -x $(RAY_VENV)/bin/python || $(PYTHON) -m venv $(RAY_VENV)
+	echo torch==2.13.0 | $(RAY_VENV)/bin/pip install --quiet --constraint /dev/stdin --editable '.[ray]' pytest
+	touch $@
 
 lint: install    ## linter, formatter, types
 	$(BIN)/ruff check .
@@ -82,4 +98,4 @@ readme-figure: install  ## train what the figure of the README shows, and draw i
 	$(BIN)/python scripts/readme_figure.py outputs/readme docs/tolerance.png
 
 clean:           ## remove environments and caches, never outputs/
-	rm -rf $(VENV) $(SBI_VENV) $(BAYESFLOW_VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(SBI_VENV) $(BAYESFLOW_VENV) $(RAY_VENV) .pytest_cache .mypy_cache .ruff_cache build dist

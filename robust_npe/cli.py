@@ -25,6 +25,8 @@ COMMANDS = {
     "reference": "compute samples of true posteriors from prior and likelihood",
     "collect": "gather the tables of all runs into one",
     "compare": "compare two runs, observation by observation",
+    "list": "show what is stored: kind, size, age, which runs use it",
+    "prune": "remove what is old, unfinished or not used",
 }
 
 HELP = """robust-npe: adversarial robustness of amortized Bayesian inference.

@@ -9,6 +9,7 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ from robust_npe.files import StoreError
 from robust_npe.interruption import as_worker
 from robust_npe.messages import hydra_message
 from robust_npe.paths import config_directory
+from robust_npe.sweeps import tracked, watched
 
 __all__ = ["launch"]
 
@@ -46,6 +48,10 @@ USER_ERRORS = (
 LISTS = ("metric",)  # groups of which several choices hold at once
 REFUSED = ("config_path", "config_name", "experimental_rerun")  # the last one runs what a file says
 MAX_THREADS = 1024
+SWEEP = (  # the watch tells what Hydra would
+    "+hydra.callbacks.sweep._target_=robust_npe.sweeps.watch.SweepStarted",
+    "hydra.hydra_logging.root.level=WARNING",
+)
 RUN_ID = re.compile(r"(?<=[=,\[])([0-9a-f]{16})(?=[,\]]|$)")
 
 
@@ -57,7 +63,7 @@ def launch(command: str, *words: str) -> int:
         words: Options of Hydra and overrides, as on the command line.
     """
     try:
-        _launch(command, words)
+        return _launch(command, words)
     except USER_ERRORS as error:
         return fail(str(error), status=1 if isinstance(error, PartialResultError) else 2)
     except (HydraException, OmegaConfBaseException) as error:
@@ -66,10 +72,9 @@ def launch(command: str, *words: str) -> int:
         raise
     except OSError as error:
         return fail(_system_error(error))
-    return 0
 
 
-def _launch(command: str, words: Sequence[str]) -> None:
+def _launch(command: str, words: Sequence[str]) -> int:
     prepare_hydra()
     version.setbase("1.3")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions to us instead of printing them
@@ -78,31 +83,57 @@ def _launch(command: str, words: Sequence[str]) -> None:
 
     def job(config: DictConfig) -> None:
         logging.raiseExceptions = False  # a log that cannot be written must not fill the screen
-        try:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
             with as_worker():
-                result = _run_command(command, config)
-            sys.stdout.write(f"{getattr(result, 'text', result)}\n")
-        except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                # launchers show one failure of a sweep at most: each job's log holds its own
-                known = isinstance(error, (*USER_ERRORS, BrokenPipeError))
-                log.error("failed: %s", error, exc_info=not known)
-                raise
+                result = tracked(partial(_run_command, command, config), USER_ERRORS)
+            if result is not None and not sys.stderr.isatty():
+                _show(result)
+            return
+        try:
+            _show(_run_command(command, config))
+        except Exception as error:  # noqa: BLE001  # raised again where Hydra does not print it
             failures.append(error)
 
+    if options.multirun:
+        return _sweep(command, options, job)
+    _hydra(command, options, job)
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def _show(result: Any) -> None:
+    sys.stdout.write(f"{getattr(result, 'text', result)}\n")
+
+
+def _sweep(command: str, options: Namespace, job: Callable[[DictConfig], None]) -> int:
+    """Run all jobs, show a table of what became of them, and return the exit status."""
+    options.overrides += SWEEP
+    with watched() as watch:
+        try:
+            _hydra(command, options, job)
+        except Exception:  # of the launcher, such as a pool of which a process was killed
+            watch.stop()
+            if watch.jobs:
+                sys.stdout.write(f"{watch.report()[0]}\n")
+            raise
+    text, succeeded = watch.report()
+    sys.stdout.write(f"{text}\n" if watch.jobs else "")
+    return 0 if succeeded else 1
+
+
+def _hydra(command: str, options: Namespace, job: Callable[[DictConfig], None]) -> None:
     try:
-        _hydra(command, options, job)
+        _run(command, options, job)
     except BrokenPipeError:
         raise
     except OSError:  # no job: Hydra cannot make the folder of logs, as on a read-only disk
         with TemporaryDirectory(prefix="robust-npe-") as folder:
             options.overrides += [f"hydra.{mode}.dir={folder}" for mode in ("run", "sweep")]
-            _hydra(command, options, job)
-    if failures:
-        raise failures[0]
+            _run(command, options, job)
 
 
-def _hydra(command: str, options: Namespace, job: Callable[[DictConfig], None]) -> None:
+def _run(command: str, options: Namespace, job: Callable[[DictConfig], None]) -> None:
     _run_hydra(
         args=options,
         args_parser=get_args_parser(),

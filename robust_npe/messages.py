@@ -13,6 +13,7 @@ from robust_npe.paths import config_directory
 __all__ = ["hydra_message"]
 
 NO_GROUP = r"Could not override '([^']+)'\.\s*No match in the defaults"
+LAUNCHERS = {"joblib": "cores", "submitit_slurm": "slurm", "ray": "ray"}  # extra of each
 HIDDEN = ("hydra", "_target_")  # no keys that a user sets
 
 
@@ -37,8 +38,9 @@ def hydra_message(error: Exception) -> str:
 def _missing_choice(error: MissingConfigException) -> str:
     """Name the choices of a group, those in subfolders included."""
     missing = error.missing_cfg_file or ""
-    if missing == "hydra/launcher/joblib":
-        return "hydra/launcher=cores needs the joblib launcher: pip install '.[cores]'."
+    if extra := LAUNCHERS.get(missing.removeprefix("hydra/launcher/")):
+        choice = missing.rpartition("/")[2]
+        return f"hydra/launcher={extra} needs the {choice} launcher: pip install '.[{extra}]'."
     top, _, choice = missing.removeprefix("hydra/").partition("/")
     group = f"hydra/{top}" if missing.startswith("hydra/") else top
     folder = config_directory() / group

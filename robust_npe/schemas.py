@@ -20,6 +20,8 @@ __all__ = [
     "CollectConfig",
     "CompareConfig",
     "Evaluation",
+    "ListConfig",
+    "PruneConfig",
     "ReferenceConfig",
     "Seeds",
     "SimulateConfig",
@@ -199,6 +201,26 @@ class CompareConfig(CommonConfig):
     to: str | None = None
 
 
+@dataclass
+class ListConfig(CommonConfig):
+    """Keys of `robust-npe list`."""
+
+    kind: str | None = None
+    to: str | None = None
+
+
+@dataclass
+class PruneConfig(CommonConfig):
+    """Keys of `robust-npe prune`."""
+
+    kind: str | None = None
+    older_than: float | None = None
+    unfinished: bool = False
+    older_format: bool = False
+    unused: bool = False
+    delete: bool = False
+
+
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
     "attack_schema": AttackConfig,
@@ -206,5 +228,7 @@ SCHEMAS: dict[str, type] = {
     "simulate_schema": SimulateConfig,
     "collect_schema": CollectConfig,
     "compare_schema": CompareConfig,
+    "list_schema": ListConfig,
+    "prune_schema": PruneConfig,
     "reference_schema": ReferenceConfig,
 }

@@ -178,7 +178,7 @@ def test_memory_that_does_not_suffice(capsys, monkeypatch):
     def train_much(*args):
         raise MemoryError
 
-    monkeypatch.setattr("robust_npe.commands.experiment.train", train_much)
+    monkeypatch.setattr("robust_npe.commands.fitting.train", train_much)
     assert "not enough memory" in line(capsys, RUN)
 
 
@@ -186,7 +186,7 @@ def test_our_own_bugs_are_shown(monkeypatch):
     def train_wrongly(*args):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("robust_npe.commands.experiment.train", train_wrongly)
+    monkeypatch.setattr("robust_npe.commands.fitting.train", train_wrongly)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(RUN)
 

@@ -131,18 +131,6 @@ def test_sbibm_that_is_not_installed(capsys, monkeypatch):
     assert "pip install 'robust-npe[sbibm]'" in message
 
 
-def test_sweep(capsys, elsewhere):
-    assert cli.main(["train", "-m", *SMALL, "seed=0,1"]) == 0
-    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
-    assert capsys.readouterr().out.count("gaussian_linear, gaussian, defense none") == 2
-
-
-def test_sweep_on_all_cores(capsys, elsewhere):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    assert cli.main(["train", "-m", "hydra/launcher=cores", *SMALL, "seed=0,1"]) == 0
-    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 2
-
-
 def test_launcher_that_is_not_installed():
     error = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib")
     assert hydra_message(error) == (
@@ -150,20 +138,11 @@ def test_launcher_that_is_not_installed():
     )
 
 
-def test_failed_job_of_a_sweep_is_logged_and_the_others_run(capsys, elsewhere):
-    assert "beta=-1.0 is not valid" in fails(capsys, "train", "-m", *SMALL, "beta=-1,1")
-    assert len(list(elsewhere.glob("outputs/runs/*/results.csv"))) == 1
-    logs = [p.read_text() for p in elsewhere.glob("outputs/logs/*/0/train.log")]
-    assert "failed: beta=-1.0 is not valid" in logs[0]
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 @pytest.mark.usefixtures("interruptible")
 def test_interruptions(number, status, sweep, capsys, monkeypatch, elsewhere):
-    monkeypatch.setattr(
-        "robust_npe.commands.experiment.train", lambda *_: signal.raise_signal(number)
-    )
+    monkeypatch.setattr("robust_npe.commands.fitting.train", lambda *_: signal.raise_signal(number))
     handler = signal.getsignal(signal.SIGTERM)
     assert cli.main(["train", *sweep, *SMALL]) == status
     assert "interrupted; finished artefacts are kept" in capsys.readouterr().err

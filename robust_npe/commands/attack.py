@@ -72,7 +72,8 @@ def combined(results: Sequence[train.Result]) -> train.Result:
         return results[0]
     table = pd.concat([result.table for result in results], ignore_index=True)
     text = "\n\n".join(result.text for result in results)
-    return train.Result(table, results[0].folder.parent, text)
+    created = any(result.created for result in results)
+    return train.Result(table, results[0].folder.parent, text, created)
 
 
 def _experiment(settings: dict[str, Any], folder: Path) -> Experiment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from torch import Tensor
 from robust_npe.attacks import Attack, AutoUnit, Ball, ThreatModel, auto_unit, settings
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.device import checked_device
+from robust_npe.commands.fitting import fit
 from robust_npe.commands.replicates import replicates
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
-from robust_npe.commands.trained import HISTORY, Trained
+from robust_npe.commands.trained import WEIGHTS, Trained
+from robust_npe.commands.versioned import versioned
 from robust_npe.components import bind, build, complete, describe
 from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
 from robust_npe.defenses import Defense, PostHoc, member_seed
@@ -25,15 +27,14 @@ from robust_npe.estimators import Embedding, Estimator, Head
 from robust_npe.metrics import Metric
 from robust_npe.posterior import Posterior
 from robust_npe.random import draws_from, stream
-from robust_npe.store import PARTS, Artefact, SimulationSet, Store, content_key, simulations
+from robust_npe.store import Artefact, SimulationSet, Store, content_key, simulations
 from robust_npe.store.chunks import SimulationPlan
-from robust_npe.store.weights import load_weights, save_weights
+from robust_npe.store.weights import load_weights
 from robust_npe.tasks.base import Task
-from robust_npe.training import Checkpoint, TrainingSettings, train, write_history
-from robust_npe.training.settings import IDENTIFIES
+from robust_npe.training import TrainingSettings
 from robust_npe.training.trackers import TrackerComponent
 
-__all__ = ["Experiment", "Trained", "versioned"]
+__all__ = ["Experiment", "Trained"]
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +42,7 @@ log = logging.getLogger(__name__)
 HEAD = ("dim_theta", "dim_context", "dim_x")
 EMBEDDING = ("dim_x",)
 TRACKER = ("run",)
-GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
-
-
-def versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
-    """Describe settings as components are described."""
-    cls = type(settings)
-    kept = {f.name for f in fields(settings) if f.metadata.get(IDENTIFIES, True)}
-    values = {name: value for name, value in asdict(settings).items() if name in kept}
-    return {"class": cls.__name__, "version": [cls.version], **values}
+GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics", "tracker")
 
 
 class Experiment:
@@ -122,7 +115,7 @@ class Experiment:
         self.threat.check(self.task, self.evaluation.num_test)
         suits = choice("embedding", self.task.embedding) | dict(self.task.embedding_settings)
         config["embedding"] = config["embedding"] or suits
-        tracker = complete(config["tracker"])
+        tracker = config["tracker"]
         self._tracker = tracker and bind(tracker, "tracker", TrackerComponent, TRACKER)
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
@@ -269,24 +262,20 @@ class Experiment:
             verb = "trained" if artefact.created else "found trained"
             log.info("%s estimator in %s", verb, artefact.path)
             estimator = self._fresh_estimator()
-            load_weights(estimator, artefact.path / "weights.safetensors")
+            load_weights(estimator, artefact.path / WEIGHTS)
             members.append(estimator.to(self.device).eval())
             artefacts.append(artefact)
         return Trained(self.defense.deploy(members, self.task), members[0].name, artefacts)
 
     def _stored(self, member: int) -> Artefact:
-        description = self._estimator_description(member)
-        train_member = partial(self._train, member)
-        return self.store.get("estimators", description, train_member, resumable=True)
+        what = self._estimator_description(member), partial(self._train, member)
+        return self.store.get("estimators", *what, resumable=True)
 
     def _member_seeds(self, member: int) -> Seeds:
         """Members share simulations."""
         first = self.seeds
-        return replace(
-            first,
-            initialisation=member_seed(first.initialisation, member),
-            training=member_seed(first.training, member),
-        )
+        start, training = (member_seed(s, member) for s in (first.initialisation, first.training))
+        return replace(first, initialisation=start, training=training)
 
     def _pairs(self, split: str, num_simulations: int) -> tuple[Tensor, Tensor]:
         pairs = self.simulate(split, num_simulations)
@@ -303,11 +292,6 @@ class Experiment:
         validation = self._pairs("validation", self.config["num_validation"])
         log.info("training on %d pairs, defense %s ...", len(pairs[0]), self.defense.name)
         generator = stream(self._member_seeds(member).training, "train")
-        checkpoint = Checkpoint(folder / PARTS / "checkpoint", self.training.checkpoint_every)
-        what = estimator, self.defense, pairs, validation, self.training, generator
         tracker = self._tracker(run=folder.stem) if self._tracker else None
-        history = train(*what, checkpoint, tracker)
-        save_weights(estimator, folder / "weights.safetensors")
-        write_history(history, folder / HISTORY)
-        facts = {"remarks": estimator.remarks, "defense": self.defense.facts()}
-        return asdict(history) | facts | {"seconds_before": checkpoint.seconds}
+        what = pairs, validation, self.training, generator, folder, tracker
+        return fit(estimator, self.defense, *what)

@@ -64,11 +64,13 @@ class Result:
         table: The tidy results.
         folder: Where they are.
         text: What to show at the end.
+        created: Whether anything had to be computed.
     """
 
     table: pd.DataFrame
     folder: Path
     text: str
+    created: bool = True
 
 
 def main(config: DictConfig) -> Result:
@@ -105,7 +107,8 @@ def run(experiment: Experiment, command: Sequence[str] = ()) -> Result:
     if experiment.config["plots"]:
         _draw(table, artefact.path)
         _draw_training(experiment.store, artefact)
-    return Result(table, artefact.path, f"{summary(table)}\n\n{_listing(artefact)}")
+    text = f"{summary(table)}\n\n{_listing(artefact)}"
+    return Result(table, artefact.path, text, artefact.created)
 
 
 def _make(

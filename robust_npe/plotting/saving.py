@@ -52,7 +52,7 @@ def compress_png(path: Path) -> None:
     with Image.open(path) as image:
         texts, resolution = PngInfo(), image.info.get("dpi")
         for key, text in image.info.items():
-            if isinstance(text, str):
+            if isinstance(key, str) and isinstance(text, str):
                 texts.add_text(key, text)
         reduced = image.convert("RGB").quantize(
             COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE

@@ -14,7 +14,7 @@ from robust_npe.store.artefacts import Artefact
 from robust_npe.store.manifests import MANIFEST
 from robust_npe.store.results import OBSERVATION_COLUMNS, RESULT_COLUMNS, read_table
 
-__all__ = ["collect", "collect_readable"]
+__all__ = ["class_versions", "collect", "collect_readable"]
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _runs(folder: Path, table: str) -> list[Artefact]:
 
 def _newest_versions(manifests: Mapping[Artefact, dict[str, Any]], where: Path) -> list[Artefact]:
     """Return the runs of which no class is older than in another run."""
-    versions = {run: _versions(manifest["description"]) for run, manifest in manifests.items()}
+    versions = {run: class_versions(manifest["description"]) for run, manifest in manifests.items()}
     newest = {LAYOUT: LAYOUT_VERSION}
     for found in versions.values():
         for name, version in found.items():
@@ -98,7 +98,7 @@ def _newest_versions(manifests: Mapping[Artefact, dict[str, Any]], where: Path) 
     return [run for run, names in older.items() if not names]
 
 
-def _versions(description: dict[str, Any]) -> dict[str, list[int]]:
+def class_versions(description: dict[str, Any]) -> dict[str, list[int]]:
     """Return the version of every class that a description names, and that of its layout."""
     found: dict[str, list[int]] = {}
     todo: list[Any] = [description]  # not recursive: a stored file may be nested deeply

@@ -45,7 +45,7 @@ def test_train_then_attack_the_run(defense, output, monkeypatch):
         assert clean[clean.metric == "effective_size"].value.notna().all()
     else:
         assert clean[clean.metric == "nll"].value.notna().all()
-    monkeypatch.setattr("robust_npe.commands.experiment.train", None)  # calling it would fail
+    monkeypatch.setattr("robust_npe.commands.fitting.train", None)  # calling it would fail
     words = (f"run={result.folder.name}", f"output_dir={output}", "epsilon=1", "attack=fgsm")
     again = attack.main(composed(*words, "plots=false", command="attack"))
     attacked = again.table[again.table.epsilon == 1]

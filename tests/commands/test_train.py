@@ -123,7 +123,7 @@ def test_stored_estimator_gives_the_same_bytes_as_a_fresh_one(run, tmp_path):
 
 def test_sweep_over_epsilon_trains_once(run, monkeypatch):
     output, _ = run
-    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    monkeypatch.setattr("robust_npe.commands.fitting.train", None)
     overrides = ("epsilon=0.5", "plots=false", "attack.steps=20", "domain=none")
     result = train.main(composed(*SMOKE[:3], *overrides, f"output_dir={output}"))
     assert set(result.table.epsilon) == {0.0, 0.5}
@@ -194,7 +194,7 @@ def test_another_number_of_steps_is_another_row(run):
 
 def test_a_run_elsewhere_is_attacked_with_its_own_store_and_sizes(run, tmp_path, monkeypatch):
     _, result = run
-    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    monkeypatch.setattr("robust_npe.commands.fitting.train", None)
     monkeypatch.setattr("robust_npe.store.chunks.SimulationPlan.simulate", None)
     words = (f"run={result.folder}", "attack=noise", "epsilon=1", f"output_dir={tmp_path}")
     table = attack.main(composed(*words, command="attack")).table
@@ -233,7 +233,7 @@ def test_a_run_of_other_code_is_refused(run, monkeypatch):
 
 def test_another_attack_on_a_stored_run(run, monkeypatch):
     output, result = run
-    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    monkeypatch.setattr("robust_npe.commands.fitting.train", None)
     overrides = (f"run={result.folder.name}", "attack=noise", "epsilon=1", f"output_dir={output}")
     noise = attack.main(composed(*overrides, command="attack"))
     assert set(noise.table.attack) == {"none", "noise"}
@@ -247,7 +247,7 @@ def test_another_attack_on_a_stored_run(run, monkeypatch):
 def test_a_run_elsewhere_keeps_its_estimator_and_its_sizes(run, tmp_path, monkeypatch):
     output, result = run
     shutil.copytree(output, tmp_path / "theirs")
-    monkeypatch.setattr("robust_npe.commands.experiment.train", None)
+    monkeypatch.setattr("robust_npe.commands.fitting.train", None)
     monkeypatch.setattr("robust_npe.store.chunks.SimulationPlan.simulate", None)
     folder = tmp_path / "theirs" / "runs" / result.folder.name
     before = sorted((tmp_path / "theirs").rglob("*"))

@@ -1,0 +1,184 @@
+"""How far a sweep is, while it runs and at its end, told by the files of its jobs."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from robust_npe.sweeps.jobs import DONE, FAILED, FOUND, RUNNING, JobStatus, read_statuses
+
+__all__ = ["SweepStarted", "SweepWatch", "watched"]
+
+SKIPPED = "skipped"
+DIED = "its process ended without a word: killed, out of memory, or its machine went down"
+CLEAR = "\r\033[K"  # the line of a terminal
+INTERVAL = 0.5  # seconds between two looks at the files
+
+
+class SweepStarted(Callback):
+    """Tells the watch of this process what Hydra is about to do; Hydra makes one itself."""
+
+    watch: ClassVar[SweepWatch | None] = None  # Hydra pickles callbacks: nothing hangs on them
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Start to watch the sweep of a configuration."""
+        if self.watch is not None:
+            jobs = _jobs(config)
+            self.watch.start(Path(config.hydra.sweep.dir).absolute(), jobs)
+
+
+def _jobs(config: DictConfig) -> list[list[str]]:
+    """Return the overrides of each job; of a sweeper that searches, as many empty lists."""
+    if trials := config.hydra.sweeper.get("n_trials"):
+        return [[] for _ in range(int(trials))]
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    words += config.hydra.overrides.task
+    (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)
+    return jobs
+
+
+class SweepWatch:
+    """Shows one line of progress on a terminal, and elsewhere a plain line for each job that ended.
+
+    What failed is told at once, in a line of its own; `report` has a table of all jobs.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: list[list[str]] = []
+        self.statuses: dict[int, JobStatus] = {}
+        self.folder: Path | None = None
+        self._started = time.perf_counter()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._told: set[int] = set()
+
+    def start(self, folder: Path, jobs: Sequence[Sequence[str]]) -> None:
+        """Watch the jobs below a folder, in a thread.
+
+        Args:
+            folder: The folder of the sweep.
+            jobs: The overrides of each job.
+        """
+        self.folder, self.jobs = folder, [list(job) for job in jobs]
+        self._started = time.perf_counter()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look a last time."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._look()
+            if sys.stderr.isatty():
+                sys.stderr.write(CLEAR)
+
+    def report(self) -> tuple[str, bool]:
+        """Return a table of all jobs with their sums, and whether all of them succeeded."""
+        states, rows = Counter[str](), []
+        shared = _shared(self.jobs)
+        for number, words in enumerate(self.jobs):
+            status = self.statuses.get(number) or JobStatus(number, words, SKIPPED)
+            if status.state == RUNNING:
+                status = JobStatus(number, status.overrides, FAILED, 0, status.where, DIED)
+            states[status.state] += 1
+            rows.append(_row(status, shared))
+        counts = ", ".join(f"{states[s]} {s}" for s in (DONE, FOUND, FAILED, SKIPPED))
+        seconds = time.perf_counter() - self._started
+        text = (
+            f"{aligned(rows)}\n{len(rows)} jobs: {counts}; {seconds:.0f} s; logs in {self.folder}"
+        )
+        return text, not (states[FAILED] or states[SKIPPED])
+
+    def _watch(self) -> None:
+        while not self._ended.wait(INTERVAL):
+            self._look()
+
+    def _look(self) -> None:
+        assert self.folder is not None
+        self.statuses = read_statuses(self.folder)
+        terminal = sys.stderr.isatty()
+        shared = _shared(self.jobs)
+        for number, status in self.statuses.items():
+            new = status.state != RUNNING and number not in self._told
+            if new and (status.state == FAILED or not terminal):
+                sys.stderr.write(f"{CLEAR if terminal else ''}{self._line(status, shared)}\n")
+            self._told |= {number} if new else set()
+        if terminal:
+            sys.stderr.write(f"{CLEAR}{progress(self.statuses, len(self.jobs), self._seconds())}")
+        sys.stderr.flush()
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _line(self, status: JobStatus, shared: set[str]) -> str:
+        words = _own_words(status, shared)
+        text = f"job {status.number + 1}/{len(self.jobs)} {status.state} ({status.seconds:.1f} s)"
+        error = f": {status.error} (see {status.where})" if status.error else ""
+        return f"{text} {words}{error}"
+
+
+def progress(statuses: Mapping[int, JobStatus], total: int, seconds: float) -> str:
+    """Return the line of progress: jobs done, running and failed, and the time left.
+
+    Args:
+        statuses: What is known of the jobs.
+        total: Number of jobs.
+        seconds: Since the start.
+    """
+    states = Counter(status.state for status in statuses.values())
+    computed = states[DONE] + states[FAILED]
+    ended = computed + states[FOUND]
+    text = f"sweep: {ended}/{total} ended, {states[RUNNING]} running, {states[FAILED]} failed"
+    if not computed:
+        return text
+    left = round(seconds / computed * (total - ended))  # jobs that were found took no time
+    return f"{text}, about {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+
+
+def _shared(jobs: Sequence[Sequence[str]]) -> set[str]:
+    return set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+
+
+def _own_words(status: JobStatus, shared: set[str]) -> str:
+    return " ".join(word for word in status.overrides if word not in shared)
+
+
+def _row(status: JobStatus, shared: set[str]) -> dict[str, str]:
+    return {
+        "job": str(status.number + 1),
+        "state": status.state,
+        "seconds": f"{status.seconds:.1f}",
+        "overrides": _own_words(status, shared),
+        "where": DIED if status.error == DIED else status.where,
+    }
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return rows as columns of text with their titles, aligned to the left."""
+    titles = list(rows[0]) if rows else []
+    width = {t: max(len(t), *(len(row[t]) for row in rows)) for t in titles}
+    lines = [{t: t for t in titles}, *rows]
+    return "\n".join("  ".join(r[t].ljust(width[t]) for t in titles).rstrip() for r in lines)
+
+
+@contextmanager
+def watched() -> Iterator[SweepWatch]:
+    """Watch the sweep that Hydra starts inside of the block."""
+    watch = SweepStarted.watch = SweepWatch()
+    try:
+        yield watch
+    finally:
+        SweepStarted.watch = None
+        watch.stop()
