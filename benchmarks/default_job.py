@@ -71,12 +71,12 @@ def child(words: list[str]) -> None:
     start, stages = time.process_time(), Stages()
     from robust_npe import launch, metrics
     from robust_npe.cli import main as robust_npe
-    from robust_npe.commands import evaluation, experiment, train
+    from robust_npe.commands import evaluation, experiment, fitting, train
 
     stages.seconds["imports"] = time.process_time() - start
     stages.measure(launch, "_run_command", "writing, and the rest")
     stages.measure(experiment.Experiment, "simulate", "simulations")
-    stages.measure(experiment, "train", "training")
+    stages.measure(fitting, "train", "training")
     stages.measure(evaluation, "_search", "attack")
     for name in metrics.__all__:
         part = getattr(metrics, name)

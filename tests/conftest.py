@@ -48,3 +48,12 @@ def interruptible():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The command line in an empty folder; what it sets in the process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["robust-npe"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    return tmp_path

@@ -20,13 +20,7 @@ SMALL = ("scale=smoke", "num_simulations=64", "training.max_epochs=1", "estimato
 SMALL += ("epsilon=1", "plots=false")
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    # the command works from any folder; argv and environment are put back
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["robust-npe"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def fails(capsys, *words):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from robust_npe.checks import ConfigError, PartialResultError, require
 from robust_npe.commands.list import of_kind, shown
 from robust_npe.config import PruneConfig, checked
-from robust_npe.store.inventory import Entry, inventory, remove
+from robust_npe.store.inventory import COLLECTIONS, Entry, inventory, remove
 
 __all__ = ["main"]
 
@@ -52,9 +52,7 @@ def _meets(entry: Entry, settings: dict[str, Any]) -> bool:
     days = settings["older_than"]
     old = days is None or time.time() - entry.modified >= 86400 * days
     # a run is what others are used by; unfinished artefacts may be used by the next run
-    unused = (
-        entry.state == "finished" and entry.kind not in ("runs", "audits") and not entry.used_by
-    )
+    unused = entry.state == "finished" and entry.kind not in COLLECTIONS and not entry.used_by
     return (
         old
         and (entry.state == "unfinished" or not settings["unfinished"])

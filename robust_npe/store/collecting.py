@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import pandas as pd
 
@@ -14,9 +14,11 @@ from robust_npe.store.artefacts import Artefact
 from robust_npe.store.manifests import MANIFEST
 from robust_npe.store.results import OBSERVATION_COLUMNS, RESULT_COLUMNS, read_table
 
-__all__ = ["class_versions", "collect", "collect_readable"]
+__all__ = ["class_versions", "collect", "collect_readable", "outdated_classes"]
 
 log = logging.getLogger(__name__)
+
+K = TypeVar("K")
 
 LAYOUT, LAYOUT_VERSION = "the layout of runs", [1]
 
@@ -78,14 +80,7 @@ def _runs(folder: Path, table: str) -> list[Artefact]:
 def _newest_versions(manifests: Mapping[Artefact, dict[str, Any]], where: Path) -> list[Artefact]:
     """Return the runs of which no class is older than in another run."""
     versions = {run: class_versions(manifest["description"]) for run, manifest in manifests.items()}
-    newest = {LAYOUT: LAYOUT_VERSION}
-    for found in versions.values():
-        for name, version in found.items():
-            newest[name] = max(newest.get(name, version), version)
-    older = {
-        run: [name for name, version in found.items() if version < newest[name]]
-        for run, found in versions.items()
-    }
+    older = outdated_classes(versions)
     outdated = [names for names in older.values() if names]
     if outdated:
         log.warning(
@@ -96,6 +91,22 @@ def _newest_versions(manifests: Mapping[Artefact, dict[str, Any]], where: Path) 
             ", ".join(sorted({name for names in outdated for name in names})),
         )
     return [run for run, names in older.items() if not names]
+
+
+def outdated_classes(versions: Mapping[K, Mapping[str, list[int]]]) -> dict[K, list[str]]:
+    """Return, for each, the classes of which another has a newer version.
+
+    Args:
+        versions: From `class_versions`, by whatever they belong to.
+    """
+    newest = {LAYOUT: LAYOUT_VERSION}
+    for found in versions.values():
+        for name, version in found.items():
+            newest[name] = max(newest.get(name, version), version)
+    return {
+        key: [name for name, version in found.items() if version < newest[name]]
+        for key, found in versions.items()
+    }
 
 
 def class_versions(description: dict[str, Any]) -> dict[str, list[int]]:

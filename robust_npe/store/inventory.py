@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robust_npe.files import StoreError, naming
-from robust_npe.store.collecting import LAYOUT, LAYOUT_VERSION, class_versions
+from robust_npe.store.collecting import class_versions, outdated_classes
 from robust_npe.store.manifests import read_manifest
 
 __all__ = ["COLLECTIONS", "Entry", "inventory", "remove"]
@@ -70,20 +70,9 @@ def inventory(output: Path) -> list[Entry]:
         for path, state, manifest in read
         if path.parent.name == "runs" and state == "finished"
     }
-    versions = {path: class_versions(m["description"]) for path, _, m in read if m}
-    newest = {LAYOUT: LAYOUT_VERSION}
-    for found in versions.values():
-        for name, version in found.items():
-            newest[name] = max(newest.get(name, version), version)
+    older = outdated_classes({p: class_versions(m["description"]) for p, _, m in read if m})
     return [
-        _entry(
-            path,
-            state,
-            manifest,
-            uses,
-            any(v < newest[n] for n, v in versions.get(path, {}).items()),
-        )
-        for path, state, manifest in read
+        _entry(path, state, manifest, uses, bool(older.get(path))) for path, state, manifest in read
     ]
 
 

@@ -95,11 +95,8 @@ class SweepWatch:
             states[status.state] += 1
             rows.append(_row(status, shared))
         counts = ", ".join(f"{states[s]} {s}" for s in (DONE, FOUND, FAILED, SKIPPED))
-        seconds = time.perf_counter() - self._started
-        text = (
-            f"{aligned(rows)}\n{len(rows)} jobs: {counts}; {seconds:.0f} s; logs in {self.folder}"
-        )
-        return text, not (states[FAILED] or states[SKIPPED])
+        end = f"{len(rows)} jobs: {counts}; {self._seconds():.0f} s; logs in {self.folder}"
+        return f"{aligned(rows)}\n{end}", not (states[FAILED] or states[SKIPPED])
 
     def _watch(self) -> None:
         while not self._ended.wait(INTERVAL):

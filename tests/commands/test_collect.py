@@ -6,12 +6,7 @@ from robust_npe import cli
 from robust_npe.store import read_table
 from tests.store.test_collecting import add_run
 
-
-@pytest.fixture(autouse=True)
-def process_state(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["robust-npe"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def test_all_runs_are_written(tmp_path, capsys):

@@ -22,13 +22,10 @@ def add(root, kind, description, **facts):
 
 
 @pytest.fixture
-def stored(tmp_path, monkeypatch):
+def stored(elsewhere):
     """A run with what it used, and a set of simulations that no run used."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["robust-npe"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     seeds = {"data": 3, "evaluation": 4}
-    store = tmp_path / "outputs" / "store"
+    store = elsewhere / "outputs" / "store"
     found = {
         name: add(store, "simulations", {"task": TASK, "split": "train", "seed": seed})
         for name, seed in (("used", 3), ("unused", 5))
@@ -39,7 +36,7 @@ def stored(tmp_path, monkeypatch):
     found["other attack"] = add(store, "attacks", {**attack, "attack": {"class": "Noise"}})
     run = {"task": TASK, "seeds": seeds, "attack": {"class": "PGD"}, "epsilon": [1.0]}
     keys = [found["estimator"].key]
-    found["run"] = add(tmp_path / "outputs", "runs", run, estimators=keys)
+    found["run"] = add(elsewhere / "outputs", "runs", run, estimators=keys)
     return found
 
 

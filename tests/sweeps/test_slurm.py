@@ -8,9 +8,10 @@ import subprocess
 import pytest
 
 from robust_npe import cli
-from tests.sweeps.test_sweeps import SMALL, elsewhere, states  # noqa: F401
+from tests.sweeps.test_sweeps import SMALL, states
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture(autouse=True)

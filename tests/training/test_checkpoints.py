@@ -105,6 +105,10 @@ def test_any_step_will_do(step, weight_average, tmp_path):
     assert_goes_on(tmp_path / "checkpoint", small_maf, make, step, weight_average=weight_average)
 
 
+def test_between_the_last_step_of_an_epoch_and_its_end(tmp_path):
+    assert_goes_on(tmp_path / "checkpoint", small_maf, NoDefense, STEPS)
+
+
 class Forgetful(NoDefense):
     """Its penalty grows with the steps, which it counts and does not store."""
 

@@ -23,7 +23,14 @@ from robust_npe.estimators.kernels.network_kernels import (
     add_outer_products,
     apply_slope,
 )
-from robust_npe.estimators.kernels.score_kernels import between, invert, saved_height, split_rows
+from robust_npe.estimators.kernels.score_kernels import (
+    between,
+    invert,
+    saved_height,
+    score_outputs,
+    split_rows,
+    store_terms,
+)
 
 __all__ = ["densities", "samples", "weigh"]
 
@@ -84,7 +91,7 @@ def _densities(theta, c, V, W, b, layout, limit, spline, sloped, trained):  # ty
             below = _score(part, V[t], W[t * size : (t + 1) * size], layout, limit, spline)
             pull[:] = below[::-1] if t else below
             if not trained:
-                _store_score(scores, s[:, : end - begin], begin, t, T, H, P, D)
+                store_terms(scores, s[:, : end - begin], begin, t, T, H, P, D)
         if sloped:
             pulls[:, begin:end] = pull[:, : end - begin]
     return log_prob, pulls, scores, saved
@@ -117,7 +124,7 @@ def _weigh(weights, saved, V, W, layout):  # type: ignore[no-untyped-def]
         for t in range(T):
             x, _, _, h, s, _ = split_rows(saved[k, t], D, M)
             a_bar = s * own
-            _store_score(c_bar, a_bar[:, : end - begin], begin, t, T, H, P, D)
+            store_terms(c_bar, a_bar[:, : end - begin], begin, t, T, H, P, D)
             add_direct_products(V_bar[t], a_bar[rows[-2] :], x, layout)
             add_outer_products(W_bar[t * size : (t + 1) * size], a_bar, x, h, layout)
             for r in range(H, M):
@@ -220,21 +227,15 @@ def _transform(part, z, total, outputs, limit, spline):  # type: ignore[no-untyp
 def _score(part, V, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute s, and return the gradient of log q with respect to x (section 3)."""
     _, rows, shapes, starts = layout
-    x, slope, u, h, s, rest = part
-    outputs, last = h[rows[-2] :], s[rows[-2] :]
-    if spline is None:
-        below = affine.score(last, x, slope, u, outputs, limit)
-    else:
-        y, _, y_u, curves = between(rest, len(x))
-        y_u[:] = splines.score(last, y, u, outputs, curves, limit, spline)
-        below = affine.score(last, x, slope, y_u, outputs, limit)
+    x, _, _, h, s, _ = part
+    below, last = score_outputs(part, rows[-2], limit, spline), s[rows[-2] :]
     for i in range(len(shapes) - 1, 0, -1):
         weight = W[starts[i] : starts[i + 1]].reshape(shapes[i, 0], shapes[i, 1])
         new = s[rows[i - 1] : rows[i]]
         np.dot(weight.T, s[rows[i] : rows[i + 1]], new)
         apply_slope(new, h[rows[i - 1] : rows[i]])
     if V.size:
-        P = len(outputs) // len(x)
+        P = len(last) // len(x)
         direct = np.empty((len(V), last.shape[1]), last.dtype)
         for r in range(len(V)):
             direct[r] = last[r // 2 * P + r % 2]
@@ -243,15 +244,6 @@ def _score(part, V, W, layout, limit, spline):  # type: ignore[no-untyped-def]
         weight = W[: starts[1]].reshape(shapes[0, 0], shapes[0, 1])
         below[: shapes[0, 1]] += np.dot(weight.T, s[: rows[1]])
     return below
-
-
-@njit(cache=True, fastmath=FLAGS)
-def _store_score(scores, s, begin, t, T, H, P, D):  # type: ignore[no-untyped-def]
-    """Copy what belongs to terms, for columns from `begin` and transform t."""
-    end, last = begin + s.shape[1], len(s) - P * D
-    scores[t * H : (t + 1) * H, begin:end] = s[:H]
-    for r in range(2 * D):
-        scores[T * H + t * 2 * D + r, begin:end] = s[last + r // 2 * P + r % 2]
 
 
 @njit(cache=True, fastmath=FLAGS)

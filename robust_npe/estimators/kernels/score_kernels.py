@@ -25,7 +25,17 @@ from robust_npe.estimators.kernels.network_kernels import (
     retreat,
 )
 
-__all__ = ["TILE", "backward", "between", "forward", "invert", "saved_height", "split_rows"]
+__all__ = [
+    "TILE",
+    "backward",
+    "between",
+    "forward",
+    "invert",
+    "saved_height",
+    "score_outputs",
+    "split_rows",
+    "store_terms",
+]
 
 TILE = 320  # columns at most, so that their activations fit into the second cache
 FLAGS = {"contract", "reassoc", "nsz", "arcp"}  # non-finite numbers keep their meaning
@@ -74,9 +84,7 @@ def _forward(z, c, V, W, b, layout, limit, spline):  # type: ignore[no-untyped-d
             terms[:, : end - begin] = c[direct : direct + 2 * D, begin:end]
             invert(out, parts, terms, V[t], Wt, bt, layout, limit, spline)
             below = _scores(parts, V[t], Wt, layout, limit, spline)
-            score[t * H : (t + 1) * H, begin:end] = s[:H, : end - begin]
-            for r in range(2 * D):
-                score[direct + r, begin:end] = s[rows[-2] + r // 2 * P + r % 2, : end - begin]
+            store_terms(score, s[:, : end - begin], begin, t, T, H, P, D)
             out[:], pull[:] = x[::-1], below[::-1]
     return score, saved
 
@@ -135,17 +143,33 @@ def invert(z, parts, terms, V, W, b, layout, limit, spline):  # type: ignore[no-
 
 
 @njit(cache=True, fastmath=FLAGS)
+def score_outputs(parts, first, limit, spline):  # type: ignore[no-untyped-def]
+    """Compute s of the outputs, whose rows begin at `first`, and return the gradient of log q with
+    respect to x at fixed outputs (section 3)."""
+    x, slope, u, h, s, rest = parts
+    outputs, last = h[first:], s[first:]
+    if spline is None:
+        return affine.score(last, x, slope, u, outputs, limit)
+    y, _, y_u, curves = between(rest, len(x))
+    y_u[:] = splines.score(last, y, u, outputs, curves, limit, spline)
+    return affine.score(last, x, slope, y_u, outputs, limit)
+
+
+@njit(cache=True, fastmath=FLAGS)
+def store_terms(gradients, s, begin, t, T, H, P, D):  # type: ignore[no-untyped-def]
+    """Copy what belongs to the context terms, for columns from `begin` and transform t."""
+    end, last = begin + s.shape[1], len(s) - P * D
+    gradients[t * H : (t + 1) * H, begin:end] = s[:H]
+    for r in range(2 * D):
+        gradients[T * H + t * 2 * D + r, begin:end] = s[last + r // 2 * P + r % 2]
+
+
+@njit(cache=True, fastmath=FLAGS)
 def _scores(parts, V, W, layout, limit, spline):  # type: ignore[no-untyped-def]
     """Compute s, and return the gradient of log q with respect to x (section 3)."""
     ends, rows, _, _ = layout
-    x, slope, u, h, s, rest = parts
-    outputs, last = h[rows[-2] :], s[rows[-2] :]
-    if spline is None:
-        below = affine.score(last, x, slope, u, outputs, limit)
-    else:
-        y, _, y_u, curves = between(rest, len(x))
-        y_u[:] = splines.score(last, y, u, outputs, curves, limit, spline)
-        below = affine.score(last, x, slope, y_u, outputs, limit)
+    _, _, _, h, s, _ = parts
+    below, last = score_outputs(parts, rows[-2], limit, spline), s[rows[-2] :]
     for g in range(ends.shape[1] - 2, -1, -1):
         pull_direct((ends[0, g], ends[0, g + 1]), below, last, V)
         add_to_inputs(g, below, s, W, layout)
@@ -188,9 +212,7 @@ def _backward(v, saved, V, W, layout, limit, spline):  # type: ignore[no-untyped
                 add_direct(group, x_dot, a_dot[rows[-2] :], terms, V[t])
             moving = x_dot, x_bar, a_dot, a_bar
             z_dot = _pull_back(moving, parts, V[t], Wt, layout, limit, spline)
-            c_bar[t * H : (t + 1) * H, begin:end] = a_bar[:H, : end - begin]
-            for r in range(2 * D):
-                c_bar[direct + r, begin:end] = a_bar[rows[-2] + r // 2 * P + r % 2, : end - begin]
+            store_terms(c_bar, a_bar[:, : end - begin], begin, t, T, H, P, D)
             add_direct_products(V_bar[t], a_bar[rows[-2] :], x, layout)
             add_direct_products(V_bar[t], s[rows[-2] :], x_dot, layout)
             add_outer_products(Wt_bar, a_bar, x, h, layout)
