@@ -38,7 +38,7 @@ def training_plot(histories: Sequence[pd.DataFrame]) -> Figure:
         for table in histories:
             for name, label, color in LINES:
                 losses.plot(table.epoch, table[name], color=color, label=label)
-            for epoch in table.epoch[table.best == 1]:
+            for epoch in table.epoch[table.is_best]:
                 losses.axvline(epoch, color="0.5", linestyle="--", linewidth=0.8, label=BEST)
             rates.plot(table.epoch, table.learning_rate, color="0.3", drawstyle="steps-mid")
         losses.set_ylabel("loss")

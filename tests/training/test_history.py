@@ -28,9 +28,9 @@ def test_a_row_for_each_epoch(tmp_path):
         "train_loss",
         "validation_loss",
         "learning_rate",
-        "best",
+        "is_best",
     ]
-    assert list(table.best) == [0, 1, 0]
+    assert list(table.is_best) == [False, True, False]
     assert math.isnan(table.validation_loss[2])  # it diverged before
     write_history(HISTORY, tmp_path / "history.csv")
     pd.testing.assert_frame_equal(read_history(tmp_path / "history.csv"), table, check_exact=True)
@@ -60,7 +60,7 @@ def test_trackers_are_told_every_epoch():
 
     tracker = Listening()
     history = trained(small_maf, NoDefense(), tracker=tracker)[1]
-    rows = history_table(history).drop(columns="best").to_dict("records")
+    rows = history_table(history).drop(columns="is_best").to_dict("records")
     assert [{"epoch": epoch, **values} for epoch, values in tracker.told] == rows
     assert len(rows) == 3
 
