@@ -13,7 +13,7 @@ from pathlib import Path
 
 from robust_npe import __version__
 from robust_npe.checks import ConfigError, require
-from robust_npe.interruption import Terminated, interruptible
+from robust_npe.interruption import INTERRUPTED, Terminated, interruptible
 
 __all__ = ["COMMANDS", "main"]
 
@@ -49,8 +49,6 @@ examples
 `robust-npe <command> --help` lists groups, choices and keys of a command.
 Tab completion in bash: eval "$(robust-npe completion)"
 """
-
-INTERRUPTED = "interrupted; finished artefacts are kept, the same command continues"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import torch
 
-from robust_npe.cli import INTERRUPTED
-from robust_npe.interruption import interruptible
+from robust_npe.interruption import INTERRUPTED, interruptible
 from robust_npe.recipes import ERRORS, SCALES, Runner, draw_from, scripts
 
 FOLDER = Path(__file__).parent
