@@ -158,3 +158,15 @@ def test_python_of_the_page_about_bayesian_networks_runs(capsys):
 
 def page(name):
     return (ROOT / "docs" / name).read_text()
+
+
+def test_command_and_python_of_the_page_about_interruptions_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = page("resume.md")
+    (command,) = re.findall(r"^robust-npe (.*)$", text, re.MULTILINE)
+    few = ("evaluation.num_attacked=4", "attack.steps=3", "metric=[nll]", "epsilon=1")
+    assert cli.main([*shlex.split(command), *SMALL, *few]) == 0
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    small = block.replace("10_000", "700").replace("Settings()", "Settings(max_epochs=2)")
+    exec(compile(small, "resume.md", "exec"), {})
+    assert float(re.findall(r"[-\d.]+", capsys.readouterr().out)[-1]) > -100

@@ -17,8 +17,9 @@ from robust_npe.auditing.run import check_theta
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.attack import REPLACED
 from robust_npe.commands.evaluation import digest
-from robust_npe.commands.experiment import Experiment, versioned
+from robust_npe.commands.experiment import Experiment
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
+from robust_npe.commands.versioned import versioned
 from robust_npe.components import build, complete, describe
 from robust_npe.config import TrainConfig, checked
 from robust_npe.consent import digest_of, modules_behind

@@ -147,7 +147,8 @@ class Store:
                     write_manifest(partial, kind, key, description, facts, seconds)
                 except BaseException as error:
                     # wrong settings stay wrong: what was made with them is of no use
-                    _clear_up(partial, resumable and not isinstance(error, ConfigError))
+                    wrong = isinstance(error, ConfigError | FloatingPointError)
+                    _clear_up(partial, resumable and not wrong)
                     raise
             _publish(partial, final)
         return Artefact(final, key, created=True)
