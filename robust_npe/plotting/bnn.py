@@ -121,6 +121,7 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
                 axes.plot(rows.draws, rows["mean"], label=line, markersize=3, **look)
             axes.set(xscale="log", yscale="log", xlabel="draws of the weights", title=prior)
             axes.set_ylim(table["mean"].min() / 1.5, table["mean"].max() * 1.5)
+            axes.set_xticks(decades := [n for n in (1, 10, 100) if n <= table.draws.max()], decades)
         panels[0].set_ylabel(r"$\|E\,\nabla_x \mathrm{loss}\|_\infty$, mean")
         _draw_kept(panels[-1], table)
         add_legend(part, place, panels[:1])
