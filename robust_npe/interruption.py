@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from types import FrameType
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as shells report them
 INTERRUPTED = "interrupted; finished artefacts are kept, the same command continues"
 GRACE = 5.0  # seconds that workers have to store where they stand
+ORPHANED = 2.0  # seconds between two looks of a worker at its parent
 LIMIT = 10.0  # seconds that clearing up may take afterwards
 
 
@@ -89,12 +91,29 @@ def as_worker() -> Iterator[None]:
     # something: they all wait to be ended, and do not end at signals between two jobs
     for number in _taken():
         signal.signal(number, lambda *_: None)
+    _end_with_parent()
     try:
         with interruptible():
             yield
     except KeyboardInterrupt:
         time.sleep(GRACE)
         _end_at_once(signal.SIGTERM)
+
+
+@cache
+def _end_with_parent() -> None:
+    """Watch, from now on, whether the process above is still there, which may be killed without
+    a chance to end its workers; without it, this one stops as at SIGTERM."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHANED)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * GRACE)  # between two jobs nobody listens
+        os._exit(STATUS[signal.SIGTERM])
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Interruption:

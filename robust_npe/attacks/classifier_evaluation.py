@@ -9,13 +9,14 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_npe.attacks.base import Found
+from robust_npe.attacks.base import Found, comparable
 from robust_npe.attacks.black_box import NES, RandomSearch
 from robust_npe.attacks.classifying import ComponentNLL, LogitMargin, OfMembers, PredictiveMargin
 from robust_npe.attacks.halving import Problem
 from robust_npe.attacks.objectives import NegativeLogLikelihood, Objective
 from robust_npe.attacks.pgd import PGD
 from robust_npe.posterior import Posterior
+from robust_npe.random import child
 
 __all__ = ["ClassifierSearch", "against_labels", "in_float64"]
 
@@ -49,7 +50,9 @@ class ClassifierSearch:
     saturate, the likelihood, and the expected loss; each from new random starts, and only at
     observations that are still classified correctly. Where more than 5 % of the first one's steps
     saw no gradient, all of it is repeated in float64. Attacks that only evaluate follow on 16 of
-    the observations that are left. The largest `PredictiveMargin` counts.
+    the observations that are left. The largest `PredictiveMargin` counts; of two x~ that are both
+    classified wrongly, or both correctly, the one with the larger objective: one more run climbs
+    that everywhere, from where the search has ended.
 
     Args:
         objective: What is climbed first.
@@ -71,7 +74,7 @@ class ClassifierSearch:
             double = problem._replace(posterior=in_float64(posterior), x=x.double())
             for objective in self._objectives():
                 best, _ = self._climb(problem, objective, best, generator, double)
-        return Found(self._check(problem, best, generator), zero)
+        return Found(self._raised(problem, self._check(problem, best, generator), generator), zero)
 
     def _objectives(self) -> Iterator[Objective]:
         yield self.objective
@@ -102,6 +105,21 @@ class ClassifierSearch:
             if restart == 0:
                 zero[left] = cast(Tensor, found.zero_gradients).to(best)
         return best, zero
+
+    def _raised(self, problem: Problem, best: Tensor, generator: Generator) -> Tensor:
+        """Return x~ with a larger objective where one more climb, from a random start and from what
+        was found, leads to such that are not classified better."""
+        climb = PGD(self.objective, STEPS)
+        found = [climb.search(*problem, generator, initial=x).x_adv for x in (None, best)]
+        posterior, x, theta, ball = problem
+        judge = self.objective(posterior, x, theta, child(generator))
+        with torch.no_grad():
+            for x_adv in (ball.feasible(x, candidate) for candidate in found):
+                was, broken = (_margin(problem, x, generator) > 0 for x in (best, x_adv))
+                higher = comparable(judge(x_adv)) > comparable(judge(best))
+                taken = (broken & ~was) | ((broken == was) & higher)
+                best = torch.where(taken.unsqueeze(-1), x_adv, best)
+        return best
 
     def _check(self, problem: Problem, best: Tensor, generator: Generator) -> Tensor:
         left = _unbroken(problem, best, generator)[:CHECKED]

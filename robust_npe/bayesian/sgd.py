@@ -50,6 +50,7 @@ class DeepEnsemble(Inference):
         for key, value in {"members": members, "epochs": epochs, "batch_size": batch_size}.items():
             require(value > 0, f"inference.{key}", value, "a positive integer")
         require(learning_rate > 0, "inference.learning_rate", learning_rate, "a positive number")
+        require(min_steps >= 0, "inference.min_steps", min_steps, "a number that is not negative")
         self.members = members
         self.epochs = epochs
         self.batch_size = batch_size

@@ -65,6 +65,7 @@ class MeanFieldVI(Inference):
         for key, value in {"draws": draws, "epochs": epochs, "batch_size": batch_size}.items():
             require(value > 0, f"inference.{key}", value, "a positive integer")
         require(learning_rate > 0, "inference.learning_rate", learning_rate, "a positive number")
+        require(min_steps >= 0, "inference.min_steps", min_steps, "a number that is not negative")
         self.draws = draws
         self.epochs = epochs
         self.batch_size = batch_size

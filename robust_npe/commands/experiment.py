@@ -32,6 +32,7 @@ from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.weights import load_weights
 from robust_npe.tasks.base import Task
 from robust_npe.training import TrainingSettings
+from robust_npe.training.inferring import check_inference
 from robust_npe.training.trackers import TrackerComponent
 
 __all__ = ["Experiment", "Trained"]
@@ -126,15 +127,16 @@ class Experiment:
         self.attack.check(self.task.dim_theta)
         without = f"one that needs no theta: task={self.task.name} has observations alone"
         possible = self.task.has_theta or not self.attack.needs_theta
-        chosen = getattr(self.attack, "objective", self.attack)
-        what = "attack" if chosen is self.attack else "objective"
-        require(possible, what, chosen.name, without)
+        what = "objective" if hasattr(self.attack, "objective") else "attack"
+        require(possible, what, getattr(self.attack, what, self.attack).name, without)
         self.attack.load_sources(self._load_source)
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
         }
         # settings of the estimator are checked against the task, too
-        self.attack.check_posterior(self._fresh_estimator(), self.task.dim_x)
+        estimator = self._fresh_estimator()
+        self.attack.check_posterior(estimator, self.task.dim_x)
+        check_inference(estimator, self.defense)
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""
@@ -243,8 +245,9 @@ class Experiment:
         """What `epsilon_unit=auto` is; None for other units."""
         if self.threat.epsilon_unit != "auto":
             return None
-        what = self.task, self.task_description, self.test_set[0], self.seeds.data
-        unit = auto_unit(self.threat.norm, self.test_set[1], replicates(self.store, *what))
+        theta, x = self.test_set
+        what = self.task, self.task_description, theta, self.seeds.data
+        unit = auto_unit(self.threat.norm, x, replicates(self.store, *what))
         log.info("%s", unit.text(self.epsilons, self.task.x_names))
         return unit
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from robust_npe.checks import ConfigError, PartialResultError, require
 from robust_npe.commands.list import of_kind, shown
 from robust_npe.config import PruneConfig, checked
-from robust_npe.store.inventory import COLLECTIONS, Entry, inventory, remove
+from robust_npe.store.inventory import COLLECTIONS, Entry, in_progress, inventory, remove
 
 __all__ = ["main"]
 
@@ -34,6 +34,12 @@ def main(config: DictConfig) -> str:
     conditions = ("kind", "older_than", "unfinished", "older_format", "unused")
     if all(settings[name] in (None, False) for name in conditions):
         raise ConfigError(f"nothing says what to remove: set one of {', '.join(conditions)}.")
+    busy = in_progress(Path(settings["output_dir"])) if settings["unused"] else []
+    if busy:
+        raise ConfigError(
+            f"unused=true cannot be told while runs are being made ({', '.join(busy[:3])}): what "
+            "they use is known when they have ended."
+        )
     entries = of_kind(inventory(Path(settings["output_dir"])), settings["kind"])
     chosen = [entry for entry in entries if _meets(entry, settings)]
     if not chosen:

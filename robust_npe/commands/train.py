@@ -185,7 +185,7 @@ def summary(table: pd.DataFrame) -> str:
         numbers.append(f"trained on {pairs:.0f} of {asked} pairs")
     if _value(clean, "training", "diverged"):
         numbers.append("TRAINING DIVERGED (earlier weights were restored)")
-    legend = "medians over observations, ~ is attacked"
+    legend = f"medians over {_counts(table)}, ~ is attacked"
     body = _by_radius(table)
     if "<" in body:
         legend += ", < is below the resolution of two standard errors"
@@ -195,6 +195,16 @@ def summary(table: pd.DataFrame) -> str:
     lines += _how_well_known(table)
     lines += [f"WARNING: {sentence}" for sentence in flags(table).values()]
     return "\n".join(lines)
+
+
+def _counts(table: pd.DataFrame) -> str:
+    """Say over how many observations rows are taken, where clean and attacked ones differ."""
+    counts = table[table.statistic == "num_observations"]
+    is_clean = counts.epsilon == 0
+    clean, attacked = (counts[rows].value.max() for rows in (is_clean, ~is_clean))
+    if not clean > attacked:  # they are equal, or one is not known
+        return "observations"
+    return f"observations ({clean:.0f} at epsilon 0, the first {attacked:.0f} of them attacked)"
 
 
 def _how_well_known(table: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from robust_npe.store.collecting import class_versions, outdated_classes
 from robust_npe.store.locks import InUseError, locked
 from robust_npe.store.manifests import read_manifest
 
-__all__ = ["COLLECTIONS", "Entry", "inventory", "remove"]
+__all__ = ["COLLECTIONS", "Entry", "in_progress", "inventory", "remove"]
 
 LOCKS = "locks"
 COLLECTIONS = ("runs", "audits")  # these lie beside the store
@@ -73,6 +73,20 @@ def inventory(output: Path) -> list[Entry]:
     return [
         _entry(path, state, manifest, uses, bool(older.get(path))) for path, state, manifest in read
     ]
+
+
+def in_progress(output: Path) -> list[str]:
+    """Return the keys of the runs below a folder of outputs that a process is making."""
+    found = []
+    for path in _folders(output / "runs"):
+        key, _, suffix = path.name.partition(".")
+        try:
+            if suffix == "partial":
+                with locked(output / LOCKS / f"runs-{key}.lock"):
+                    pass
+        except InUseError:
+            found.append(key)
+    return found
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -14,8 +14,9 @@ from typing import ClassVar
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from robust_npe.checks import ConfigError, require
 from robust_npe.sweeps.jobs import (
     DONE,
     FAILED,
@@ -43,7 +44,21 @@ class SweepStarted(Callback):
         """Start to watch the sweep of a configuration."""
         if self.watch is not None:
             jobs = _jobs(config)
+            _require_one_folder(config, jobs)
             self.watch.start(Path(config.hydra.sweep.dir).absolute(), jobs)
+
+
+def _require_one_folder(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+    """Raise a `ConfigError` where jobs would not have one folder each, in one place."""
+    places = {word for job in jobs for word in job if word.startswith("output_dir=")}
+    if len(places) > 1:
+        raise ConfigError(
+            f"output_dir has several values ({', '.join(sorted(places))}), a sweep has one: jobs "
+            "of other settings do not get in each other's way there."
+        )
+    subdir = str(OmegaConf.to_container(config.hydra)["sweep"]["subdir"])  # type: ignore
+    expected = "left as it is: each job needs a folder of its own"
+    require("hydra.job.num" in subdir, "hydra.sweep.subdir", subdir, expected)
 
 
 def _jobs(config: DictConfig) -> list[list[str]]:

@@ -15,7 +15,23 @@ from robust_npe.defenses import Defense, NoDefense, PostHoc
 from robust_npe.estimators import Estimator
 from robust_npe.training.data import Pairs, usable_pairs
 
-__all__ = ["infer"]
+__all__ = ["check_inference", "infer"]
+
+
+def check_inference(estimator: Estimator, defense: Defense) -> None:
+    """Raise a `ConfigError` where defense or embedding net of a classifier had to be trained."""
+    if not estimator.classifies:
+        return
+    base = defense
+    while isinstance(base, PostHoc):
+        base = base.base
+    plain = isinstance(base, NoDefense)
+    require(
+        plain, "defense", defense.name, "none for a classifier: inference=... makes its weights"
+    )
+    free = not any(True for _ in estimator.embedding.parameters())
+    name = type(estimator.embedding).__name__
+    require(free, "embedding", name, "embedding=identity for classifier/mlp")
 
 
 def infer(
@@ -33,21 +49,17 @@ def infer(
     Returns:
         What is to be known of it.
     """
-    base = defense
-    while isinstance(base, PostHoc):
-        base = base.base
-    plain = isinstance(base, NoDefense)
-    require(
-        plain, "defense", defense.name, "none for a classifier: inference=... makes its weights"
-    )
-    free = not any(True for _ in estimator.embedding.parameters())
-    name = type(estimator.embedding).__name__
-    require(free, "embedding", name, "embedding=identity for classifier/mlp")
+    check_inference(estimator, defense)
     theta, x = usable_pairs(estimator, pairs, "training")
     estimator.fit_standardization(theta, x)
     with torch.no_grad():
         context = estimator.context(x)
     head = cast(WeightEnsemble, estimator.head)
     facts = head.inference.fit(head, context, labels(theta), generator)
+    if not all(bool(p.isfinite().all()) for p in head.parameters()):
+        raise FloatingPointError(
+            f"inference={head.inference.name} diverged: its weights are not finite. Take smaller "
+            "steps (inference.learning_rate, or inference.step_size)."
+        )
     sampler = head.diagnostics._asdict() if any(head.diagnostics) else {}
     return {"num_pairs": len(x), "diverged": False, **sampler, **facts}
