@@ -5,12 +5,13 @@ Hydra imports it whenever it starts, so it imports the search itself when that i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 __all__ = ["ParetoSweeper"]
 
@@ -31,22 +32,30 @@ class ParetoSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what the jobs are made of, and prepare what starts them."""
-        self.loader, self.config = hydra_context.config_loader, config
+        self.config = config
+        self.load = partial(hydra_context.config_loader.load_sweep_config, config)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the trials that are missing."""
-        from robust_npe.sweeps.pareto import search
-        from robust_npe.sweeps.trials import SearchSettings
+        """Run the trials that are missing, as `search` says.
 
-        def load(words: list[str]) -> DictConfig:
-            config = self.loader.load_sweep_config(self.config, words)
-            with open_dict(config):
-                del config["hydra"]
-            return config
+        Raises:
+            ConfigError: Optuna is not installed, or a setting is wrong.
+        """
+        from robust_npe.checks import ConfigError
 
+        try:
+            from robust_npe.sweeps.pareto import search
+            from robust_npe.sweeps.trials import SearchSettings
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"hydra/sweeper=pareto needs {error.name}: pip install '.[pareto]'."
+            ) from error
+
+        assert self.config is not None  # after setup
+        assert self.launcher is not None
         words = [f"{key}={value}" for key, value in self.params.items()] + arguments
         settings = SearchSettings.of(self.settings)
-        search(words, settings, load, self.launcher.launch, self.config.hydra.sweep.dir)
+        search(words, settings, self.load, self.launcher.launch, self.config.hydra.sweep.dir)

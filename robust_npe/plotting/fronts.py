@@ -16,6 +16,7 @@ from robust_npe.plotting.cells import (
     NothingToDrawError,
     cells,
     marks_note,
+    marks_of,
     require_one_setting,
 )
 from robust_npe.plotting.layout import (
@@ -205,10 +206,7 @@ def means(runs: pd.DataFrame) -> pd.DataFrame:
     if "hollow" in runs:
         points["hollow"] = groups.hollow.mean() > 0.5
     against = groups[[*MARKS]].any()
-    points["mark"] = [
-        "".join(mark for name, (mark, _) in MARKS.items() if row[name])
-        for _, row in against.iterrows()
-    ]
+    points["mark"] = [marks_of(row) for _, row in against.iterrows()]
     return points.reset_index().sort_values(STRENGTH, na_position="first")
 
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.experiment import Experiment
@@ -97,8 +97,8 @@ def objectives(folder: Path, settings: SearchSettings) -> tuple[float, float]:
     table = read_table(folder / "results.csv")
     clean = table[(table.attack == "none") & (table.metric == "nll") & (table.statistic == "mean")]
     attacked = table[(table.attack != "none") & (table.epsilon == settings.epsilon)]
-    attacked = attacked[(attacked.metric == settings.metric) & (attacked.statistic == "median")]
-    for found, what in ((clean, "metric nll"), (attacked, f"{settings.metric} under attack")):
+    attacked = attacked[(attacked.metric == settings.quantity) & (attacked.statistic == "median")]
+    for found, what in ((clean, "metric nll"), (attacked, f"{settings.quantity} under attack")):
         if found.empty:
             raise ConfigError(f"{folder} has no {what}: add to `metric` what measures it.")
     return float(clean.value.iloc[0]), float(attacked.value.iloc[0])
@@ -113,9 +113,9 @@ def _split(words: Sequence[str]) -> tuple[list[list[str]], Intervals]:
         if not isinstance(interval := override.value(), IntervalSweep):
             continue
         key, (low, high) = override.get_key_element(), (interval.start, interval.end)
-        ends = low is not None and high is not None and 0 <= low < high < math.inf
-        require(ends, key, f"{low}, {high}", "interval(a,b) with 0 <= a < b")
-        intervals[key] = float(low), float(high)
+        if low is None or high is None or not 0 <= low < high < math.inf:
+            raise ConfigError(f"{key}=interval({low},{high}) is not valid: 0 <= low < high.")
+        intervals[key] = low, high
     require(bool(intervals), "search", words, "of one key at least, as in 'beta=interval(1e-4,1)'")
     fixed = [override for override in last if override.get_key_element() not in intervals]
     (combinations,) = BasicSweeper.split_arguments(fixed, None)
@@ -135,16 +135,20 @@ def _name(
     ends = []
     for end in (0, 1):
         config = load([*fixed, *(f"{key}={both[end]:g}" for key, both in intervals.items())])
+        with open_dict(config):
+            del config["hydra"]  # some of it is known to a job alone
         device, config.device = config.device, "cpu"  # jobs may run where there are others
         experiment = Experiment(config)
         radii, measured = experiment.epsilons, experiment.metrics
-        require(settings.epsilon in radii, f"{SECTION}.epsilon", settings.epsilon, f"one of {radii}")
+        require(
+            settings.epsilon in radii, f"{SECTION}.epsilon", settings.epsilon, f"one of {radii}"
+        )
         require("nll" in measured, "metric", [*measured], "a list with nll")
         ends.append(experiment.run_description)
     if ends[0] == ends[1]:
         what, words = ", ".join(intervals), " ".join(fixed)
         raise ConfigError(f"{what} changes nothing with {words}: choose a defense, as defense=fim.")
-    about = {"metric": settings.metric, "epsilon": settings.epsilon, "seed": settings.seed}
+    about = {"quantity": settings.quantity, "epsilon": settings.epsilon, "seed": settings.seed}
     return content_key({"ends": ends, "device": device, "intervals": intervals, **about})
 
 
@@ -172,7 +176,7 @@ def _front(words: Sequence[str], trials: Trials) -> str:
     settings, front = trials.settings, trials.front()
     title = f"{len(front)} of {len(trials.finished())} trials are not dominated"
     title = f"{' '.join(words)}: {title}" if words else title
-    divergence = f"{settings.metric} at {settings.epsilon:g}"
+    divergence = f"{settings.quantity} at {settings.epsilon:g}"
     rows = [
         {
             "NLL": f"{trial.values[0]:.4g}",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -33,7 +33,7 @@ class SearchSettings:
         n_trials: Trials of each search, those of earlier commands included.
         n_jobs: How many of each search run at the same time.
         epsilon: Radius at which the divergence is minimised.
-        metric: The divergence.
+        quantity: The divergence.
         seed: Of what is suggested.
         storage: File that keeps the trials.
     """
@@ -41,7 +41,7 @@ class SearchSettings:
     n_trials: int
     n_jobs: int
     epsilon: float
-    metric: str
+    quantity: str
     seed: int
     storage: str
 
@@ -86,9 +86,8 @@ class Trials:
         storage: BaseStorage,
     ) -> None:
         self.settings = settings
-        self.space = {
-            key: FloatDistribution(low, high, log=low > 0)
-            for key, (low, high) in intervals.items()
+        self.space: dict[str, BaseDistribution] = {
+            key: FloatDistribution(low, high, log=low > 0) for key, (low, high) in intervals.items()
         }
         self.study = optuna.create_study(
             storage=storage, study_name=name, directions=["minimize"] * 2, load_if_exists=True
@@ -139,18 +138,25 @@ def open_journal(path: Path) -> BaseStorage:
         StoreError: It cannot be read or written.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    lock = JournalFileOpenLock(str(path))
     with naming(path, "opened"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            Path(f"{path}.lock").unlink()
         with path.open("ab+") as file:
             file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+            content = file.read()
+            whole = content[: content.rfind(b"\n") + 1]
+            if not all(map(_is_entry, whole.splitlines())) or content[:2] not in (b"", b'{"'):
+                raise ConfigError(
+                    f"{SECTION}.storage={str(path)!r} is no journal of Optuna, or damaged: move it "
+                    "away. What its trials trained is in the store, and is found."
+                )
+            file.truncate(len(whole))
+        Path(f"{path}.lock").unlink(missing_ok=True)
+    return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+
+
+def _is_entry(line: bytes) -> bool:
+    """Tell whether this is an operation of a journal."""
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{SECTION}.storage={str(path)!r} is no journal of Optuna, or damaged: move it away. "
-            "What its trials trained is in the store, and is found."
-        ) from error
+        return "op_code" in json.loads(line)
+    except (TypeError, ValueError):
+        return False
