@@ -36,6 +36,9 @@ def search(
 ) -> None:
     """Run the trials that are missing, for each combination of the choices that are not searched.
 
+    What became of a job is read from the file it leaves, and what it achieved from its results:
+    so it may run wherever a launcher takes it.
+
     Args:
         words: Overrides; intervals are searched.
         settings: How much is searched.
@@ -48,6 +51,8 @@ def search(
     """
     combinations, intervals = _split(words)
     names = [_name(fixed, intervals, settings, load) for fixed in combinations]
+    if len({*names}) < len(names):
+        raise ConfigError("two of the combinations give the same results: leave one of them out.")
     with _alone(Path(settings.storage)):
         storage = open_journal(Path(settings.storage))
         searches = [Trials(name, intervals, settings, storage) for name in names]
@@ -60,6 +65,7 @@ def _run(
     launch: Callable[..., Any],
     sweep: Path,
 ) -> None:
+    """Show what is finished, and run one batch of all searches after the other."""
     known = [(fixed, trial) for fixed, trials in searches for trial in trials.finished()]
     total = sum(max(settings.n_trials, len(t.study.trials)) for _, t in searches)
     if SweepStarted.watch is not None:
@@ -116,7 +122,8 @@ def _split(words: Sequence[str]) -> tuple[list[list[str]], Intervals]:
         if low is None or high is None or not 0 <= low < high < math.inf:
             raise ConfigError(f"{key}=interval({low},{high}) is not valid: 0 <= low < high.")
         intervals[key] = low, high
-    require(bool(intervals), "search", words, "of one key at least, as in 'beta=interval(1e-4,1)'")
+    if not intervals:
+        raise ConfigError("nothing is searched: set an interval, as in 'beta=interval(1e-4,1)'.")
     fixed = [override for override in last if override.get_key_element() not in intervals]
     (combinations,) = BasicSweeper.split_arguments(fixed, None)
     return combinations, intervals
@@ -146,8 +153,8 @@ def _name(
         require("nll" in measured, "metric", [*measured], "a list with nll")
         ends.append(experiment.run_description)
     if ends[0] == ends[1]:
-        what, words = ", ".join(intervals), " ".join(fixed)
-        raise ConfigError(f"{what} changes nothing with {words}: choose a defense, as defense=fim.")
+        what = ", ".join(intervals)
+        raise ConfigError(f"{what} changes nothing here: choose a defense, as in defense=fim.")
     about = {"quantity": settings.quantity, "epsilon": settings.epsilon, "seed": settings.seed}
     return content_key({"ends": ends, "device": device, "intervals": intervals, **about})
 
