@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,6 +131,15 @@ def test_another_setting_is_another_search(trainings):
     assert len(trainings.betas) == 2
     assert search("plots=false", trials=1) == 0
     assert len(trainings.betas) == 2
+
+
+def test_without_optuna_the_extra_is_named(trainings, monkeypatch, capsys):
+    for name in ("robust_npe.sweeps.pareto", "robust_npe.sweeps.trials"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert search() == 2
+    assert "needs optuna: pip install '.[pareto]'" in capsys.readouterr().err
+    assert trainings.betas == []
 
 
 @pytest.mark.parametrize(
