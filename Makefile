@@ -38,7 +38,7 @@ test-slow: install  ## the tests that train for minutes
 	$(BIN)/pytest -q -m slow
 
 test-faults: install  ## 200 processes killed at random moments (minutes; the tests kill 12)
-	ROBUST_NPE_KILLS=200 $(BIN)/pytest -q tests/test_faults.py
+	$(BIN)/python -m tests.faults 200
 
 test-sbi: $(SBI_INSTALLED)  ## the tests with a current sbi, which sbibm cannot live with
 	$(SBI_VENV)/bin/pytest -q tests/sbi

@@ -36,7 +36,7 @@ def main() -> None:
             environment = {**os.environ, **({"NUMBA_CACHE_DIR": folder} if cold else {})}
             for name in ["job"] if cold else ["warm", "job"]:
                 given = [*job, f"output_dir={Path(folder) / name}"]
-                given += [*WARM] if name == "warm" else []
+                given += [w for w in WARM if name == "warm" and w not in job]
                 command = [sys.executable, __file__, "--child", *given]
                 done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
         print(" ".join(job), done.stdout.decode().partition("STAGES")[2], sep="\n", flush=True)

@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from unittest import mock
 
@@ -31,6 +32,8 @@ from robust_npe.defenses import (
     Defense,
     FIMEigenvalue,
     NoDefense,
+    SWAGWeights,
+    VIWeights,
 )
 from robust_npe.estimators import MAF, NSF, Estimator, Head, Identity
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
@@ -46,6 +49,8 @@ DEFENSES: dict[str, Callable[[], Defense]] = {
     "fim exact": lambda: FIM(0.01, gradient="exact"),
     "fim exact, autograd": lambda: FIM(0.01, gradient="exact"),
     "fim_eigenvalue fast": lambda: FIMEigenvalue(0.01),
+    "swag": SWAGWeights,
+    "vi": VIWeights,
     "trades": lambda: TRADES(0.1),
     "adversarial_training": AdversarialTraining,
     "  5 steps, warm start": lambda: AdversarialTraining(steps=5, warm_start=True),
@@ -59,9 +64,9 @@ SPLINE = {
 }
 
 
-def seconds() -> float:
-    """Time of the default device: of the processor, or until the other one has finished."""
-    if torch.get_default_device().type == "cpu":
+def seconds(device: str) -> float:
+    """Time of the processor, or until another device has finished."""
+    if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
@@ -73,27 +78,28 @@ def engine_step(
     dims: tuple[int, int],
     steps: int,
     epochs: int,
+    device: str,
 ) -> float:
     """Milliseconds per step of a training."""
-    device = torch.get_default_device()
-    pairs = tuple(torch.randn(BATCH * steps, dim) for dim in dims)
-    validation = tuple(torch.randn(BATCH, dim) for dim in dims)
-    with torch.device("cpu"), draws_from(stream(0)):
-        estimator = Estimator(head, Identity, *dims, real_vector).to(device)
+    pairs = tuple(torch.randn(BATCH * steps, dim, device=device) for dim in dims)
+    validation = tuple(torch.randn(BATCH, dim, device=device) for dim in dims)
+    with draws_from(stream(0)):
+        estimator = defense.prepare(Estimator(head, Identity, *dims, real_vector)).to(device)
     settings = TrainingSettings(batch_size=BATCH, max_epochs=epochs, min_epochs=epochs)
-    start = seconds()
-    with torch.device("cpu"):  # as the runner does: what is made anew follows its arguments
-        train(estimator, defense, pairs, validation, settings, stream(1))  # type: ignore[arg-type]
-    return 1e3 * (seconds() - start) / (steps * epochs)
+    start = seconds(device)
+    train(estimator, defense, pairs, validation, settings, stream(1))  # type: ignore[arg-type]
+    return 1e3 * (seconds(device) - start) / (steps * epochs)
 
 
-def zuko_step(dims: tuple[int, int], spline: bool, steps: int) -> float:
+def zuko_step(dims: tuple[int, int], spline: bool, steps: int, device: str) -> float:
     """Milliseconds per step of zuko's flow."""
     dim_theta, dim_x = dims
     shape = SPLINE if spline else {}
-    flow = zuko.flows.MAF(dim_theta, dim_x, transforms=3, hidden_features=[100, 100], **shape)
+    flow = zuko.flows.MAF(dim_theta, dim_x, transforms=3, hidden_features=[100, 100], **shape).to(
+        device
+    )
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3, fused=True)
-    theta, x = torch.randn(BATCH, dim_theta), torch.randn(BATCH, dim_x)
+    theta, x = (torch.randn(BATCH, dim, device=device) for dim in (dim_theta, dim_x))
 
     def step() -> Tensor:
         loss = -flow(x).log_prob(theta).mean()
@@ -103,10 +109,10 @@ def zuko_step(dims: tuple[int, int], spline: bool, steps: int) -> float:
         return loss
 
     step()
-    start = seconds()
+    start = seconds(device)
     for _ in range(steps):
         step()
-    return 1e3 * (seconds() - start) / steps
+    return 1e3 * (seconds(device) - start) / steps
 
 
 def measure(
@@ -115,17 +121,18 @@ def measure(
     dims: tuple[int, int],
     repeats: int,
     names: list[str],
+    device: str,
 ) -> None:
     """Print one row of the table for each defense."""
     times: dict[str, list[float]] = {name: [] for name in ("zuko", *names)}
     for _ in range(repeats):
-        times["zuko"].append(zuko_step(dims, spline, 100))
+        times["zuko"].append(zuko_step(dims, spline, 100, device))
         for name in names:
             # an epoch ends with a validation, which attacks as well: 20 steps are typical
             epochs = 1 if name in SLOW else 10 if name in PLAIN else 4
-            compiled = name != "fim exact, autograd"
-            with mock.patch.object(AutoregressiveFlow, "is_compiled", compiled):
-                times[name].append(engine_step(head, DEFENSES[name](), dims, 20, epochs))
+            eager = mock.patch.object(AutoregressiveFlow, "is_compiled", new=False)
+            with eager if name == "fim exact, autograd" else nullcontext():
+                times[name].append(engine_step(head, DEFENSES[name](), dims, 20, epochs, device))
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
         row = f"| {'nsf' if spline else 'maf'} | {dims[0]}, {dims[1]} | {name} | {value:.2f} "
@@ -141,7 +148,6 @@ def main() -> None:
     parser.add_argument("--defenses", nargs="+", default=list(DEFENSES), choices=list(DEFENSES))
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    torch.set_default_device(arguments.device)
     names = ["none", *(name for name in arguments.defenses if name != "none")]
     torch.set_num_threads(1)
     print("| estimator | D, Dx | step | ms | / zuko | / none |")
@@ -149,7 +155,7 @@ def main() -> None:
     for name in arguments.estimators:
         for dims in DIMS:
             head = NSF if name == "nsf" else MAF
-            measure(head, name == "nsf", dims, arguments.repeats, names)
+            measure(head, name == "nsf", dims, arguments.repeats, names, arguments.device)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks import Task
 from robust_npe.tasks.pairs import pairs_of
-from robust_npe.training import TrainingSettings
+from robust_npe.training import TrainingSettings, infer
 from robust_npe.training import train as _train
 
 __all__ = ["attack", "kl", "simulate", "train"]
@@ -72,11 +72,12 @@ def train(
     seed: int = 0,
     standardize: str = "auto",
 ) -> Posterior:
-    """Simulate from a task and train an amortized posterior on it.
+    """Simulate from a task and train an amortized posterior on it; of classifiers, infer weights.
 
     Args:
         task: Prior and simulator.
-        head: Class of the density estimator, or one with settings bound by `functools.partial`.
+        head: Class of the density estimator, or one with settings bound by `functools.partial`;
+            `partial(WeightEnsemble, inference=HMC())` for a task whose theta is a label.
         defense: Training objective; None for plain neural posterior estimation.
         num_simulations: Pairs to train on, beside one twentieth as many for validation.
         embedding: Class of the embedding net, or one with settings bound; None for the one that
@@ -108,14 +109,18 @@ def train(
     members = []
     for member in seeds:  # before the work, since it checks the settings
         with draws_from(stream(member, "initialise")):
-            members.append(Estimator.for_task(task, head, embedding, standardize))
+            fresh = Estimator.for_task(task, head, embedding, standardize)
+            members.append(defense.prepare(fresh))
     pairs = simulate(task, num_simulations, seed)
     held_out = stream(seed, "simulate", "validation")
     validation = _pairs(task, max(100, int(num_simulations) // 20), "validation", seed, held_out)
     if not (len(pairs[0]) and len(validation[0])):
         raise ConfigError(f"task {task.name}: none of its simulations can be used.")
     for member, estimator in zip(seeds, members, strict=True):
-        _train(estimator, defense, pairs, validation, settings, stream(member, "train"))
+        if estimator.classifies:
+            infer(estimator, defense, pairs, stream(member, "train"))
+        else:
+            _train(estimator, defense, pairs, validation, settings, stream(member, "train"))
     return defense.deploy([estimator.eval() for estimator in members], task)
 
 

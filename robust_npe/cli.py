@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from robust_npe import __version__
 from robust_npe.checks import ConfigError, require
+from robust_npe.interruption import INTERRUPTED, Terminated, interruptible
 
 __all__ = ["COMMANDS", "main"]
 
@@ -53,12 +51,6 @@ examples
 Tab completion in bash: eval "$(robust-npe completion)"
 """
 
-INTERRUPTED = "interrupted; finished artefacts are kept, the same command continues"
-
-
-class Terminated(KeyboardInterrupt):
-    """The signal SIGTERM, which is taken like Ctrl-C: work is cleared up, and workers end."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
@@ -68,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with termination_interrupts():
+        with interruptible():
             return _run(words)
     except ConfigError as error:
         return fail(str(error))
@@ -77,23 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # e.g. `... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-
-
-@contextmanager
-def termination_interrupts() -> Iterator[None]:
-    """Raise `Terminated` at SIGTERM, where Python allows it: in the main thread."""
-
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def fail(message: str, status: int = 2) -> int:

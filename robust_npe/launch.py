@@ -29,6 +29,7 @@ from robust_npe.checks import ConfigError, PartialResultError, require
 from robust_npe.cli import fail
 from robust_npe.config import prepare_hydra
 from robust_npe.files import StoreError
+from robust_npe.interruption import as_worker, interruptible
 from robust_npe.messages import hydra_message
 from robust_npe.paths import config_directory
 from robust_npe.sweeps import tracked, watched
@@ -83,7 +84,8 @@ def _launch(command: str, words: Sequence[str]) -> int:
     def job(config: DictConfig) -> None:
         logging.raiseExceptions = False  # a log that cannot be written must not fill the screen
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            result = tracked(partial(_run_command, command, config), USER_ERRORS)
+            with as_worker():
+                result = tracked(partial(_run_command, command, config), USER_ERRORS)
             if result is not None and not sys.stderr.isatty():
                 _show(result)
             return
@@ -109,11 +111,14 @@ def _sweep(command: str, options: Namespace, job: Callable[[DictConfig], None]) 
     options.overrides += SWEEP
     with watched() as watch:
         try:
-            _hydra(command, options, job)
-        except Exception:  # of the launcher, such as a pool of which a process was killed
+            with interruptible(watch.at_rest):
+                _hydra(command, options, job)
+        # of the launcher, such as a pool of which a process was killed
+        except (Exception, KeyboardInterrupt) as error:
             watch.stop()
             if watch.jobs:
-                sys.stdout.write(f"{watch.report()[0]}\n")
+                text, _ = watch.report(ended=isinstance(error, Exception))
+                sys.stdout.write(f"{text}\n")
             raise
     text, succeeded = watch.report()
     sys.stdout.write(f"{text}\n" if watch.jobs else "")

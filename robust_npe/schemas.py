@@ -118,7 +118,9 @@ class TrainConfig(CommonConfig, ThreatConfig):
     defense: Any = MISSING
     attack: Any = MISSING
     objective: Any = MISSING
+    inference: Any = None
     metrics: Any = field(default_factory=dict)
+    tracker: Any = None
     standardize: str = "auto"
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -129,7 +131,6 @@ class TrainConfig(CommonConfig, ThreatConfig):
     beta: float | None = None
     scale: str | None = None
     plots: bool = True
-    checkpoint_every: float | None = 30.0
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from robust_npe.cli import INTERRUPTED, termination_interrupts
+from robust_npe.interruption import INTERRUPTED, interruptible
 from robust_npe.recipes import ERRORS, SCALES, Runner, draw_from, scripts
 
 FOLDER = Path(__file__).parent
@@ -35,7 +35,7 @@ def compute(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join(runner.listing()))
         return 0
-    with termination_interrupts():
+    with interruptible():
         runner.run()
     for failure in runner.failures:
         sys.stderr.write(f"failed: {failure}\n")

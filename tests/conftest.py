@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import warnings
 
 import pytest
@@ -39,6 +40,14 @@ def _no_change_of_global_state(request):
             if not (draws and name == "global random state"):
                 changed.append(name)
     assert not changed, f"changed global state: {', '.join(changed)}"
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

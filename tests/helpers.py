@@ -25,7 +25,7 @@ from robust_npe.tasks import GaussianLinear, Task
 
 KINDS = {
     "task": (Task,),
-    "estimator": (Head, "dim_theta", "dim_context", "dim_x"),
+    "estimator": (Head, "dim_theta", "dim_context", "dim_x", "num_classes"),
     "embedding": (Embedding, "dim_x"),
     "defense": (Defense,),
     "attack": (Attack,),

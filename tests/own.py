@@ -37,6 +37,11 @@ def own_settings(task, folder, monkeypatch):
         write_idx(folder / "train-images-idx3-ubyte", 300)
         write_idx(folder / "t10k-images-idx3-ubyte.gz", 20)
         return {"folder": str(folder)}
+    if task in ("classification/mnist", "classification/fashion_mnist"):
+        for part, num in (("train", 300), ("t10k", 20)):
+            write_idx(folder / f"{part}-images-idx3-ubyte", num)
+            write_labels(folder / f"{part}-labels-idx1-ubyte", num)
+        return {"folder": str(folder)}
     if task == "images/folder":
         images = np.random.default_rng(0).integers(0, 256, (300, 5, 4), dtype=np.uint8)
         np.save(folder / "a.npy", images[:100])
@@ -51,3 +56,10 @@ def write_idx(path, num, side=6):
     content = struct.pack(">4i", 2051, num, side, side) + images.tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return images
+
+
+def write_labels(path, num):
+    """Write labels in the format of MNIST; return them."""
+    labels = np.random.default_rng(num).integers(0, 10, num, dtype=np.uint8)
+    path.write_bytes(struct.pack(">2i", 2049, num) + labels.tobytes())
+    return labels

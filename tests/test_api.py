@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,13 @@ from torch.distributions import Independent, Normal
 
 import robust_npe as rn
 from robust_npe.attacks import PGD
+from robust_npe.bayesian import DeepEnsemble, WeightEnsemble
 from robust_npe.checks import ConfigError
-from robust_npe.defenses import FIM
+from robust_npe.defenses import FIM, SWAGWeights
 from robust_npe.estimators import DiagonalGaussian, Identity
 from robust_npe.random import stream
 from robust_npe.store.chunks import SimulationPlan
-from robust_npe.tasks import GaussianLinear
+from robust_npe.tasks import GaussianLinear, HalfMoons
 from robust_npe.training import TrainingSettings
 from tests.helpers import linear_task
 
@@ -44,6 +47,20 @@ def test_failed_simulations_are_left_out_with_a_warning(caplog):
     assert torch.equal(theta, whole[0][[0, 1, 2, 4, 5, 6, 7, 8, 9]])
     assert x.shape == (9, 10)
     assert "1 of 10 simulations are non-finite: left out" in caplog.text
+
+
+def test_posteriors_over_weights_of_classifiers_and_of_density_estimators():
+    head = partial(
+        WeightEnsemble, inference=DeepEnsemble(2, epochs=40, learning_rate=0.02), hidden=(16,)
+    )
+    classifier = rn.train(HalfMoons(), head, num_simulations=300, standardize="none")
+    theta, x = rn.simulate(HalfMoons(), 300, seed=1)
+    right = classifier(x).log_probs.argmax(-1) == theta.squeeze(-1)
+    assert float(right.double().mean()) > 0.8
+    settings = TrainingSettings(max_epochs=2, min_epochs=1)
+    given = {"num_simulations": 300, "settings": settings}
+    mixture = rn.train(linear_task(), DiagonalGaussian, SWAGWeights(draws=3), **given)
+    assert mixture(rn.simulate(linear_task(), 5)[1]).num_members == 3
 
 
 def test_simulators_are_checked_as_in_the_store():

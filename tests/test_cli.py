@@ -13,6 +13,7 @@ from hydra.errors import MissingConfigException
 
 from robust_npe import cli
 from robust_npe.completion import complete
+from robust_npe.interruption import GRACE, LIMIT
 from robust_npe.messages import hydra_message
 from tests.helpers import conf_names
 
@@ -132,14 +133,6 @@ def test_launcher_that_is_not_installed():
     )
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C interrupts, also where a shell started the tests in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 @pytest.mark.usefixtures("interruptible")
@@ -163,26 +156,57 @@ def test_interruption_during_imports(capsys, monkeypatch):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_termination_ends_the_workers_too(elsewhere):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["train", "-m", "hydra/launcher=cores", "seed=0,1", "training.patience=300"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "robust_npe.cli", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        messages = iter(process.stderr.readline, "")
-        assert any(line.startswith("training on") for line in messages)
-        process.terminate()
-        assert any(line.startswith("robust-npe: interrupted") for line in messages)
-        assert process.wait(timeout=30) == 143
-    deadline = time.monotonic() + 10  # joblib's tracker of resources ends a little later
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
+def checkpoints(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*.partial/parts/checkpoint")}
+
+
+def wait_until(done, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"{what} took more than {seconds} s"
         time.sleep(0.1)
-    raise AssertionError("there are processes left")
+
+
+def is_gone(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture
+def sweep(elsewhere):
+    """A sweep of two long trainings on two cores, in a process group of its own."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["train", "-m", "hydra/launcher=cores", "hydra.launcher.n_jobs=2", "seed=0,1"]
+    words += ["estimator=gaussian", "training.patience=100000", "training.max_epochs=100000"]
+    command = [sys.executable, "-m", "robust_npe.cli", *words, "training.checkpoint_every=2"]
+    with (elsewhere / "out").open("w") as out, (elsewhere / "err").open("w") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+    yield process
+    if not is_gone(process.pid):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("interruptible")
+def test_interruptions_end_the_workers_too_when_they_stored_where_they_stand(
+    number, status, sweep, elsewhere
+):
+    wait_until(lambda: len(checkpoints(elsewhere)) == 2, 120, "the first checkpoint")
+    before = checkpoints(elsewhere)
+    sweep.send_signal(number)
+    wait_until(lambda: sweep.poll() is not None, GRACE + LIMIT + 5, "the end")
+    assert sweep.returncode == status
+    assert "robust-npe: interrupted" in (elsewhere / "err").read_text()
+    assert (
+        "2 jobs: 0 done, 0 found, 0 failed, 0 skipped, 2 interrupted"
+        in (elsewhere / "out").read_text()
+    )
+    after = checkpoints(elsewhere)
+    assert len(after) == 2
+    assert all(after[path] > before[path] for path in after)
+    # joblib's tracker of resources ends a little later
+    wait_until(lambda: is_gone(sweep.pid), 20, "the end of all processes")

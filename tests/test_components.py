@@ -246,7 +246,7 @@ def every_component():
     return sorted(found, key=lambda c: c.__name__)
 
 
-GIVEN = {"dim_theta", "dim_context", "dim_x"}
+GIVEN = {"dim_theta", "dim_context", "dim_x", "num_classes"}
 
 
 def named_by_yaml():

@@ -37,7 +37,17 @@ def choices(group):
     return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
 
 
-GROUPS = ("task", "estimator", "embedding", "defense", "attack", "objective", "scale", "experiment")
+GROUPS = (
+    "task",
+    "estimator",
+    "inference",
+    "embedding",
+    "defense",
+    "attack",
+    "objective",
+    "scale",
+    "experiment",
+)
 
 
 # what some choices need beside them; x of the default task has 10 features, that of the toy one
@@ -47,8 +57,14 @@ ALSO = {
     "task=toy": "epsilon_unit=feature",
     "objective=target_theta": "objective.theta=[0,0,0,0,0,0,0,0,0,0]",
     "estimator=vae": "task=images/digits",
+    "estimator=beta_vae": "task=images/digits beta=1",
     **{f"task=images/{name}": "estimator=vae" for name in ("digits", "mnist", "folder")},
     "task=images/fashion_mnist": "estimator=vae",
+    **{
+        f"task=classification/{name}": "estimator=classifier/mlp"
+        for name in ("half_moons", "digits", "mnist", "fashion_mnist")
+    },
+    "estimator=classifier/mlp": "task=classification/half_moons",
     "objective=max_damage": "estimator=gaussian",
     "objective=latent_shift": "estimator=gaussian_full",
     "objective=targeted_reconstruction": "estimator=gaussian",
@@ -63,12 +79,20 @@ ALSO = {
 def test_every_choice_composes_and_builds(override, tmp_path, tmp_path_factory, monkeypatch):
     if override == "attack=transfer":
         pytest.skip("needs an earlier run: tests/commands/test_transfer.py")
-    also = [ALSO[override]] if override in ALSO else []
+    also = ALSO.get(override, "").split()
+    if override.startswith(("objective=classifier/", "attack=classifier/", "inference=")):
+        also = ["task=classification/half_moons", "estimator=classifier/mlp"]
     task = override.removeprefix("task=")
     given = own_settings(task, tmp_path_factory.mktemp("own"), monkeypatch)
     also += [f"task.{key}={value}" for key, value in given.items()]
     Experiment(composed(override, *also, f"output_dir={tmp_path}"))
     assert not list(tmp_path.iterdir())  # building does no work
+
+
+@pytest.mark.parametrize("attack", ["pgd", "noise", "fgsm", "auto", "spectral"])
+def test_margins_of_encoders_can_be_asked_about_every_attack(attack, tmp_path):
+    words = "experiment=vae_margins", f"attack={attack}", "beta=3", f"output_dir={tmp_path}"
+    assert Experiment(composed(*words)).config["estimator"]["kl_weight"] == 3
 
 
 @pytest.mark.parametrize(

@@ -154,5 +154,39 @@ def test_python_of_the_page_about_autoencoders_runs(monkeypatch, capsys):
     assert float(re.search(r"[\d.]+", capsys.readouterr().out)[0]) > 0
 
 
+def test_commands_of_the_page_about_bayesian_networks_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^robust-npe (train task.*)$", page("bnn.md"), re.MULTILINE)
+    assert len(commands) == 2
+    few = ("evaluation.num_attacked=4", "epsilon=0.5")
+    for command, smaller in zip(
+        commands, ("estimator.hidden=[16]", "defense.draws=2"), strict=True
+    ):
+        assert cli.main([*shlex.split(command), *SMALL, *few, smaller]) == 0
+    tables = [pd.read_csv(path) for path in tmp_path.glob("outputs/runs/*/results.csv")]
+    assert sorted(table.defense[0] for table in tables) == ["none", "swag"]
+    assert sum((table.metric == "masking").any() for table in tables) == 1
+
+
+def test_python_of_the_page_about_bayesian_networks_runs(capsys):
+    (block,) = re.findall(r"^```python\n(.*?)^```", page("bnn.md"), re.M | re.S)
+    exec(compile(block, "bnn.md", "exec"), {})
+    clean, attacked = map(float, re.findall(r"\d\.\d+", capsys.readouterr().out))
+    assert clean > 0.9
+    assert attacked < clean
+
+
 def page(name):
     return (ROOT / "docs" / name).read_text()
+
+
+def test_command_and_python_of_the_page_about_interruptions_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = page("resume.md")
+    (command,) = re.findall(r"^robust-npe (.*)$", text, re.MULTILINE)
+    few = ("evaluation.num_attacked=4", "attack.steps=3", "metric=[nll]", "epsilon=1")
+    assert cli.main([*shlex.split(command), *SMALL, *few]) == 0
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    small = block.replace("10_000", "700").replace("Settings()", "Settings(max_epochs=2)")
+    exec(compile(small, "resume.md", "exec"), {})
+    assert float(re.findall(r"[-\d.]+", capsys.readouterr().out)[-1]) > -100

@@ -71,6 +71,25 @@ def test_coverage_with_fim_is_nearer_to_nominal_or_conservative():
     assert better.sum() >= 5, area
 
 
+def test_masking_is_that_of_the_published_prior():
+    found = table("bnn_table1", "networks")
+    published = found.settings.eq("standard")
+    assert published.sum() == 2
+    assert found.verdict.str.startswith("masking").equals(published)
+    assert (found.disorder == 0).all()
+
+
+def test_gradients_do_not_cancel_over_draws_and_robustness_falls_with_accuracy():
+    found = table("bnn_moons", "networks")
+    assert (found["mean"] / found.single)[found.draws == 250].between(0.9, 1).all()
+    found = table("bnn_tradeoff", "networks")
+    fan_in = ~found.settings.fillna("").str.contains("standard")
+    for inference in ("sgd", "hmc"):
+        own = found[(found.inference == inference) & fan_in]
+        assert own.accuracy.corr(own.softmax_robustness, method="spearman") < -0.8
+        assert own.accuracy.corr(own.attacked, method="spearman") > 0.8
+
+
 def test_every_picture_is_shown_and_has_its_tables():
     text = (ROOT / "docs" / "gallery.md").read_text()
     shown = set(re.findall(r"\]\(gallery/(\w+)\.png\)", text))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import logging
 import pickle
+import textwrap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -122,7 +123,8 @@ def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        lines = [textwrap.shorten(line, 120, placeholder=" ...") for line in str(error).split("\n")]
+        reason = " ".join(lines[:5])
         raise ConfigError(f"posterior={str(path)!r} does not fit its builder: {reason}") from error
     return module
 

@@ -5,8 +5,23 @@ from __future__ import annotations
 from robust_npe.attacks.apgd import APGD
 from robust_npe.attacks.auto_unit import AutoUnit, auto_unit
 from robust_npe.attacks.balls import L1, L2, Ball, Domain, Linf, make_ball
-from robust_npe.attacks.base import Attack, Found, Noise, best_of, blindness, frozen, settings
+from robust_npe.attacks.base import (
+    Attack,
+    Found,
+    Noise,
+    SurfaceNoise,
+    best_of,
+    blindness,
+    frozen,
+    settings,
+)
 from robust_npe.attacks.black_box import NES, RandomSearch
+from robust_npe.attacks.classifying import (
+    ComponentNLL,
+    LogitMargin,
+    PredictiveMargin,
+    PublishedSoftmax,
+)
 from robust_npe.attacks.combining import Restarts, WorstCase
 from robust_npe.attacks.damage import LatentShift, MaxDamage, TargetedReconstruction
 from robust_npe.attacks.expectation import Expectation
@@ -30,6 +45,7 @@ __all__ = [
     "Attack",
     "AutoUnit",
     "Ball",
+    "ComponentNLL",
     "CoverageBreaking",
     "Domain",
     "Expectation",
@@ -38,6 +54,7 @@ __all__ = [
     "KLReverse",
     "LatentShift",
     "Linf",
+    "LogitMargin",
     "MaxDamage",
     "MaximumMeanDiscrepancy",
     "MeanShift",
@@ -46,10 +63,13 @@ __all__ = [
     "Noise",
     "Objective",
     "PaperPGD",
+    "PredictiveMargin",
+    "PublishedSoftmax",
     "RandomSearch",
     "Restarts",
     "SpectralAttack",
     "StandardEvaluation",
+    "SurfaceNoise",
     "TargetPosterior",
     "TargetTheta",
     "TargetedReconstruction",

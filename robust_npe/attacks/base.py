@@ -19,7 +19,17 @@ from robust_npe.components import Component
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
-__all__ = ["Attack", "Found", "Noise", "best_of", "blindness", "comparable", "frozen", "settings"]
+__all__ = [
+    "Attack",
+    "Found",
+    "Noise",
+    "SurfaceNoise",
+    "best_of",
+    "blindness",
+    "comparable",
+    "frozen",
+    "settings",
+]
 
 BLIND = 0.05  # share of steps without a gradient above which people are told
 
@@ -119,6 +129,24 @@ class Noise(Attack):
         """Draw once."""
         x = x.detach()
         return Found(ball.feasible(x, x + ball.sample(x, generator)))
+
+
+class SurfaceNoise(Noise):
+    """Baseline: one draw from the surface of the ball, random signs of full size in L_inf."""
+
+    name = "surface_noise"
+
+    def search(
+        self,
+        posterior: Posterior,
+        x: Tensor,
+        theta: Tensor | None,
+        ball: Ball,
+        generator: Generator,
+    ) -> Found:
+        """Draw once."""
+        x = x.detach()
+        return Found(ball.feasible(x, x + ball.surface(x, generator)))
 
 
 def _parts(attack: Attack) -> Iterator[Attack | Objective]:

@@ -48,9 +48,11 @@ __all__ = [
     "gradient_error",
     "kl_at_zero",
     "quadratic_ratio",
+    "unresolved",
 ]
 
 CHORDS, NODES = 8, 12  # per observation, and gradients along each
+FEW_UNITS = 4  # in the last place: with fewer there is no direction to search along
 NEGLIGIBLE = 1e-4  # nats: below it rounding errors weigh
 BINDINGS, NUM_SAMPLES = 16, 16  # of an objective, for the standard error of a comparison
 NUM_SCORES = 128  # half for the direction of the largest eigenvalue, half for its size
@@ -136,6 +138,16 @@ def differs(posterior: Posterior, x: Tensor, generator: Generator) -> Tensor:
 
 
 @torch.no_grad()
+def unresolved(x: Tensor, ball: Ball) -> Tensor:
+    """Return which rows of `x (B, Dx)` have no feature that the ball lets move by more than 4 units
+    in the last place, `(B,)`: x~ is x there, or one of a few numbers beside it."""
+    magnitude = x.abs()
+    spacing = torch.nextafter(magnitude, magnitude.new_tensor(torch.inf)) - magnitude
+    scale = torch.ones_like(x[0]) if ball.scale is None else ball.scale.to(x)
+    radius = torch.as_tensor(ball.radius, dtype=torch.float64, device=x.device).reshape(-1, 1)
+    return (radius * scale.double() <= FEW_UNITS * spacing.double()).all(-1)
+
+
 def kl_at_zero(posterior: Posterior, x: Tensor, num_samples: int, generator: Generator) -> Tensor:
     """Tell where KL(q(.|x) || q(.|x)), from two calls at `x (B, Dx)`, is further from 0 than three
     standard errors and 0.001 nats, bool `(B,)`: there, sampling and density do not belong together,

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Found, frozen
 from robust_npe.attacks.black_box import NES, RandomSearch
+from robust_npe.attacks.classifier_evaluation import ClassifierSearch, against_labels
 from robust_npe.attacks.halving import Problem, Round, halve, values
 from robust_npe.attacks.objectives import (
     KLForward,
@@ -52,6 +53,8 @@ class StandardEvaluation(Attack):
        quarter of these, gradients cannot be trusted: all observations are attacked in this way, and
        by `NES` with 0.3 radii, too; the better result counts.
 
+    Labels of classifiers are attacked by `ClassifierSearch` instead.
+
     Args:
         objective: What is increased in the end. Its number of samples is not used for the
             divergences of KL.
@@ -74,6 +77,8 @@ class StandardEvaluation(Attack):
         are those of the last search."""
         problem = Problem(posterior, x.detach(), theta, ball)
         with frozen(posterior):
+            if against_labels(self.objective, posterior):
+                return ClassifierSearch(self.objective).search(problem, generator)
             x_adv, zero = self._climb(problem, generator)
             return Found(self._check(problem, x_adv, generator), zero)
 

@@ -105,8 +105,8 @@ class ThreatModel:
         if self.epsilon_unit == "feature" and num_observations is not None and num_observations < 2:
             raise ConfigError(
                 "epsilon_unit=feature is a spread over observations and needs at least two of "
-                f"them, not {num_observations}. Raise evaluation.num_test, or use "
-                "epsilon_unit=std or absolute."
+                f"them, not {num_observations}. Give more (evaluation.num_test of a run, "
+                "simulations of an audit), or use epsilon_unit=std or absolute."
             )
 
     def warn(self, x: Tensor) -> None:

@@ -14,7 +14,7 @@ from robust_npe.attacks import Attack, KLForward, StandardEvaluation, ThreatMode
 from robust_npe.auditing.case import checked_rows
 from robust_npe.auditing.preparing import Given, Rows, prepare
 from robust_npe.auditing.report import Report
-from robust_npe.auditing.run import examine
+from robust_npe.auditing.run import check_theta, examine
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.checks import require
 from robust_npe.posterior import Posterior
@@ -81,9 +81,10 @@ def audit(
     about = {"Posterior": _name(posterior)}
     given = Given(posterior, *rows, _task(simulator, prior, data, names), data, names, about)
     threat = ThreatModel(norm, epsilon_unit, "none" if simulator is None else "task")
+    method = method or StandardEvaluation(KLForward())
+    check_theta(method, given.theta)
     with torch_threads(threads):
-        case = prepare(given, threat, epsilon, settings, seed)
-        return examine(case, method or StandardEvaluation(KLForward()), settings)
+        return examine(prepare(given, threat, epsilon, settings, seed), method, settings)
 
 
 def _data(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from robust_npe.checks import ConfigError
 from robust_npe.tasks.reading import read_array
 
 __all__ = ["read_any", "read_rows"]
+
+log = logging.getLogger(__name__)
+
+NUMBERED = re.compile(r"\w+_\d+(,\d+)*")  # names that a task gives where nobody else does
 
 
 def read_rows(setting: str, path: Path, shape: Sequence[int], names: Sequence[str]) -> Tensor:
@@ -44,8 +50,8 @@ def read_rows(setting: str, path: Path, shape: Sequence[int], names: Sequence[st
             f"{setting}={str(path)!r} has {flat.shape[1]} {what}, expected {size}: "
             f"{_listed(names)}."
         )
-    order = _order(setting, path, columns, names)
-    return checked_rows(f"{setting}={str(path)!r}", torch.from_numpy(flat[:, order].copy()))
+    finite = checked_rows(f"{setting}={str(path)!r}", torch.from_numpy(flat))
+    return finite[:, _order(setting, path, columns, names)]
 
 
 def read_any(setting: str, path: Path, size: int | None) -> tuple[Tensor, list[str] | None]:
@@ -74,9 +80,22 @@ def _float32(array: np.ndarray) -> np.ndarray:
 def _order(
     setting: str, path: Path, columns: Sequence[str] | None, names: Sequence[str]
 ) -> list[int]:
-    """Return where the features are; columns of other names are taken as they come."""
-    shared = set(columns or ()) & set(names)
-    if not columns or not shared:
+    """Return where the features are. Columns of other names are taken as they come only where the
+    features have none of their own, and people are told."""
+    if not columns:
+        return list(range(len(names)))
+    shared = set(columns) & set(names)
+    if not shared and not all(map(NUMBERED.fullmatch, names)):
+        raise ConfigError(
+            f"{setting}={str(path)!r} has the columns {_listed(columns)}, expected "
+            f"{_listed(names)}, in any order: rename them."
+        )
+    if not shared:
+        if columns != list(names):
+            log.info(
+                "%s: the columns %s are taken, in this order, for %s",
+                setting, _listed(columns), _listed(names),
+            )  # fmt: skip
         return list(range(len(names)))
     if len(shared) < len(names):
         missing = _listed([name for name in names if name not in shared])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from robust_npe.attacks import Attack
 from robust_npe.attacks import settings as attack_settings
@@ -30,7 +31,7 @@ from robust_npe.auditing.typicality import typicality
 from robust_npe.auditing.verdict import number
 from robust_npe.checks import ConfigError
 
-__all__ = ["examine"]
+__all__ = ["check_theta", "examine"]
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,16 @@ def examine(case: Case, attack: Attack, settings: AuditSettings) -> Report:
     if "effective_draws" in table:
         about["Prior draws"] = _told_draws(table)
     return Report(tables, attack.name, case.unit, about, case.task)
+
+
+def check_theta(attack: Attack, theta: Tensor | None) -> None:
+    """Raise a `ConfigError` where an attack needs parameters that are not known."""
+    if theta is None and attack.needs_theta:
+        name = getattr(getattr(attack, "objective", attack), "name", attack.name)
+        raise ConfigError(
+            f"{name} needs the parameters that generated x: give theta, or choose "
+            "objective=kl_forward."
+        )
 
 
 def _require_fits(case: Case, attack: Attack) -> None:

@@ -34,7 +34,7 @@ from robust_npe.estimators import MAF, Estimator, Identity
 from robust_npe.random import child, draws_from
 from robust_npe.training import TrainingSettings, train
 
-__all__ = ["ALL", "CHECKS", "COMBINED", "p_values", "typicality"]
+__all__ = ["ALL", "CHECKS", "COMBINED", "FEWEST", "p_values", "typicality"]
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from scipy.special import bdtrc
 
-from robust_npe.auditing.typicality import ALL, COMBINED
+from robust_npe.auditing.typicality import ALL, COMBINED, FEWEST
 from robust_npe.metrics.soundness import OF_PGD, flags
 
 __all__ = ["Findings", "median_radius", "number", "verdict"]
@@ -38,6 +38,9 @@ class Findings:
         unusual: How many observations look unlike the simulations; None: not known.
         by_chance: Whether typical observations would be so unusual, too.
         smallest_p: The smallest combined p-value there may be.
+        beyond: How many observations are more unusual than all held-out simulations, by at least
+            one check.
+        num_held_out: How many of these there are; 0 if they are too few for checks.
         clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
         flags: Sentences on the attack, by flag.
         draws: Draws from the prior that carry the posterior where fewest do; inf: it is not made of
@@ -54,6 +57,8 @@ class Findings:
     unusual: int | None
     by_chance: bool
     smallest_p: float
+    beyond: int
+    num_held_out: int
     clean: Mapping[str, float]
     flags: Mapping[str, str]
     draws: float = math.inf
@@ -77,6 +82,8 @@ class Findings:
             int((combined.p_value < UNUSUAL).sum()) if known else None,
             _by_chance(combined.p_value),
             _smallest_p(typical),
+            _beyond(typical),
+            _num_held_out(typical),
             _clean(tables["quality"]),
             {k: v for k, v in flags(tables["soundness"]).items() if k != OF_PGD},
             float(moved.effective_draws.min()) if "effective_draws" in moved else math.inf,
@@ -122,6 +129,16 @@ def _smallest_p(typical: pd.DataFrame) -> float:
     single = typical[(typical.observation != ALL) & (typical.check != COMBINED)]
     checks = len(single.groupby(["space", "check"]))
     return (1 + checks) / (1 + float(typical.num_held_out.iloc[0]))
+
+
+def _beyond(typical: pd.DataFrame) -> int:
+    single = typical[(typical.observation != ALL) & (typical.check != COMBINED)]
+    lowest = single.p_value <= 1 / (1 + single.num_held_out)
+    return int(single[lowest].observation.nunique())
+
+
+def _num_held_out(typical: pd.DataFrame) -> int:
+    return 0 if typical.empty else int(typical.num_held_out.iloc[0])
 
 
 def _by_chance(p: pd.Series) -> bool:
@@ -217,12 +234,21 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
             doubts.append(f"on held-out simulations the posterior is {side}")
     if clean.get("leakage", 0.0) > LEAKING:
         doubts.append(f"{100 * clean['leakage']:.2g} % of the posterior is outside of the prior")
+    if found.unusual is None and clean:
+        doubts.append(
+            f"with fewer than {FEWEST} simulations to learn from or to compare with, nothing is "
+            "known about whether the observations look like simulations"
+        )
     if found.unusual is not None:
         what = f"{found.unusual} of {found.num_observations} observations look"
         what = "the observation looks" if found.num_observations == 1 else what
         unlike = f"{what} unlike the training simulations (p < {UNUSUAL:g})"
         if found.smallest_p >= UNUSUAL:
-            doubts.append("there are too few held-out simulations to call one observation unusual")
+            few = f"{found.num_held_out} held-out simulations are too few to call one unusual"
+            one = found.num_observations == 1
+            who = "the observation is" if one else f"{found.beyond} observations are"
+            beyond = f"{who} further out than all held-out simulations, by at least one check; "
+            doubts.append((beyond if found.beyond else "") + few)
         elif not found.unusual:
             fine.append("the checks do not tell the observations from training simulations")
         elif found.by_chance:

@@ -13,11 +13,13 @@ from robust_npe.attacks import Attack, ThreatModel
 from robust_npe.auditing import AuditSettings, Case, checked_radii, unit_text
 from robust_npe.auditing.preparing import Given, check, prepare
 from robust_npe.auditing.reading import read_any, read_rows
+from robust_npe.auditing.run import check_theta
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.attack import REPLACED
 from robust_npe.commands.evaluation import digest
-from robust_npe.commands.experiment import Experiment, versioned
+from robust_npe.commands.experiment import Experiment
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
+from robust_npe.commands.versioned import versioned
 from robust_npe.components import build, complete, describe
 from robust_npe.config import TrainConfig, checked
 from robust_npe.consent import digest_of, modules_behind
@@ -58,6 +60,7 @@ def audited_run(config: Mapping[str, Any]) -> Audited:
     """
     experiment, run = _experiment(config)
     x, theta, _ = _observations(config, experiment.task, {})
+    check_theta(experiment.attack, theta)
     description = {
         **experiment.threat_description,
         "epsilon": checked_radii(experiment.epsilons),
@@ -125,6 +128,7 @@ def audited_posterior(config: Mapping[str, Any]) -> Audited:
     x, theta, names = _observations(config, known, described["facts"])
     attack = build(complete(config["attack"]), "attack", Attack)
     attack.load_sources(_no_source)
+    check_theta(attack, theta)
     posterior = load_posterior(path, builder, config["trust"])
     about = {"Posterior": f"{_kind(posterior)}, from {path.name}"}
     given = Given(posterior, x, theta, known, data, names, about)
@@ -162,8 +166,10 @@ def _simulations(value: Any, task: Task | None) -> tuple[DataTask | None, list[s
         return (task if isinstance(task, DataTask) else None), []
     paths = value if isinstance(value, list) else [value]
     named = len(paths) in (1, 2) and all(isinstance(path, str) for path in paths)
-    require(named, "simulations", value, "a file with theta and x, or [theta file,x file]")
+    expected = "an npz file with the arrays theta and x, or [<file of theta>,<file of x>]"
+    require(named, "simulations", value, expected)
     both = Path(paths[0]), Path(paths[-1])
+    require(len(paths) == 2 or both[0].suffix.lower() == ".npz", "simulations", value, expected)
     (theta, theta_names), (x, x_names) = (
         read_array(path, what, "simulations")
         for path, what in zip(both, ("theta", "x"), strict=True)

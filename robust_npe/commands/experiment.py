@@ -15,10 +15,11 @@ from torch import Tensor
 from robust_npe.attacks import Attack, AutoUnit, Ball, ThreatModel, auto_unit, settings
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.device import checked_device
-from robust_npe.commands.fitting import WEIGHTS, fit
+from robust_npe.commands.fitting import fit
 from robust_npe.commands.replicates import replicates
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
-from robust_npe.commands.trained import Trained
+from robust_npe.commands.trained import WEIGHTS, Trained
+from robust_npe.commands.versioned import versioned
 from robust_npe.components import bind, build, complete, describe
 from robust_npe.config import MAX_COUNT, Evaluation, Seeds, TrainConfig, checked, choice, epsilons
 from robust_npe.defenses import Defense, PostHoc, member_seed
@@ -30,22 +31,18 @@ from robust_npe.store import Artefact, SimulationSet, Store, content_key, simula
 from robust_npe.store.chunks import SimulationPlan
 from robust_npe.store.weights import load_weights
 from robust_npe.tasks.base import Task
-from robust_npe.training import Checkpoint, TrainingSettings
+from robust_npe.training import TrainingSettings
+from robust_npe.training.trackers import TrackerComponent
 
-__all__ = ["Experiment", "Trained", "versioned"]
+__all__ = ["Experiment", "Trained"]
 
 log = logging.getLogger(__name__)
 
 # arguments that the task and the embedding net determine
-HEAD = ("dim_theta", "dim_context", "dim_x")
+HEAD = ("dim_theta", "dim_context", "dim_x", "num_classes")
 EMBEDDING = ("dim_x",)
-GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics")
-
-
-def versioned(settings: TrainingSettings | Evaluation | ThreatModel) -> dict[str, Any]:
-    """Describe settings as components are described."""
-    cls = type(settings)
-    return {"class": cls.__name__, "version": [cls.version], **asdict(settings)}
+TRACKER = ("run",)
+GROUPS = ("task", "estimator", "embedding", "defense", "attack", "metrics", "tracker")
 
 
 class Experiment:
@@ -108,7 +105,6 @@ class Experiment:
     def _check_numbers(self) -> None:
         beta = self.config["beta"]
         require(beta is None or beta >= 0, "beta", beta, "a number that is not negative")
-        Checkpoint(interval=self.config["checkpoint_every"])
         for key in ("num_simulations", "num_validation"):
             number, expected = self.config[key], f"between 1 and {MAX_COUNT:.0e}"
             require(0 < number <= MAX_COUNT, key, number, expected)
@@ -119,6 +115,8 @@ class Experiment:
         self.threat.check(self.task, self.evaluation.num_test)
         suits = choice("embedding", self.task.embedding) | dict(self.task.embedding_settings)
         config["embedding"] = config["embedding"] or suits
+        tracker = config["tracker"]
+        self._tracker = tracker and bind(tracker, "tracker", TrackerComponent, TRACKER)
         self._head = bind(config["estimator"], "estimator", Head, HEAD)
         self._embedding = bind(config["embedding"], "embedding", Embedding, EMBEDDING)
         self.defense = build(config["defense"], "defense", Defense)
@@ -128,7 +126,9 @@ class Experiment:
         self.attack.check(self.task.dim_theta)
         without = f"one that needs no theta: task={self.task.name} has observations alone"
         possible = self.task.has_theta or not self.attack.needs_theta
-        require(possible, "attack", self.attack.name, without)
+        chosen = getattr(self.attack, "objective", self.attack)
+        what = "attack" if chosen is self.attack else "objective"
+        require(possible, what, chosen.name, without)
         self.attack.load_sources(self._load_source)
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
@@ -267,7 +267,7 @@ class Experiment:
             load_weights(estimator, artefact.path / WEIGHTS)
             members.append(estimator.to(self.device).eval())
             artefacts.append(artefact)
-        return Trained(self.defense.deploy(members, self.task), members[0].name, artefacts)
+        return Trained(self.defense.deploy(members, self.task), members[0].label, artefacts)
 
     def _stored(self, member: int) -> Artefact:
         what = self._estimator_description(member), partial(self._train, member)
@@ -286,13 +286,16 @@ class Experiment:
     def _fresh_estimator(self, member: int = 0) -> Estimator:
         task, standardize = self.task, self.config["standardize"]
         with draws_from(stream(self._member_seeds(member).initialisation, "initialise")):
-            return Estimator.for_task(task, self._head, self._embedding, standardize)
+            return self.defense.prepare(
+                Estimator.for_task(task, self._head, self._embedding, standardize)
+            )
 
     def _train(self, member: int, folder: Path) -> Mapping[str, Any]:
-        estimator, config = self._fresh_estimator(member).to(self.device), self.config
-        pairs = self._pairs("train", config["num_simulations"])
-        validation = self._pairs("validation", config["num_validation"])
+        estimator = self._fresh_estimator(member).to(self.device)
+        pairs = self._pairs("train", self.config["num_simulations"])
+        validation = self._pairs("validation", self.config["num_validation"])
         log.info("training on %d pairs, defense %s ...", len(pairs[0]), self.defense.name)
         generator = stream(self._member_seeds(member).training, "train")
-        parts = pairs, validation, self.training, generator
-        return fit(estimator, self.defense, *parts, folder, config["checkpoint_every"])
+        tracker = self._tracker(run=folder.stem) if self._tracker else None
+        what = pairs, validation, self.training, generator, folder, tracker
+        return fit(estimator, self.defense, *what)

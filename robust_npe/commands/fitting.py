@@ -7,20 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from torch import Generator
 
+from robust_npe.commands.trained import HISTORY, WEIGHTS
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Estimator
-from robust_npe.files import write_atomically
 from robust_npe.store.parts import PARTS
 from robust_npe.store.weights import save_weights
-from robust_npe.training import Checkpoint, History, TrainingSettings, train
+from robust_npe.training import Checkpoint, TrainingSettings, infer, train, write_history
 from robust_npe.training.data import Pairs
+from robust_npe.training.trackers import Tracker
 
-__all__ = ["CHECKPOINT", "HISTORY", "WEIGHTS", "fit"]
-
-CHECKPOINT, HISTORY, WEIGHTS = "checkpoint.safetensors", "history.csv", "weights.safetensors"
+__all__ = ["fit"]
 
 
 def fit(
@@ -31,33 +29,27 @@ def fit(
     settings: TrainingSettings,
     generator: Generator,
     folder: Path,
-    interval: float | None,
+    tracker: Tracker | None = None,
 ) -> Mapping[str, Any]:
-    """Train, going on from a checkpoint in the folder, and write weights and history there.
+    """Train, going on from a checkpoint in the folder, and write weights and history there; for a
+    classifier, infer its weights.
 
     Args:
         estimator: And all up to `generator`: as for `train`.
         folder: Of an artefact that is being built.
-        interval: Seconds between checkpoints, see `Checkpoint`.
+        tracker: As for `train`.
 
     Returns:
         What is to be known of the training.
     """
-    checkpoint = Checkpoint(folder / PARTS / CHECKPOINT, interval)
-    history = train(estimator, defense, pairs, validation, settings, generator, checkpoint)
+    if estimator.classifies:
+        facts = infer(estimator, defense, pairs, generator)
+        save_weights(estimator, folder / WEIGHTS)
+        return {**facts, "remarks": estimator.remarks}
+    checkpoint = Checkpoint(folder / PARTS / "checkpoint", settings.checkpoint_every)
+    what = estimator, defense, pairs, validation, settings, generator
+    history = train(*what, checkpoint, tracker)
     save_weights(estimator, folder / WEIGHTS)
-    write_atomically(folder / HISTORY, _table(history).to_csv(index=False).encode())
-    return asdict(history) | {"remarks": estimator.remarks, "defense": defense.facts()}
-
-
-def _table(history: History) -> pd.DataFrame:
-    """Return a row for each epoch; the last one of a training that diverged was not validated."""
-    epochs = range(len(history.train_loss))
-    columns = {
-        "train_loss": history.train_loss,
-        "validation_loss": history.validation_loss,
-        "learning_rate": history.learning_rate,
-    }
-    table = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
-    table = table.reindex(epochs).rename_axis("epoch").reset_index()
-    return table.assign(is_best=table.epoch == history.best_epoch)
+    write_history(history, folder / HISTORY)
+    facts = {"remarks": estimator.remarks, "defense": defense.facts()}
+    return asdict(history) | facts | {"seconds_before": checkpoint.seconds}

@@ -44,7 +44,9 @@ def earlier_config(folder: Path, name: str = "run") -> dict[str, Any]:
             f"{name}={folder.name!r} was made by an older version of robust-npe, which named its "
             "settings otherwise: use that version, or train again with `robust-npe train`."
         )
-    return read_yaml_config(folder / "config.yaml")
+    config = read_yaml_config(folder / "config.yaml")
+    config.pop("checkpoint_every", None)  # now of the section training; it changes no number
+    return config
 
 
 def stored_estimators(store: Store, folder: Path, name: str = "run") -> list[Artefact]:

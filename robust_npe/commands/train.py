@@ -14,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment
+from robust_npe.commands.trained import HISTORY
 from robust_npe.commands.words import typed
 from robust_npe.files import write_atomically
 from robust_npe.metrics.minimal_radius import CRITERIA
 from robust_npe.metrics.soundness import OF_PGD, flags
 from robust_npe.store import RESULT_COLUMNS, Artefact, Store, read_table
+from robust_npe.training import read_history
 
 __all__ = ["Result", "main", "run", "summary"]
 
@@ -32,6 +34,7 @@ COLUMNS = {
     "NLL": ("nll", "median"),
     "KL(p||p~)": ("legitimate_movement", "median"),
     "KL(p~||q~)": ("error", "median"),
+    "accuracy": ("accuracy", "mean"),
     "coverage error": ("coverage", "mean_absolute_error"),
     "coverage area": ("coverage", "signed_area"),
     "damage": ("damage", "median"),
@@ -42,6 +45,7 @@ COLUMNS = {
 
 CLEAN = {
     "NLL": ("nll", "mean"),
+    "accuracy": ("accuracy", "mean"),
     "coverage error": ("coverage", "mean_absolute_error"),
     "mean C2ST to the reference posteriors": ("c2st", "mean"),
     **{f"median minimal radius ({c})": (f"minimal_radius_{c}", "median") for c in CRITERIA},
@@ -104,6 +108,7 @@ def run(experiment: Experiment, command: Sequence[str] = ()) -> Result:
     table = read_table(artefact.path / "results.csv", RESULT_COLUMNS)
     if experiment.config["plots"]:
         _draw(table, artefact.path)
+        _draw_training(experiment.store, artefact)
     text = f"{summary(table)}\n\n{_listing(artefact)}"
     return Result(table, artefact.path, text, artefact.created)
 
@@ -111,6 +116,7 @@ def run(experiment: Experiment, command: Sequence[str] = ()) -> Result:
 def _make(
     folder: Path, experiment: Experiment, run_id: str, command: Sequence[str]
 ) -> dict[str, list[str]]:
+    experiment.auto  # noqa: B018 - a unit that does not follow fails before training
     trained = experiment.trained()
     found = set(flags(evaluate(experiment, trained, run_id, folder))) - {OF_PGD}
     if found:
@@ -148,6 +154,18 @@ def _draw(table: pd.DataFrame, folder: Path) -> None:
                 save_figure(plot(table), folder / f"{name}.png")
         except NothingToDrawError as error:
             log.info("no %s.png: there are %s", name, error)
+
+
+def _draw_training(store: Store, run: Artefact) -> None:
+    """Draw how the networks were trained, unless that is there, or not known: of older ones."""
+    path = run.path / "training.png"
+    found = [store.find("estimators", key) for key in run.manifest["facts"].get("estimators", ())]
+    tables = [a.path / HISTORY for a in found if a is not None]
+    if path.exists() or not tables or not all(table.is_file() for table in tables):
+        return
+    from robust_npe.plotting import save_figure, training_plot  # slow to import
+
+    save_figure(training_plot([read_history(table) for table in tables]), path)
 
 
 def summary(table: pd.DataFrame) -> str:

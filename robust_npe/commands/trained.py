@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from robust_npe.posterior import Posterior
 from robust_npe.store import Artefact
 
-__all__ = ["Trained"]
+__all__ = ["HISTORY", "WEIGHTS", "Trained"]
+
+HISTORY, WEIGHTS = "history.csv", "weights.safetensors"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from robust_npe.defenses.post_hoc import PostHoc
 from robust_npe.defenses.resampling import Resampled, ResampledPosterior, Resampling
 from robust_npe.defenses.smoothing import SmoothedPosterior, Smoothing
 from robust_npe.defenses.spectral import Spectral
+from robust_npe.defenses.weights import SWAGWeights, VIWeights
 
 __all__ = [
     "DRO",
@@ -30,8 +31,10 @@ __all__ = [
     "Resampled",
     "ResampledPosterior",
     "Resampling",
+    "SWAGWeights",
     "SmoothedPosterior",
     "Smoothing",
     "Spectral",
+    "VIWeights",
     "member_seed",
 ]

@@ -63,6 +63,10 @@ class Defense(Component, ABC):
         expected = f"one that needs no theta: task={task.name} has observations alone"
         require(task.has_theta or not self.needs_theta, "defense", self.name, expected)
 
+    def prepare(self, estimator: Estimator) -> Estimator:
+        """Return a fresh estimator with what is to be stored beside its weights."""
+        return estimator
+
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
         """Called once before training; fixes what depends on data or network, and forgets the rest.
 

@@ -55,6 +55,10 @@ class PostHoc(Defense):
     def check(self, task: Task) -> None:
         self.base.check(task)
 
+    @override
+    def prepare(self, estimator: Estimator) -> Estimator:
+        return self.base.prepare(estimator)
+
     def setup(self, estimator: Estimator, theta: Tensor, x: Tensor) -> None:
         """As the base, and so are all methods about training."""
         self.base.setup(estimator, theta, x)

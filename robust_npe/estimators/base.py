@@ -13,7 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
-from robust_npe.estimators.bijection import Bijection
+from robust_npe.estimators.bijection import Bijection, Labels, map_onto
 from robust_npe.estimators.embeddings import Identity
 from robust_npe.estimators.interfaces import Embedding, Head
 from robust_npe.estimators.standardize import is_squeezed, standardization
@@ -121,6 +121,7 @@ class Estimator(nn.Module):
     Attributes:
         name: Name of the density estimator, for tables.
         models_x: See `Head`: theta are latent variables then, with the prior N(0, I).
+        classifies: See `Head`: theta is a label then.
         version: Raise it when the same head and embedding come to mean another posterior.
         theta_names: Names of the parameters, for messages.
         x_names: Names of the features, for messages.
@@ -148,13 +149,24 @@ class Estimator(nn.Module):
         self.x_names = [f"x_{i + 1}" for i in range(dim_x)]
         self.remarks: list[str] = []
         self.standardize = standardization(standardize, dim_x)
-        self.bijection = Bijection(dim_theta, support)
+        self.bijection = map_onto(support, dim_theta)
         self.embedding = embedding(dim_x)
         # `functools.partial` keeps the class as `func`
         self.models_x: bool = getattr(getattr(head, "func", head), "models_x", False)
         dims = {"dim_x": dim_x} if self.models_x else {}
+        self.classifies = isinstance(self.bijection, Labels)
+        if isinstance(self.bijection, Labels):
+            dims["num_classes"] = self.bijection.num_classes
+        offers = getattr(getattr(head, "func", head), "classifies", False)
+        expected = "a classifier for tasks whose theta is a label, and for no others"
+        require(offers == self.classifies, "estimator", _class_name(head), expected)
         self.head = head(dim_theta, self.embedding.dim_out, **dims)
         self.name: str = getattr(self.head, "name", type(self.head).__name__.lower())
+
+    @property
+    def label(self) -> str:
+        """Its name, with what tables must say beside it."""
+        return " ".join(filter(None, (self.name, getattr(self.head, "remark", ""))))
 
     @classmethod
     def for_task(
@@ -183,8 +195,9 @@ class Estimator(nn.Module):
         still = self.standardize.fit(x)
         self.embedding.share_statistics(self.standardize)
         squeezed = is_squeezed(self.standardize, x) & ~still
-        if self.models_x:  # edges of images hardly vary, and latent variables have their own unit
-            squeezed = torch.zeros_like(still)
+        if self.models_x or self.classifies:
+            squeezed = torch.zeros_like(still)  # edges of images hardly vary
+        # latent variables have their own unit
         constant = theta.new_zeros(self.dim_theta) if self.models_x else self.bijection.fit(theta)
         of_no_scale = "hardly varies in the training data: it is not scaled to unit variance"
         hidden = "nearly constant once standardised (outliers?): try standardize=robust or log"
@@ -200,7 +213,7 @@ class Estimator(nn.Module):
         for remark in self.remarks:
             log.warning("%s", remark)
 
-    def forward(self, x: Tensor) -> Pushforward:
+    def forward(self, x: Tensor) -> Any:
         """Return q(theta|x) for `x (B, Dx)`: batch shape `(B,)`, event shape `(D,)`."""
         x = self._as_input(x)
         require(
@@ -209,7 +222,8 @@ class Estimator(nn.Module):
             tuple(x.shape),
             f"(..., {self.dim_x})",
         )
-        return Pushforward(self.head(self.context(x)), self.bijection)
+        q = self.head(self.context(x))
+        return q if self.classifies else Pushforward(q, self.bijection)
 
     def _as_input(self, x: Tensor) -> Tensor:
         """Arrays and tensors of other types are welcome."""
@@ -250,7 +264,11 @@ class Estimator(nn.Module):
         if self.score_method == "differentiated":
             # the score does not change under a bijection of theta that does not depend on x
             return differentiated_scores(
-                lambda x: self(x).base, x, num_samples, generator, attached
+                lambda x: self.head(self.context(self._as_input(x))),
+                x,
+                num_samples,
+                generator,
+                attached,
             )
         copies = self._as_input(x).detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
         with torch.set_grad_enabled(attached):
@@ -268,6 +286,10 @@ class Estimator(nn.Module):
             gradient, weight = head.sampled_score(context, generator)
             (score,) = torch.autograd.grad(context, x, gradient, create_graph=attached)
         return score * weight.sqrt().unsqueeze(1)
+
+
+def _class_name(head: Any) -> str:
+    return getattr(getattr(head, "func", head), "__name__", type(head).__name__)
 
 
 def _listed(names: list[str], mask: Tensor, most: int = 5) -> str:

@@ -14,7 +14,9 @@ from torch.distributions.constraints import Constraint
 from robust_npe.estimators.standardize import Standardize
 from robust_npe.tasks.supports import vector_support
 
-__all__ = ["Bijection"]
+__all__ = ["Bijection", "Labels", "map_onto"]
+
+LABELS = type(constraints.integer_interval(0, 1))
 
 
 class Bijection(nn.Module):
@@ -97,3 +99,45 @@ def _of_each(support: Constraint) -> Constraint:
 def _is_unbounded(support: Constraint) -> bool:
     """Tell whether the support is all of R^D."""
     return type(_of_each(support)) is type(constraints.real)
+
+
+class Labels(Bijection):
+    """In the place of a bijection where theta is a label: theta itself, without a density to move.
+
+    Args:
+        support: The labels 0, ..., K - 1, of event shape `(1,)`.
+
+    Attributes:
+        num_classes: K.
+    """
+
+    def __init__(self, support: Constraint) -> None:
+        nn.Module.__init__(self)
+        self.support = support
+        self.unbounded = True
+        self.num_classes = int(_of_each(support).upper_bound) + 1  # type: ignore[attr-defined]
+        self.standardize = Standardize(1)  # tells type and device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Labels:
+        """The support has no bounds that would have to follow."""
+        nn.Module._apply(self, fn, recurse)
+        return self
+
+    def fit(self, theta: Tensor) -> Tensor:
+        """Leave labels as they are."""
+        return torch.zeros(1, dtype=torch.bool, device=theta.device)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the label."""
+        return z
+
+    def inverse_and_log_det(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the label, and 0 of shape `(*,)`."""
+        return theta, theta.new_zeros(theta.shape[:-1])
+
+
+def map_onto(support: Constraint, dim_theta: int) -> Bijection:
+    """Return the `Bijection` onto a support, or `Labels` for that of one label; arguments and
+    errors as for `Bijection`."""
+    discrete = isinstance(getattr(support, "base_constraint", None), LABELS)
+    return Labels(support) if discrete and dim_theta == 1 else Bijection(dim_theta, support)

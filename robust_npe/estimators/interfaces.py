@@ -24,9 +24,12 @@ class Head(nn.Module, Component, ABC):
         models_x: Whether z are latent variables of x, and the head is trained on x alone: its
             constructor takes the number of features `dim_x`, too, and `loss(q, x)` the observations
             `(B, Dx)` in their own units.
+        classifies: Whether z is a label, see `robust_npe.tasks.Classification`: its constructor
+            takes the number of classes `num_classes`, too.
     """
 
     models_x: bool = False
+    classifies: bool = False
 
     @abstractmethod
     def forward(self, context: Tensor) -> Distribution:

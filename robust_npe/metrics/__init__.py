@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from robust_npe.metrics.base import Context, Measurement, Metric
 from robust_npe.metrics.certified import CertifiedKL
+from robust_npe.metrics.classification import (
+    Accuracy,
+    ExpectedGradient,
+    SoftmaxRobustness,
+    WeightPosterior,
+)
 from robust_npe.metrics.coverage import Coverage, coverage_curve, coverage_summary
 from robust_npe.metrics.detectability import Detectability
 from robust_npe.metrics.divergence import Divergence
 from robust_npe.metrics.information import InformationGain, Leakage
 from robust_npe.metrics.likelihood import NLL
 from robust_npe.metrics.margins import MarginBound, MarginMeasured
+from robust_npe.metrics.masking import Masking
 from robust_npe.metrics.minimal_radius import MinimalRadius
 from robust_npe.metrics.mmd import MMD, mmd
 from robust_npe.metrics.post_hoc import EffectiveSize, SmoothingBias
@@ -32,17 +39,20 @@ __all__ = [
     "NLL",
     "SBC",
     "TARP",
+    "Accuracy",
     "CertifiedKL",
     "Context",
     "Coverage",
     "Detectability",
     "Divergence",
     "EffectiveSize",
+    "ExpectedGradient",
     "InformationGain",
     "Leakage",
     "LikelihoodDegradation",
     "MarginBound",
     "MarginMeasured",
+    "Masking",
     "Measurement",
     "Metric",
     "MinimalRadius",
@@ -51,8 +61,10 @@ __all__ = [
     "ReconstructionDamage",
     "ReferencePosterior",
     "SmoothingBias",
+    "SoftmaxRobustness",
     "Soundness",
     "TruePosterior",
+    "WeightPosterior",
     "c2st",
     "coverage_curve",
     "coverage_summary",

@@ -19,6 +19,7 @@ from robust_npe.attacks.soundness import (
     gradient_error,
     kl_at_zero,
     quadratic_ratio,
+    unresolved,
 )
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric
@@ -90,12 +91,38 @@ FLAGS = {
             "densities do not belong together, or it is random"
         ),
     ),
+    "unresolved": Flag(
+        0.0,
+        0.0,
+        lambda worst: (
+            f"float32 hardly tells the ball from its centre on {100 * worst:.3g} % of the "
+            "observations, which are so far from 0: nothing was tested there. Subtract a constant "
+            "from x before training, or take a larger radius"
+        ),
+    ),
     "stronger": Flag(
         0.0,
         0.2,
         lambda worst: (
             f"one run of PGD finds less than 0.9 of this on {100 * worst:.3g} % of the "
             "observations: do not judge this posterior with PGD alone"
+        ),
+    ),
+    "masked": Flag(
+        0.0,
+        0.05,
+        lambda worst: (
+            f"PGD leaves {100 * worst:.3g} % of the observations correct that other attacks break: "
+            "margins lead further than the likelihood, steps are too few, or gradients are masked "
+            "(zero_pgd tells); use attack=auto"
+        ),
+    ),
+    "disorder": Flag(
+        0.0,
+        0.0,
+        lambda worst: (
+            f"a stronger attack leaves {100 * worst:.3g} % more accuracy than a weaker one: "
+            "it is weak, or gradients mislead it"
         ),
     ),
 }
@@ -113,7 +140,9 @@ class Soundness(Metric):
     - `kl_at_zero`: share at which KL(q(.|x) || q(.|x)) is not 0;
     - `black_box`: share on which attacks without gradients reach 1.05 times the result or more, by
       two standard errors;
-    - `stronger`: share on which one run of PGD reaches less than 0.9 of it.
+    - `stronger`: share on which one run of PGD reaches less than 0.9 of it;
+    - `unresolved`: share at which no feature may move by more than a few float32 numbers; left out
+      where it is 0.
 
     What does not apply is left out. References and definitions: `robust_npe.attacks.soundness`.
 
@@ -159,6 +188,7 @@ class Soundness(Metric):
     def _measured(self, context: Context) -> Iterator[tuple[str, float]]:
         """Yield names and values, NaN for what does not apply."""
         found, objective = context.found, getattr(context.attack, "objective", None)
+        yield "unresolved", _share(unresolved(context.x, _ball(context))) or math.nan
         if found is not None and found.zero_gradients is not None:
             yield "zero_gradients", _share(found.zero_gradients)
         if not isinstance(objective, Expectation):  # made for posteriors that are random

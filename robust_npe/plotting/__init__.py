@@ -27,6 +27,7 @@ from robust_npe.plotting.style import COLORS, EPSILON_COLORS, style
 from robust_npe.plotting.tolerance import tolerance_plot
 from robust_npe.plotting.toy import toy_figure
 from robust_npe.plotting.tradeoff import tradeoff_plot
+from robust_npe.plotting.training import training_plot
 
 __all__ = [
     "COLORS",
@@ -55,6 +56,7 @@ __all__ = [
     "tolerance_plot",
     "toy_figure",
     "tradeoff_plot",
+    "training_plot",
     "true_posterior_plot",
     "with_analytic_bound",
 ]

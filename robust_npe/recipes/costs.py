@@ -38,7 +38,8 @@ def results_with_costs(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
 
 
 def _costs(manifests: Sequence[dict[str, Any]]) -> dict[str, float]:
-    seconds = sum(float(manifest["seconds"]) for manifest in manifests)
+    # those of processes that were interrupted, too
+    seconds = sum(m["seconds"] + m["facts"].get("seconds_before", 0.0) for m in manifests)
     epochs = sum(len(manifest["facts"]["validation_loss"]) for manifest in manifests)
     per_epoch = seconds / max(epochs, 1)
     return {"seconds": seconds, "epochs": float(epochs), "seconds_per_epoch": per_epoch}

@@ -17,6 +17,7 @@ import torch
 
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
+from robust_npe.interruption import as_worker
 
 __all__ = ["Pool", "compute", "draw"]
 
@@ -57,7 +58,7 @@ class Pool:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()  # signals gave each time to store where it stands
         self._executor.shutdown(cancel_futures=True)
 
 
@@ -82,7 +83,8 @@ def compute(label: str, config: Mapping[str, Any]) -> str:
     """Run one experiment; return what went wrong, or nothing."""
     log.info("%s", label)
     try:
-        train.run(Experiment(config))
+        with as_worker():
+            train.run(Experiment(config))
     except Exception as error:
         log.exception("failed")
         return _line(error)

@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_PARETO_K", "MAX_RHAT", "effective_size", "nested_rhat", "pareto_k"]
+__all__ = [
+    "MAX_PARETO_K",
+    "MAX_RHAT",
+    "effective_draws",
+    "effective_size",
+    "nested_rhat",
+    "pareto_k",
+    "split_rhat",
+]
 
 MAX_PARETO_K = 0.7
 MAX_RHAT = 1.01
@@ -85,3 +93,52 @@ def nested_rhat(chains: Tensor) -> float:
     pooled = halves.flatten(1, 2)
     between, within = pooled.mean(1).var(0), pooled.var(1).mean(0)
     return float(torch.sqrt(1 + between / within.clamp(min=1e-300)).max())
+
+
+def split_rhat(chains: Tensor) -> Tensor:
+    """Return split R-hat of quantities that independent chains drew, `(Q,)`; 1 is perfect, and
+    infinite where no chain moves.
+
+    References:
+        Gelman et al. (2013), "Bayesian data analysis", section 11.4
+
+    Args:
+        chains: Shape `(chains, draws, Q)`, at least 4 draws; with fewer it is infinite.
+    """
+    half = chains.shape[1] // 2
+    if half < 2:
+        return torch.full(chains.shape[2:], torch.inf, dtype=torch.float64)
+    halves = torch.cat((chains[:, :half], chains[:, -half:])).double()
+    within = halves.var(1).mean(0)
+    between = half * halves.mean(1).var(0)
+    rhat = torch.sqrt(((half - 1) / half * within + between / half) / within)
+    return rhat.nan_to_num(torch.inf, torch.inf)
+
+
+def effective_draws(chains: Tensor) -> Tensor:
+    """Return how many independent draws are worth as much as those of some chains, `(Q,)`.
+
+    Autocorrelations are summed up to the first pair of lags whose sum is negative (Geyer's initial
+    positive sequence), with the variance between chains taken in.
+
+    References:
+        Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), "Rank-normalization, folding, and
+        localization: an improved R-hat", https://arxiv.org/abs/1903.08008, section 3.2
+
+    Args:
+        chains: Shape `(chains, draws, Q)`.
+    """
+    count, draws, num = chains.shape
+    values = chains.double()
+    centred = values - values.mean(1, keepdim=True)
+    spectrum = torch.fft.rfft(centred, n=2 * draws, dim=1).abs().square()
+    covariance = torch.fft.irfft(spectrum, n=2 * draws, dim=1)[:, :draws].mean(0) / draws
+    within = covariance[0] * draws / max(draws - 1, 1)
+    between = values.mean(1).var(0) if count > 1 else torch.zeros_like(within)
+    total = ((draws - 1) / draws * within + between).clamp(min=1e-300)
+    correlation = 1 - (within - covariance) / total
+    correlation[0] = 1.0
+    pairs = correlation[: draws // 2 * 2].unflatten(0, (-1, 2)).sum(1)
+    positive = (pairs > 0).cumprod(0)
+    time = -1 + 2 * (pairs * positive).sum(0)
+    return (count * draws / time.clamp(min=1 / math.log10(count * draws + 10))).reshape(num)

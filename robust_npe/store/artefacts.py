@@ -7,17 +7,16 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from robust_npe.checks import ConfigError
 from robust_npe.files import TEMPORARY, StoreError, naming, refuse_links
+from robust_npe.store.locks import locked
 from robust_npe.store.manifests import (
     MANIFEST,
     PARTS,
@@ -134,7 +133,7 @@ class Store:
         key = content_key(description)
         if found := self._find(kind, key, set_aside=False):
             return found
-        with self._locked(kind, key):
+        with self._locked(kind, key) as check_lock:
             if found := self._find(kind, key, set_aside=True):
                 return found
             final, partial = self._path(kind, key), self._path(kind, f"{key}.partial")
@@ -147,8 +146,10 @@ class Store:
                     write_manifest(partial, kind, key, description, facts, seconds)
                 except BaseException as error:
                     # wrong settings stay wrong: what was made with them is of no use
-                    _clear_up(partial, resumable and not isinstance(error, ConfigError))
+                    wrong = isinstance(error, ConfigError | FloatingPointError)
+                    _clear_up(partial, resumable and not wrong)
                     raise
+            check_lock()
             _publish(partial, final)
         return Artefact(final, key, created=True)
 
@@ -181,21 +182,12 @@ class Store:
                     path.rename(aside)
             return None
 
-    @contextmanager
-    def _locked(self, kind: str, key: str) -> Iterator[None]:
-        path = self._path("locks", f"{kind}-{key}.lock")
-        lock = FileLock(path)
-        with naming(path, "locked"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0.1)
-            except Timeout:
-                log.info("waiting for another process that is making %s %s", kind, key)
-                lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+    def _locked(self, kind: str, key: str) -> AbstractContextManager[Callable[[], None]]:
+        def waiting() -> None:
+            log.info("waiting for another process that is making %s %s", kind, key)
+
+        path, _ = (self._path("locks", f"{kind}-{key}.{end}") for end in ("lock", "lease"))
+        return locked(path, waiting)
 
 
 def _is_complete(partial: Path) -> bool:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from robust_npe.files import StoreError, naming
 from robust_npe.store.collecting import class_versions, outdated_classes
+from robust_npe.store.locks import InUseError, locked
 from robust_npe.store.manifests import read_manifest
 
 __all__ = ["COLLECTIONS", "Entry", "inventory", "remove"]
@@ -132,18 +131,16 @@ def remove(entry: Entry) -> str:
 
     The artefact's lock is held meanwhile, so nobody finds half of it.
     """
-    lock = FileLock(entry.path.parent.parent / LOCKS / f"{entry.kind}-{entry.key}.lock")
-    with naming(entry.path, "removed"):
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with lock.acquire(timeout=0):
-                if not entry.path.is_dir() or _newest(entry.path) > entry.modified:
-                    return "it changed"
-                aside = entry.path.with_name(f"{entry.path.name}.removed")
-                entry.path.rename(aside)
-                shutil.rmtree(aside)
-        except Timeout:
-            return "a process is working on it"
+    lock = entry.path.parent.parent / LOCKS / f"{entry.kind}-{entry.key}.lock"
+    try:
+        with locked(lock), naming(entry.path, "removed"):
+            if not entry.path.is_dir() or _newest(entry.path) > entry.modified:
+                return "it changed"
+            aside = entry.path.with_name(f"{entry.path.name}.removed")
+            entry.path.rename(aside)
+            shutil.rmtree(aside)
+    except InUseError:
+        return "a process is working on it"
     return ""
 
 

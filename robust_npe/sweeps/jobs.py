@@ -24,6 +24,7 @@ __all__ = [
     "DONE",
     "FAILED",
     "FOUND",
+    "INTERRUPTED",
     "RUNNING",
     "STATUS",
     "JobStatus",
@@ -35,7 +36,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 STATUS = "status.json"
-RUNNING, DONE, FOUND, FAILED = "running", "done", "found", "failed"
+RUNNING, DONE, FOUND, FAILED, INTERRUPTED = "running", "done", "found", "failed", "interrupted"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class JobStatus:
     Attributes:
         number: Its number in the sweep.
         overrides: The words that it differs by, and those that all jobs share.
-        state: `running`, `done`, `found` (nothing had to be computed) or `failed`.
+        state: `running`, `done`, `found` (nothing had to be computed), `failed` or `interrupted`.
         seconds: How long it took.
         where: Folder of the results; log of a job that failed.
         error: What went wrong, one line.
@@ -79,6 +80,10 @@ def tracked(work: Callable[[], Any], known: tuple[type[Exception], ...]) -> Any:
     started = time.perf_counter()
     try:
         result = work()
+    except KeyboardInterrupt:
+        seconds = time.perf_counter() - started
+        note(folder, JobStatus(number, overrides, INTERRUPTED, seconds))
+        raise
     except Exception as error:
         if isinstance(error, BrokenPipeError):
             raise

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
@@ -16,8 +14,8 @@ from omegaconf import DictConfig, open_dict
 
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.experiment import Experiment
-from robust_npe.files import naming
 from robust_npe.store import content_key, read_table
+from robust_npe.store.locks import InUseError, locked
 from robust_npe.sweeps.jobs import DONE, FOUND, JobStatus, note, read_statuses
 from robust_npe.sweeps.trials import SECTION, SearchSettings, Trials, open_journal, words_of
 from robust_npe.sweeps.watch import SweepStarted, aligned
@@ -53,10 +51,16 @@ def search(
     names = [_name(fixed, intervals, settings, load) for fixed in combinations]
     if len({*names}) < len(names):
         raise ConfigError("two of the combinations give the same results: leave one of them out.")
-    with _alone(Path(settings.storage)):
-        storage = open_journal(Path(settings.storage))
-        searches = [Trials(name, intervals, settings, storage) for name in names]
-        _run(list(zip(combinations, searches, strict=True)), settings, launch, Path(sweep))
+    try:
+        with locked(Path(f"{settings.storage}.owner")):
+            storage = open_journal(Path(settings.storage))
+            searches = [Trials(name, intervals, settings, storage) for name in names]
+            _run(list(zip(combinations, searches, strict=True)), settings, launch, Path(sweep))
+    except InUseError as error:
+        raise ConfigError(
+            f"{SECTION}.storage={settings.storage!r} is used by another command: wait for it, or "
+            "set another file."
+        ) from error
 
 
 def _run(
@@ -157,25 +161,6 @@ def _name(
         raise ConfigError(f"{what} changes nothing here: choose a defense, as in defense=fim.")
     about = {"quantity": settings.quantity, "epsilon": settings.epsilon, "seed": settings.seed}
     return content_key({"ends": ends, "device": device, "intervals": intervals, **about})
-
-
-@contextmanager
-def _alone(storage: Path) -> Iterator[None]:
-    """Keep other commands from the file meanwhile."""
-    lock = FileLock(f"{storage}.owner")
-    with naming(storage, "locked"):
-        storage.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ConfigError(
-                f"{SECTION}.storage={str(storage)!r} is used by another command: wait for it, or "
-                "set another file."
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _front(words: Sequence[str], trials: Trials) -> str:

@@ -16,7 +16,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from robust_npe.sweeps.jobs import DONE, FAILED, FOUND, RUNNING, JobStatus, read_statuses
+from robust_npe.sweeps.jobs import (
+    DONE,
+    FAILED,
+    FOUND,
+    INTERRUPTED,
+    RUNNING,
+    JobStatus,
+    read_statuses,
+)
 
 __all__ = ["SweepStarted", "SweepWatch", "watched"]
 
@@ -96,20 +104,30 @@ class SweepWatch:
             if sys.stderr.isatty():
                 sys.stderr.write(CLEAR)
 
-    def report(self) -> tuple[str, bool]:
-        """Return a table of all jobs with their sums, and whether all of them succeeded."""
+    def at_rest(self) -> bool:
+        """Whether no job runs now."""
+        statuses = read_statuses(self.folder).values() if self.folder else ()
+        return all(status.state != RUNNING for status in statuses)
+
+    def report(self, ended: bool = True) -> tuple[str, bool]:
+        """Return a table of all jobs with their sums, and whether all of them succeeded.
+
+        Args:
+            ended: Whether no job can be running any more.
+        """
         states, rows = Counter[str](), []
         shared = _shared(self.jobs)
         for number, words in enumerate(self.jobs):
             status = self.statuses.get(number) or JobStatus(number, words, SKIPPED)
-            if status.state == RUNNING:
+            if ended and status.state == RUNNING:
                 status = JobStatus(number, status.overrides, FAILED, 0, status.where, DIED)
             states[status.state] += 1
             rows.append(_row(status, shared))
-        counts = ", ".join(f"{states[s]} {s}" for s in (DONE, FOUND, FAILED, SKIPPED))
+        kinds = [DONE, FOUND, FAILED, SKIPPED, *(s for s in (INTERRUPTED, RUNNING) if states[s])]
+        counts = ", ".join(f"{states[s]} {s}" for s in kinds)
         end = f"{len(rows)} jobs: {counts}; {self._seconds():.0f} s; logs in {self.folder}"
         text = "\n".join([aligned(rows), end, *self.remarks])
-        return text, not (states[FAILED] or states[SKIPPED])
+        return text, states[DONE] + states[FOUND] == len(rows)
 
     def _watch(self) -> None:
         while not self._ended.wait(INTERVAL):

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from robust_npe.tasks.base import Reference, Task
+from robust_npe.tasks.classification import (
+    Classification,
+    DigitLabels,
+    HalfMoons,
+    IDXLabels,
+)
 from robust_npe.tasks.data import DataTask, FilesTask
 from robust_npe.tasks.function import FunctionTask, NamedFunctionTask
 from robust_npe.tasks.gaussian_linear import GaussianLinear
@@ -19,14 +25,18 @@ __all__ = [
     "SBIBM",
     "SIR",
     "VAE",
+    "Classification",
     "DataTask",
     "DigitImages",
+    "DigitLabels",
     "FilesTask",
     "FolderImages",
     "FunctionTask",
     "GaussianLinear",
+    "HalfMoons",
     "HodgkinHuxley",
     "IDXImages",
+    "IDXLabels",
     "Images",
     "LotkaVolterra",
     "NamedFunctionTask",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import traceback
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from torch import Generator, Tensor
 from robust_npe.checks import ConfigError
 from robust_npe.consent import VARIABLE, resolve
 from robust_npe.random import every_draw_from
+from robust_npe.tasks.precision import check_resolution
 
-__all__ = ["ARRAYS", "Function", "call"]
+__all__ = ["ARRAYS", "Function", "call", "wants_arguments"]
 
 ARRAYS = ("numpy", "torch")
 
@@ -110,6 +112,17 @@ def call(function: Callable[..., Any], name: str, array: str, *given: Tensor) ->
         ) from error
 
 
+def wants_arguments(function: Callable[..., Any]) -> bool:
+    """Tell whether a function cannot be called without arguments, as far as it is known."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # of some functions written in C nobody knows
+        return False
+    return False
+
+
 def _simulated(function: Function, theta: Tensor, seed: int) -> Tensor:
     source = function.source
     called = resolve(source, "task.simulator") if isinstance(source, str) else source
@@ -132,6 +145,8 @@ def _as_tensor(x: Any, name: str) -> Tensor:
             array = np.asarray(x)
         except ValueError:  # lists of different lengths
             array = np.asarray(None)
+        if array.dtype.kind in "fiub" and array.ndim and len(array) > 1:
+            check_resolution(array, name)
         x = torch.from_numpy(array.astype(np.float64)) if array.dtype.kind in "fiub" else None
     if x is None or x.is_complex():
         raise ConfigError(f"{name} returned {found}, expected an array of real numbers.")

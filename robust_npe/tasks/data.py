@@ -16,10 +16,13 @@ from typing_extensions import override
 from robust_npe.checks import ConfigError, require
 from robust_npe.random import stream
 from robust_npe.tasks.empirical import Empirical
+from robust_npe.tasks.precision import check_resolution
 from robust_npe.tasks.reading import read_array
 from robust_npe.tasks.shaped import ShapedTask, box
 
 __all__ = ["DataTask", "FilesTask", "split_rows"]
+
+FEWEST = 10  # rows for training, validation and test
 
 
 class DataTask(ShapedTask):
@@ -69,6 +72,8 @@ class DataTask(ShapedTask):
         self.name = name or self.name
         self._pairs = _rows(theta, "task.theta"), _rows(x, "task.x")
         self._check_shapes("task.theta", "task.x")
+        for what, rows in zip(("task.theta", "task.x"), self._pairs, strict=True):
+            check_resolution(rows, what)
         shares = validation > 0 and test > 0 and validation + test < 1
         expected = "two positive shares that leave some for training"
         require(shares, "task.validation and task.test", (validation, test), expected)
@@ -84,6 +89,8 @@ class DataTask(ShapedTask):
             raise ConfigError(f"{told}, expected theta of shape (N, D).")
         if len(theta) != len(x):
             raise ConfigError(f"{told}, expected one row of x for each row of theta.")
+        if len(theta) < FEWEST:
+            raise ConfigError(f"{told}, expected at least {FEWEST} rows to split.")
 
     def _prior(
         self, low: Sequence[float] | None, high: Sequence[float] | None, kind: str

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["bundled_digits", "idx_images", "mnist_digits"]
+__all__ = ["bundled_digits", "bundled_labels", "idx_images", "idx_labels", "mnist_digits"]
 
-IDX_MAGIC = 2051  # unsigned bytes in three dimensions
+IDX_MAGIC = 2048  # unsigned bytes; plus the number of dimensions
 MAX_BYTES = 2**30  # of an unpacked file; MNIST has 47 million
 
 
@@ -21,6 +21,13 @@ def bundled_digits() -> Tensor:
     from sklearn.datasets import load_digits  # slow to import, and only needed for training
 
     return torch.from_numpy(load_digits().data.astype(np.float32) / 16)
+
+
+def bundled_labels() -> Tensor:
+    """Return what these show: float32, 0 to 9, `(1797,)`."""
+    from sklearn.datasets import load_digits
+
+    return torch.from_numpy(load_digits().target.astype(np.float32))
 
 
 def mnist_digits(folder: str | Path) -> Tensor:
@@ -40,8 +47,24 @@ def idx_images(folder: str | Path, part: str) -> np.ndarray:
         FileNotFoundError: If neither file is there.
         ValueError: If the file is not in the IDX format.
     """
-    name = f"{part}-images-idx3-ubyte"
-    plain = Path(folder) / name
+    return _idx(Path(folder), f"{part}-images-idx3-ubyte", "images")
+
+
+def idx_labels(folder: str | Path, part: str) -> np.ndarray:
+    """Read the labels `<part>-labels-idx1-ubyte`: bytes `(N,)`; otherwise as `idx_images`."""
+    return _idx(Path(folder), f"{part}-labels-idx1-ubyte", "labels")
+
+
+HEADERS = {
+    "images": "the number of images, rows and columns, and hold one byte for each pixel",
+    "labels": "the number of labels, and hold one byte for each",
+}
+
+
+def _idx(folder: Path, name: str, what: str) -> np.ndarray:
+    """Read one file, whose name tells the number of dimensions."""
+    dimensions = int(name[name.index("-idx") + 4])
+    plain = folder / name
     packed = plain.with_name(f"{name}.gz")
     if plain.is_file():
         content = plain.read_bytes()
@@ -49,17 +72,18 @@ def idx_images(folder: str | Path, part: str) -> np.ndarray:
         content = _unpacked(packed)
     else:
         raise FileNotFoundError(
-            f"no images in {str(folder)!r}: expected the file {name} or {name}.gz (images of MNIST "
+            f"no {what} in {str(folder)!r}: expected the file {name} or {name}.gz ({what} of MNIST "
             "in the IDX format). Download it and give the folder that holds it, or use the bundled "
             "8 x 8 digits."
         )
-    header = np.frombuffer(content[:16], dtype=">i4")
-    if len(header) < 4 or header[0] != IDX_MAGIC or len(content) != 16 + np.prod(header[1:]):
+    start, magic = 4 + 4 * dimensions, IDX_MAGIC + dimensions
+    header = np.frombuffer(content[:start], dtype=">i4") if len(content) >= start else np.zeros(1)
+    if header[0] != magic or len(content) != start + np.prod(header[1:]):
         raise ValueError(
-            f"{plain} is not an IDX file of images: it must begin with the number {IDX_MAGIC}, the "
-            "number of images, rows and columns, and hold one byte for each pixel."
+            f"{plain} is not an IDX file of {what}: it must begin with the number {magic}, "
+            f"{HEADERS[what]}."
         )
-    return np.frombuffer(content, dtype=np.uint8, offset=16).reshape(header[1:])
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(header[1:])
 
 
 def _unpacked(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from robust_npe.checks import ConfigError, require
 from robust_npe.consent import modules_behind, resolve
 from robust_npe.random import stream
-from robust_npe.tasks.calling import ARRAYS, Function, call
+from robust_npe.tasks.calling import ARRAYS, Function, call, wants_arguments
 from robust_npe.tasks.shaped import ShapedTask, box
 
 __all__ = ["FunctionTask", "NamedFunctionTask"]
@@ -263,8 +263,12 @@ def _prior(
     require((prior is not None) != bounds, "task.prior", prior, expected)
     if prior is None:
         return box(low, high)
-    found = call(prior, "task.prior", "torch") if not isinstance(prior, Distribution) else prior
-    require(isinstance(found, Distribution), "task.prior", found, "a torch distribution")
+    expected = "a torch distribution, or a function without arguments that returns one"
+    if not isinstance(prior, Distribution):
+        name = getattr(prior, "__name__", prior)
+        require(callable(prior) and not wants_arguments(prior), "task.prior", name, expected)
+    found = prior if isinstance(prior, Distribution) else call(prior, "task.prior", "torch")
+    require(isinstance(found, Distribution), "task.prior", found, expected)
     return found
 
 
@@ -272,7 +276,9 @@ def _joint_error(errors: Mapping[str, ConfigError], vectorized: bool) -> ConfigE
     """Return the error for the first kind of arrays, and what another one says beside it."""
     first, *others = dict.fromkeys(str(error) for error in errors.values())
     told = [first, *(f"With tensors of torch: {other}" for other in others)]
-    if vectorized and "task.vectorized" not in first:
+    if first.startswith("task.log_likelihood"):
+        told.append("It is called with theta (B, D) and x (B, ...), and returns (B,).")
+    elif vectorized and "task.vectorized" not in first:
         told.append("It was given theta (B, D): one of a single theta needs task.vectorized=false.")
     return ConfigError(" ".join(told))
 

@@ -130,8 +130,7 @@ class IDXImages(Images):
         latent: int = 10,
     ) -> None:
         expected = "a folder with train-images-idx3-ubyte and t10k-images-idx3-ubyte, or with .gz"
-        require(folder is not None and folder.is_dir(), "task.folder", str(folder), expected)
-        assert folder is not None
+        folder = _folder(folder, expected)
         self.folder, self.name = folder, name
         shapes = {self._read(part).shape[1:] for part in ("train", "t10k")}
         require(len(shapes) == 1, "task.folder", str(folder), "one with images of equal size")
@@ -167,8 +166,10 @@ class FolderImages(Images):
     name = "folder"
 
     def __init__(self, folder: Path | None = None, latent: int = 10) -> None:
-        found = sorted(folder.glob("*.npy")) if folder is not None else []
-        require(bool(found), "task.folder", str(folder), "a folder with npy files of images")
+        expected = "a folder with npy files of images"
+        folder = _folder(folder, expected)
+        found = sorted(folder.glob("*.npy"))
+        require(bool(found), "task.folder", str(folder), expected)
         self.folder = folder
         arrays = [_images(path) for path in found]
         shapes = {array.shape[1:] for array in arrays}
@@ -181,6 +182,13 @@ class FolderImages(Images):
     @override
     def part(self, split: str, seed: int) -> Tensor:
         return _part(torch.from_numpy(self._all).flatten(1), split, seed)
+
+
+def _folder(folder: Path | None, expected: str) -> Path:
+    if folder is None:
+        raise ConfigError(f"task.folder is not set: task.folder=<{expected}>.")
+    require(folder.is_dir(), "task.folder", str(folder), expected)
+    return folder
 
 
 def _part(images: Tensor, split: str, seed: int) -> Tensor:
@@ -197,8 +205,10 @@ def _images(path: Path) -> np.ndarray:
     array, _ = read_array(path, "x", "task.folder")
     array = array[None] if array.ndim == 2 else array
     highest = 255 if array.dtype.kind in "iu" else 1
-    fits = array.ndim == 3 and bool(((array >= 0) & (array <= highest)).all())
-    found = f"{path.name}: {array.dtype} of shape {array.shape}"
-    expected = "images (N, H, W), whole numbers from 0 to 255 or real ones from 0 to 1"
-    require(fits, "task.folder", found, expected)
+    if array.ndim != 3 or not bool(((array >= 0) & (array <= highest)).all()):
+        raise ConfigError(
+            f"task.folder: {path} holds {array.dtype} of shape {array.shape}, between "
+            f"{array.min():g} and {array.max():g}, expected images (H, W) or (N, H, W) of whole "
+            "numbers from 0 to 255 or of real ones from 0 to 1."
+        )
     return np.asarray(array, dtype=np.float32) / highest

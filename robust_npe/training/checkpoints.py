@@ -1,156 +1,147 @@
-"""Checkpoints: an interrupted training goes on where it was, and ends with the same weights."""
+"""Checkpoints: where a training stands, in one file that is whole or absent, and runs no code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from robust_npe.checks import ConfigError, require
-from robust_npe.files import write_atomically
+from robust_npe.checks import ConfigError
+from robust_npe.files import StoreError, open_plain, write_atomically
 from robust_npe.training.state import TrainingState
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "pack", "unpack"]
 
 log = logging.getLogger(__name__)
 
-VALUES, DIGEST = "values", "sha256"  # in the metadata of the file; numbers and lists are JSON
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+DIGEST = hashlib.sha256().digest_size
+VALUES = "values"  # key of what is not a tensor, in the metadata of safetensors
+SEPARATOR = "/"
 
 
 class Checkpoint:
-    """The file that holds the state of a training.
-
-    It is written between two steps, whenever enough time has passed since the last time, and at the
-    first Ctrl-C or SIGTERM, which takes effect after that; a second one does so at once. It is
-    written atomically: a process that is killed leaves the one before.
+    """Keeps the state of one training in a file, so that a killed process costs little.
 
     Args:
-        path: A safetensors file, of which nothing is executed; None keeps nothing.
-        interval: Seconds between two writes; None writes at signals only.
+        path: The file.
+        every: Seconds of work between two writes; None to write none in between.
+
+    Attributes:
+        seconds: How long earlier processes worked on this training, up to what was taken over.
     """
 
-    def __init__(self, path: Path | None = None, interval: float | None = 30.0) -> None:
-        require(interval is None or interval >= 0, "checkpoint_every", interval, "seconds or null")
+    def __init__(self, path: Path, every: float | None = 30.0) -> None:
         self.path = path
-        self.interval = interval
-        self._written = time.monotonic()
-        self._signal: tuple[int, FrameType | None] | None = None
-        self._handlers: dict[int, Any] = {}
+        self.every = every
+        self.seconds = 0.0
+        self._started = self._written = time.monotonic()  # no wall clock: those jump
 
-    @contextmanager
-    def keeping(self, state: TrainingState) -> Iterator[None]:
-        """Take over what is stored, if it fits, and postpone signals until a step is done."""
-        if self.path is None:
-            yield
-            return
-        self._load(state, self.path)
-        self._written = time.monotonic()
-        with self._postponed_signals():
-            yield
+    def restore(self, state: TrainingState) -> bool:
+        """Let a state newly made from equal arguments go on from the file, if it is there.
 
-    def step_done(self, state: TrainingState) -> None:
-        """Write the state where it is time to, and let a signal take effect."""
-        if self.path is None:
-            return
-        late = self.interval is not None and time.monotonic() - self._written >= self.interval
-        if late or self._signal is not None:
-            _write(state.state_dict(), self.path)
-            self._written = time.monotonic()
-        self._deliver()
+        A damaged file, or one that another version of the code wrote, is set aside with a warning.
 
-    def _load(self, state: TrainingState, path: Path) -> None:
-        if not path.exists():
-            return
+        Returns:
+            Whether training goes on rather than starts.
+
+        Raises:
+            StoreError: It is no plain file, or cannot be read.
+        """
+        self._started = self._written = time.monotonic()
+        if not (self.path.exists() or self.path.is_symlink()):
+            return False
+        with open_plain(self.path, "checkpoint") as file:
+            content = file.read()
         try:
-            state.load_state_dict(_read(path))
-        except (ConfigError, SafetensorError, OSError, ValueError, KeyError) as error:
-            log.warning("%s cannot be used, training starts anew: %s", path, error)
-            return
-        log.info("training goes on in epoch %d", state.epoch)
+            stored = unpack(content)
+            state.load_state_dict(stored["training"])
+            self.seconds = float(stored["seconds"])
+        except (ConfigError, KeyError, ValueError) as error:
+            aside = self.path.with_name(f"{self.path.name}.damaged")
+            self.path.replace(aside)
+            log.warning(
+                "%s cannot be used (%s): set aside as %s, training starts from the beginning",
+                self.path,
+                error,
+                aside.name,
+            )
+            return False
+        log.info("going on in epoch %d, where training was interrupted", state.epoch)
+        return True
 
-    @contextmanager
-    def _postponed_signals(self) -> Iterator[None]:
-        """Where Python handles them: what is ignored, or ends the process, stays as it is."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        handled = [number for number, handler in self._handlers.items() if callable(handler)]
-        for number in handled:
-            signal.signal(number, self._receive)
+    def write_if_due(self, state: TrainingState) -> None:
+        """Write the state if the last write, or the start, is longer ago than the interval."""
+        if self.every is not None and time.monotonic() - self._written >= self.every:
+            self.write(state)
+
+    def write(self, state: TrainingState) -> None:
+        """Write the state, in place of an earlier one.
+
+        A disk that is full stops no training: there is a warning, and the earlier one stays.
+        """
+        seconds = self.seconds + time.monotonic() - self._started
         try:
-            yield
-            self._deliver()
-        finally:
-            for number in handled:
-                signal.signal(number, self._handlers[number])
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is None:
-            self._signal = number, frame
-        else:
-            self._handlers[number](number, frame)
-
-    def _deliver(self) -> None:
-        if self._signal is not None:
-            (number, frame), self._signal = self._signal, None
-            self._handlers[number](number, frame)
+            write_atomically(self.path, pack({"training": state.state_dict(), "seconds": seconds}))
+        except StoreError as error:
+            log.warning("no checkpoint: %s", error)
+        self._written = time.monotonic()
 
 
-def _write(state: Mapping[str, Any], path: Path) -> None:
-    tensors: dict[str, Tensor] = {}
-    values = json.dumps(_split(state, "", tensors))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {VALUES: values, DIGEST: _digest(values, tensors)}
-    write_atomically(path, save(tensors, metadata))
+def pack(state: Mapping[str, Any]) -> bytes:
+    """Return nested dictionaries of tensors and plain values as bytes: those of a safetensors file,
+    which has the values in its metadata, and their SHA-256."""
+    flat = dict(_flatten(state))
+    tensors = {
+        key: value.detach().cpu().contiguous().clone()
+        for key, value in flat.items()
+        if isinstance(value, Tensor)
+    }
+    values = {key: value for key, value in flat.items() if key not in tensors}
+    content = save(tensors, {VALUES: json.dumps(values)})
+    return content + hashlib.sha256(content).digest()
 
 
-def _digest(values: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return a checksum: safetensors itself has none."""
-    found = hashlib.sha256(values.encode())
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].numpy().tobytes())
-    return found.hexdigest()
+def unpack(content: bytes) -> dict[str, Any]:
+    """Return what was packed.
+
+    Raises:
+        ValueError: The bytes are not those that were packed.
+    """
+    body, digest = content[:-DIGEST], content[-DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError("it is damaged")
+    try:
+        tensors = {key: torch.as_tensor(value) for key, value in load(body).items()}
+    except SafetensorError as error:
+        raise ValueError(f"it is no file of tensors: {error}") from error
+    length = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + length])
+    return _nested({**tensors, **json.loads(header["__metadata__"][VALUES])})
 
 
-def _split(state: Mapping[str, Any], prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Put the tensors of nested dictionaries into `tensors`, and return all else."""
-    values: dict[str, Any] = {}
+def _flatten(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in state.items():
-        name = f"{prefix}/{key}"
-        if isinstance(value, Tensor):
-            tensors[name] = value.detach().cpu().contiguous().clone()
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}{SEPARATOR}")
         else:
-            values[key] = _split(value, name, tensors) if isinstance(value, Mapping) else value
-    return values
+            yield f"{prefix}{key}", value
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    if metadata.get(DIGEST) != _digest(metadata.get(VALUES, ""), tensors):
-        raise ValueError("it does not match its checksum")
-    state: dict[str, Any] = json.loads(metadata[VALUES])
-    for name, tensor in tensors.items():
-        *parents, last = name.split("/")[1:]
-        node = state
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(SEPARATOR)
+        part = nested
         for key in parents:
-            node = node[key]
-        node[last] = tensor
-    return state
+            part = part.setdefault(key, {})
+        part[last] = value
+    return nested

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from tqdm import tqdm
 
 from robust_npe.defenses import Batch, Defense
 from robust_npe.estimators import Estimator
-from robust_npe.random import draws_from
+from robust_npe.interruption import Interruption, deferred_interruption
+from robust_npe.random import child, draws_from, replay
 from robust_npe.training.checkpoints import Checkpoint
 from robust_npe.training.data import Pairs, usable_pairs
 from robust_npe.training.settings import TrainingSettings
-from robust_npe.training.state import History, TrainingState, aside
+from robust_npe.training.state import History, TrainingState
+from robust_npe.training.trackers import Tracker
 
 __all__ = ["run_epoch", "train"]
 
@@ -32,6 +37,7 @@ def train(
     settings: TrainingSettings,
     generator: Generator,
     checkpoint: Checkpoint | None = None,
+    tracker: Tracker | None = None,
 ) -> History:
     """Train an estimator in place and restore the weights of its best epoch.
 
@@ -43,8 +49,9 @@ def train(
         validation: As `pairs`; decides about stopping.
         settings: How to train.
         generator: Source of randomness.
-        checkpoint: Where the state is kept in case of an interruption, and taken from: the result
-            is the same, bit for bit. Defaults to none.
+        checkpoint: Where an interrupted training goes on, bit for bit; Ctrl-C and SIGTERM then
+            take effect after the running step, with a last checkpoint. None for no file.
+        tracker: Is told the numbers of each epoch.
 
     Raises:
         ConfigError: Pairs of wrong shape, without finite ones, or outside of the prior's support.
@@ -53,23 +60,45 @@ def train(
     pairs = usable_pairs(estimator, pairs, "training")
     validation = usable_pairs(estimator, validation, "validation")
     state = TrainingState(estimator, defense, pairs, settings, generator)
-    checkpoint = checkpoint or Checkpoint()
-    quiet = not sys.stderr.isatty()
-    with (
-        checkpoint.keeping(state),
-        tqdm(
-            total=settings.max_epochs, desc="train", disable=quiet, initial=state.epoch
-        ) as progress,
-    ):
-        while not _is_finished(state, settings):
-            run_epoch(state, pairs, validation, settings, checkpoint)
-            best = min(state.history.validation_loss, default=math.nan)
-            progress.set_postfix(best=f"{best:.3f}", refresh=False)
-            progress.update()
+    if checkpoint is None:
+        _run_epochs(state, pairs, validation, settings, tracker)
+    else:
+        checkpoint.restore(state)
+        with deferred_interruption() as interruption:
+            after_step = partial(_after_step, checkpoint, state, interruption)
+            _run_epochs(state, pairs, validation, settings, tracker, after_step)
     estimator.load_state_dict(state.best_weights)
     if state.history.diverged:
         _report_divergence(state.history, defense)
     return state.history
+
+
+def _run_epochs(
+    state: TrainingState,
+    pairs: Pairs,
+    validation: Pairs,
+    settings: TrainingSettings,
+    tracker: Tracker | None,
+    after_step: Callable[[], None] | None = None,
+) -> None:
+    hidden = not sys.stderr.isatty()
+    bar = tqdm(total=settings.max_epochs, desc="train", disable=hidden, initial=state.epoch)
+    with bar as progress:
+        while not _is_finished(state, settings):
+            run_epoch(state, pairs, validation, settings, after_step)
+            best = min(state.history.validation_loss, default=math.nan)
+            if tracker is not None:
+                tracker.log(state.epoch - 1, state.history.latest)
+            progress.set_postfix(best=f"{best:.3f}", refresh=False)
+            progress.update()
+
+
+def _after_step(checkpoint: Checkpoint, state: TrainingState, interruption: Interruption) -> None:
+    if interruption:
+        checkpoint.write(state)
+        interruption.take_effect()
+    interruption.can_wait = True  # unlike the first step, which may compile for minutes
+    checkpoint.write_if_due(state)
 
 
 def run_epoch(
@@ -77,27 +106,32 @@ def run_epoch(
     pairs: Pairs,
     validation: Pairs,
     settings: TrainingSettings,
-    checkpoint: Checkpoint | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> None:
-    """Go through all pairs once, in a new order, and validate; arguments as for `train`.
+    """Go through all pairs once, in a new order, and validate; of an epoch that was interrupted,
+    through those that are left.
 
-    An epoch that was interrupted is ended.
+    Args:
+        state: What changes.
+        pairs: As for `train`.
+        validation: As for `train`.
+        settings: How to train.
+        after_step: Called after each step that left usable weights; may interrupt.
     """
     theta, x = pairs
     history, epoch = state.history, state.epoch
-    if not state.position:
-        state.start_epoch()
-    while state.position < len(x):
-        index = state.order[state.position : state.position + settings.batch_size]
+    order, global_stream = _order(state, len(x))
+    for index in order.to(x.device).split(settings.batch_size)[len(state.losses) :]:
         batch = Batch(theta.index_select(0, index), x.index_select(0, index), index, epoch)
-        with draws_from(state.aside):
+        with draws_from(global_stream):
             state.losses.append(_step(state, batch, settings.clip_norm))
         if history.diverged:
             break
-        state.position += len(index)
-        if checkpoint is not None:
-            checkpoint.step_done(state)
-    state.end_epoch()
+        if after_step is not None:
+            after_step()
+    losses, state.losses = state.losses, []
+    history.learning_rate.append(state.learning_rate)
+    history.train_loss.append(statistics.fmean(losses))
     if not history.diverged:
         history.validation_loss.append(_validate(state, Batch(*validation)))
         history.diverged = not math.isfinite(history.validation_loss[-1])
@@ -110,6 +144,21 @@ def run_epoch(
     if settings.decay_patience and idle and idle % settings.decay_patience == 0:
         state.learning_rate *= settings.decay_factor
         state.return_to_best()
+
+
+def _order(state: TrainingState, num_pairs: int) -> tuple[Tensor, Generator]:
+    """Return the order of the epoch's pairs, and the stream of losses that draw from torch's global
+    one, where the epoch stands."""
+    if not state.losses:
+        state.epoch_stream = state.generator.get_state()
+    generator = Generator().set_state(state.epoch_stream)
+    order = torch.randperm(num_pairs, generator=generator)
+    if not state.losses:
+        state.generator.set_state(generator.get_state())
+    global_stream = _aside(generator)
+    for _ in state.losses:  # each step advances it by one number, as `draws_from` does
+        child(global_stream)
+    return order, global_stream
 
 
 def _step(state: TrainingState, batch: Batch, clip_norm: float) -> float:
@@ -142,8 +191,14 @@ def _validate(state: TrainingState, batch: Batch) -> float:
     """Objective on the validation set, with the same random numbers every time."""
     generator = Generator()
     generator.set_state(state.validation_stream)
-    with draws_from(aside(generator)):
+    with draws_from(_aside(generator)):
         return float(state.defense.validation_loss(state.average.estimator, batch, generator))
+
+
+def _aside(generator: Generator) -> Generator:
+    """Return a generator for losses that draw from torch's global stream, see `Head`. It leaves the
+    given one as it is, so that defenses draw the same numbers for all estimators."""
+    return child(child(replay(generator)))
 
 
 def _is_finished(state: TrainingState, settings: TrainingSettings) -> bool:

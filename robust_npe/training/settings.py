@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from robust_npe.checks import require
 
-__all__ = ["TrainingSettings"]
+__all__ = ["IDENTIFIES", "TrainingSettings"]
+
+IDENTIFIES = "identifies"  # metadata of a field: whether results depend on it, True if left out
 
 
 @dataclass
@@ -27,6 +29,9 @@ class TrainingSettings:
         weight_average: Decay per step of a moving average of the weights, which is what is
             validated and kept: it has less gradient noise than the weights themselves, and saves
             waiting for a smaller learning rate. None keeps the weights (published).
+        checkpoint_every: Seconds of work after which the state is stored, so that an interrupted
+            training goes on; None never stores it. Changes no number, so it is no part of what
+            identifies a training.
     """
 
     version: ClassVar[int] = 2
@@ -40,6 +45,7 @@ class TrainingSettings:
     decay_patience: int | None = 5
     decay_factor: float = 0.3
     weight_average: float | None = 0.99
+    checkpoint_every: float | None = field(default=30.0, metadata={IDENTIFIES: False})
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -53,3 +59,6 @@ class TrainingSettings:
         average = self.weight_average
         in_range = average is None or 0 < average < 1
         require(in_range, "training.weight_average", average, "between 0 and 1, or null")
+        every = self.checkpoint_every
+        expected = "seconds, not negative, or null"
+        require(every is None or every >= 0, "training.checkpoint_every", every, expected)

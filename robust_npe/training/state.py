@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import statistics
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,11 +14,11 @@ from torch import Generator, Tensor
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Estimator
-from robust_npe.random import child, replay
+from robust_npe.random import child
 from robust_npe.training.average import WeightAverage
 from robust_npe.training.settings import TrainingSettings
 
-__all__ = ["History", "TrainingState", "aside"]
+__all__ = ["History", "TrainingState"]
 
 
 @dataclass
@@ -46,9 +46,19 @@ class History:
         """Number of epochs without improvement."""
         return len(self.validation_loss) - 1 - self.best_epoch
 
+    @property
+    def latest(self) -> dict[str, float]:
+        """The numbers of the last epoch, nan for a validation that it did not reach."""
+        validated = len(self.validation_loss) == len(self.train_loss)
+        return {
+            "train_loss": self.train_loss[-1],
+            "validation_loss": self.validation_loss[-1] if validated else math.nan,
+            "learning_rate": self.learning_rate[-1],
+        }
+
 
 class TrainingState:
-    """What training changes. Its `state_dict` after a step is enough to go on from there, bit for
+    """What training changes. Its `state_dict` after any step is enough to go on from there, bit for
     bit: on a state newly made from equal arguments, `load_state_dict` takes it over.
 
     Args:
@@ -63,11 +73,9 @@ class TrainingState:
         optimizer: Adam, which also holds the learning rate.
         validation_stream: State of a generator; every validation starts from it.
         history: What happened so far.
+        losses: Training loss of each step of the running epoch.
+        epoch_stream: State of the generator at the beginning of that epoch, which fixes its order.
         best_weights: Averaged weights of the best epoch.
-        order: Indices of the pairs in the order of this epoch, `(N,)`.
-        position: Number of pairs that this epoch has gone through; 0 between epochs.
-        losses: Those of its steps so far.
-        aside: Generator of what losses draw from torch's global stream, see `Head`.
     """
 
     def __init__(
@@ -95,23 +103,10 @@ class TrainingState:
         self.generator = generator
         self.validation_stream = child(generator).get_state()
         self.history = History(num_pairs=len(pairs[0]))
+        self.losses: list[float] = []
+        self.epoch_stream = generator.get_state()
         self.best_weights: dict[str, Tensor] = {}
         self.keep_weights()
-        self.order = torch.arange(len(pairs[0]), device=pairs[0].device)
-        self.position = 0
-        self.losses: list[float] = []
-        self.aside = aside(generator)
-
-    def start_epoch(self) -> None:
-        """Draw a new order."""
-        self.order = torch.randperm(len(self.order), generator=self.generator).to(self.order.device)
-        self.aside = aside(self.generator)
-        self.history.learning_rate.append(self.learning_rate)
-
-    def end_epoch(self) -> None:
-        """Put the mean loss into the history."""
-        self.history.train_loss.append(statistics.fmean(self.losses))
-        self.position, self.losses = 0, []
 
     @property
     def epoch(self) -> int:
@@ -148,12 +143,10 @@ class TrainingState:
             "learning_rate": self.learning_rate,
             "generator": self.generator.get_state(),
             "validation_stream": self.validation_stream,
+            "epoch_stream": self.epoch_stream,
+            "losses": self.losses,
             "history": asdict(self.history),
             "best_weights": self.best_weights,
-            "order": self.order,
-            "position": self.position,
-            "losses": list(self.losses),
-            "aside": self.aside.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,22 +165,15 @@ class TrainingState:
         self.learning_rate = state["learning_rate"]
         self.generator.set_state(state["generator"])
         self.validation_stream = state["validation_stream"].clone()
+        self.epoch_stream = state["epoch_stream"].clone()
+        self.losses = list(state["losses"])
         self.history = History(**copy.deepcopy(state["history"]))
         for name, value in self.best_weights.items():
             value.copy_(state["best_weights"][name])
-        self.order.copy_(state["order"])
-        self.position, self.losses = state["position"], list(state["losses"])
-        self.aside.set_state(state["aside"])
 
     def _moments(self) -> dict[str, dict[str, Tensor]]:
         parameters = self.estimator.named_parameters()
         return {name: self.optimizer.state[p] for name, p in parameters}
-
-
-def aside(generator: Generator) -> Generator:
-    """Return a generator for losses that draw from torch's global stream, see `Head`. It leaves the
-    given one as it is, so that defenses draw the same numbers for all estimators."""
-    return child(child(replay(generator)))
 
 
 def _check_form(state: Any, expected: Any, where: str) -> None:

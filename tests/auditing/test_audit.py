@@ -10,7 +10,7 @@ import torch
 from torch.distributions import Categorical, Independent, Normal
 
 import robust_npe as rn
-from robust_npe.attacks import FGSM, CoverageBreaking
+from robust_npe.attacks import FGSM, CoverageBreaking, Noise
 from robust_npe.checks import ConfigError
 from tests.auditing.common import (
     COVARIANCE,
@@ -155,7 +155,37 @@ def test_unusual_observations_are_named():
     assert "the observation looks unlike the training simulations (p < 0.01)" in report.verdict
     assert any("unusual" in text for text, _ in report.next_steps)
     few = quick(exact, x[0], simulator=task(), settings=replace(QUICK, num_held_out=50))
-    assert "too few held-out simulations" in few.verdict
+    beyond = "the observation is further out than all held-out simulations, by at least one check"
+    assert f"{beyond}; 50 held-out simulations are too few to call one unusual" in few.verdict
+    usual = quick(exact, pairs(1)[1][0], simulator=task(), settings=replace(QUICK, num_held_out=50))
+    assert "further out" not in usual.verdict
+    (theta, x), absolute = pairs(24), {"epsilon": 0.1, "epsilon_unit": "absolute"}
+    fewer = quick(exact, 1e3 * x[0], simulations=(theta, x), **absolute)
+    assert "nothing is known about whether the observations look like simulations" in fewer.verdict
+
+
+def test_noise_is_the_same_beside_an_attack_and_alone():
+    x = pairs(3)[1]
+    tables = [
+        quick(exact, x, epsilon=0.3, epsilon_unit="absolute", method=method).tables["attacks"]
+        for method in (WEAK, Noise())
+    ]
+    first, second = (table[table.attack == "noise"].kl_forward.tolist() for table in tables)
+    assert first == second
+
+
+def test_a_radius_below_the_resolution_of_x_is_flagged():
+    """1e-3 at 1e6: float32 has steps of 0.06 there."""
+    x = 1e6 + pairs(2)[1]
+    settings = {"epsilon_unit": "absolute", "method": WEAK}
+    far = quick(lambda x: exact(x - 1e6), x, epsilon=[1e-3, 10.0], **settings)
+    table = far.tables["soundness"]
+    assert table[table.statistic == "unresolved"][["epsilon", "value"]].values.tolist() == [
+        [1e-3, 1.0]
+    ]
+    assert "flag(s) say that the attack may have missed much" in far.verdict
+    near = quick(exact, x - 1e6, epsilon=[1e-3, 10.0], **settings).tables["soundness"]
+    assert "unresolved" not in set(near.statistic)
 
 
 def test_without_simulations_the_radius_must_be_given(tmp_path):
@@ -204,7 +234,7 @@ def test_other_shapes(posterior, tmp_path):
         ({"prior": PRIOR}, "a task has its own prior and names"),
         ({"posterior": 3}, "posterior=builtins.int is not valid"),
         ({"posterior": lambda x: x}, "must be a torch distribution"),
-        ({"method": FGSM(CoverageBreaking())}, "needs theta"),
+        ({"method": FGSM(CoverageBreaking())}, "give theta"),
         ({"settings": replace(QUICK)}, None),
     ],
 )

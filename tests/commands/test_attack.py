@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -53,3 +57,20 @@ def test_nothing_is_attacked_where_one_run_is_missing(runs, monkeypatch):
     words = (f"run=['{first.folder.name}',nope]", f"output_dir={output}", "attack=noise")
     with pytest.raises(ConfigError, match="run='nope' was not found"):
         attack.main(composed(*words, command="attack"))
+
+
+def test_runs_that_kept_the_interval_of_checkpoints_at_the_top(runs, tmp_path):
+    output, (first, _) = runs
+    shutil.copytree(output, tmp_path / "older")
+    folder = tmp_path / "older" / "runs" / first.folder.name
+    lines = (folder / "config.yaml").read_text().splitlines()
+    lines = [line for line in lines if "checkpoint_every" not in line]
+    text = "\n".join(["checkpoint_every: 30.0", *lines])
+    (folder / "config.yaml").write_text(text)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["config.yaml"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    words = ("attack=noise", "epsilon=1", "plots=false")
+    new = attack.main(composed(*words, f"run={folder}", f"output_dir={tmp_path}", command="attack"))
+    same = composed(*words, f"run='{first.folder.name}'", f"output_dir={output}", command="attack")
+    pd.testing.assert_frame_equal(new.table, attack.main(same).table)

@@ -173,7 +173,10 @@ posterior=q.safetensors simulations=pairs.npz x=wide.npy -> has 12 values in eac
 posterior=q.safetensors simulations=nope.npz -> simulations='nope.npz' is not valid
 posterior=q.safetensors simulations=[theta.npy,x.npy] -> has 300 rows of theta and 2 of x
 posterior=q.safetensors simulations=[theta.npy,wide.npy] -> (its shape is (2, 6)), expected 12
-posterior=q.safetensors simulations=[a,b,c] -> it must be a file with theta and x, or
+posterior=q.safetensors simulations=x.npy -> it must be an npz file with the arrays theta and x
+posterior=q.safetensors simulations=pairs.npz objective=nll -> nll needs the parameters
+posterior=q.safetensors simulations=pairs.npz objective=coverage -> give theta, or
+posterior=q.safetensors simulations=[a,b,c] -> it must be an npz file with the arrays theta
 posterior=q.safetensors simulations=pairs.npz theta=theta.npy -> number of rows of theta=300
 posterior=q.safetensors simulations=pairs.npz theta=x.npy -> theta='x.npy' has 6 values in each row
 posterior=q.safetensors task=gaussian_linear -> (its shape is (2, 6)), expected 10

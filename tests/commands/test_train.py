@@ -8,8 +8,9 @@ import pytest
 
 from robust_npe.checks import ConfigError
 from robust_npe.commands import attack, collect, evaluation, simulate, train
-from robust_npe.store import read_table
+from robust_npe.store import Artefact, read_table
 from robust_npe.tasks import GaussianLinear
+from robust_npe.training import read_history
 from tests.test_config import composed
 
 SMOKE = ("scale=smoke", "num_simulations=256", "training.max_epochs=1", "epsilon=[0.1,1]")
@@ -28,8 +29,24 @@ def files(result):
 def test_writes_tables_and_plots(run):
     _, result = run
     expected = {"config.yaml", "manifest.json", "results.csv", "observations.csv"}
-    assert files(result) == expected | {"tolerance.png", "coverage.png"}
+    assert files(result) == expected | {"tolerance.png", "coverage.png", "training.png"}
     assert all(name in result.text for name in ("results.csv", "tolerance.png", "NLL"))
+
+
+def test_the_interval_of_checkpoints_is_no_part_of_an_identity(run, caplog):
+    output, result = run
+    caplog.set_level("INFO")
+    words = ("training.checkpoint_every=null", f"output_dir={output}")
+    assert train.main(composed(*SMOKE, *words)).folder == result.folder
+    assert "nothing to compute" in caplog.text
+    (estimator,) = (output / "store" / "estimators").iterdir()
+    training = Artefact(estimator, estimator.name, created=False).manifest["description"][
+        "training"
+    ]
+    assert "batch_size" in training
+    assert "checkpoint_every" not in training
+    history = read_history(estimator / "history.csv")
+    assert len(history) == 1
 
 
 def test_draws_only_what_was_measured(run, caplog):
@@ -37,7 +54,7 @@ def test_draws_only_what_was_measured(run, caplog):
     caplog.set_level("INFO")
     words = ("epsilon=0", "metric=[nll,divergence]", f"output_dir={output}")
     result = train.main(composed(*SMOKE, *words))
-    assert not {name for name in files(result) if name.endswith(".png")}
+    assert {name for name in files(result) if name.endswith(".png")} == {"training.png"}
     assert "no tolerance.png: there are no rows with metric kl_forward at a radius" in caplog.text
     assert "no coverage.png: there are no rows with metric coverage" in caplog.text
 
@@ -133,7 +150,7 @@ def test_every_defense_runs(defense, tmp_path):
     (manifest,) = tmp_path.glob("store/estimators/*/manifest.json")
     facts = json.loads(manifest.read_text())["facts"]["defense"]
     if defense == "fim":  # as for estimators without compiled scores
-        assert facts == {"num_samples": 1, "rows": 256, "every": 8, "weight": 1.0}
+        assert facts == {"num_samples": 1, "rows": 256, "every": 8, "weight": 1.0, "limit": 2.0}
     else:
         assert facts["radius"] > 0
 

@@ -199,6 +199,7 @@ def test_locks_do_not_lie_among_artefacts(tmp_path):
         "things/KEY",
         "things/KEY.partial",
         "locks/things-KEY.lock",
+        "locks/things-KEY.lease",
         "things/KEY.partial/file.txt",
         "things/KEY.partial/parts",
         "things/KEY/file.txt",
@@ -208,7 +209,7 @@ def test_locks_do_not_lie_among_artefacts(tmp_path):
 def test_planted_links_are_not_followed(tmp_path, where):
     root, outside, key = tmp_path / "store", tmp_path / "outside", content_key({})
     planted = root / where.replace("KEY", key)
-    is_file = planted.suffix in (".txt", ".lock", ".json")
+    is_file = planted.suffix in (".txt", ".lock", ".lease", ".json")
     if "KEY/" in where:
         Store(root).get("things", {}, write("one"))
         planted.replace(outside)

@@ -118,7 +118,9 @@ def test_arrays_that_are_no_images(array, message, tmp_path):
 
 
 def test_folders_that_are_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"task.folder='None' .* a folder with npy files"):
+    with pytest.raises(
+        ConfigError, match=r"task.folder is not set: task.folder=<a folder with npy files"
+    ):
         FolderImages()
     with pytest.raises(ConfigError, match=r"task.folder=.* a folder with train-images"):
         IDXImages(tmp_path / "none")

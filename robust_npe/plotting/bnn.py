@@ -1,0 +1,208 @@
+"""Bayesian classifiers: what attacks leave, how gradients shrink, accuracy against robustness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.describing import require_one
+from robust_npe.plotting.layout import Part, add_legend, figure_of
+from robust_npe.plotting.names import task_name
+from robust_npe.plotting.style import line_looks
+
+__all__ = ["gradients_figure", "suite_figure", "tradeoff_figure"]
+
+ATTACKS = {
+    "clean": "clean",
+    "random_signs": "random\nsigns",
+    "published_fgsm": "FGSM\npublished",
+    "published_pgd": "PGD\npublished",
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+    "fresh_pgd": "PGD,\nfresh draws",
+    "worst": "worst\ncase",
+}
+INFERENCE = {
+    "sgd": "SGD",
+    "ensemble": "ensemble",
+    "swag": "SWAG",
+    "vi": "VI",
+    "vi_published": "VI as published",
+    "hmc": "HMC",
+}
+STANDARD = "standard"  # the prior N(0, 1), among settings
+UNCONVERGED = "†: the sampler has not converged (R-hat above 1.1, or divergences)."
+
+
+def suite_figure(table: pd.DataFrame) -> Figure:
+    """Draw the accuracies that attacks leave as a table of shaded cells, with a verdict.
+
+    Args:
+        table: From `robust_npe.recipes.bnn.suite_table`.
+
+    Raises:
+        NothingToDrawError: The table is empty.
+        ValueError: It mixes tasks or radii; the column is named.
+    """
+    if table.empty:
+        raise NothingToDrawError("no classifiers")
+    require_one(table, "the figure", ("task", "epsilon", "num_simulations"))
+    table = table.sort_values("inference", key=lambda c: c.map([*INFERENCE].index), kind="stable")
+
+    def draw(place: SubFigure) -> list[str]:
+        grid = place.subplots(1, 2, width_ratios=(1.5, 1), sharey=True, squeeze=False)
+        cells, words = grid[0]
+        values = table[[*ATTACKS]].to_numpy()
+        cells.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            color = "white" if value > 0.6 else "black"
+            look: dict[str, Any] = {"ha": "center", "va": "center", "color": color, "fontsize": 6}
+            cells.text(j, i, f"{value:.2f}", **look)
+        cells.set_xticks(range(len(ATTACKS)), [*ATTACKS.values()], fontsize=5)
+        cells.set_yticks(range(len(table)), [_row_name(row) for _, row in table.iterrows()])
+        cells.tick_params(length=0)
+        words.axis("off")
+        for i, text in enumerate(table.verdict):
+            words.text(0, i, text.replace(": ", ":\n", 1), va="center", fontsize=6)
+        return _suite_notes(table)
+
+    return figure_of([Part(draw, 9.0 * len(table) + 14)])
+
+
+def _suite_notes(table: pd.DataFrame) -> list[str]:
+    first = table.iloc[0]
+    what = f"{task_name(first.task)}, {first.num_simulations} training pairs"
+    radius = f"radius {first.epsilon:g} (L∞)"
+    published = "Published: of the cross-entropy of probabilities, as the research code computes."
+    notes = [f"Accuracy left by attacks. {what}, {radius}.", published]
+    return [*notes, UNCONVERGED] if (table.converged == 0).any() else notes
+
+
+def _row_name(row: pd.Series) -> str:
+    return f"{_name(row)}{'†' if row.converged == 0 else ''}"
+
+
+def _name(row: pd.Series) -> str:
+    prior = ", N(0, 1)" if STANDARD in row.settings else ""
+    return INFERENCE.get(row.inference, row.inference) + prior
+
+
+def gradients_figure(table: pd.DataFrame) -> Figure:
+    """Draw the expected gradient against the number of draws, one column for each prior, and what
+    single gradients keep of their size when they are averaged over all draws, against width.
+
+    Args:
+        table: From `robust_npe.recipes.bnn.gradients_table`.
+
+    Raises:
+        NothingToDrawError: The table is empty.
+    """
+    if table.empty:
+        raise NothingToDrawError("no expected gradients")
+    table = table.assign(
+        line=table.hidden + ", " + table.num_simulations.astype(str) + " pairs",
+        prior=table.settings.map(lambda s: "N(0, 1) prior" if STANDARD in s else "fan-in prior"),
+    )
+    lines = sorted(table.line.unique(), key=_numbers)
+    looks = line_looks(lines)
+
+    def draw(place: SubFigure) -> list[str]:
+        priors = sorted(table.prior.unique())
+        panels = place.subplots(1, len(priors) + 1, squeeze=False)[0]
+        for prior, axes in zip(priors, panels, strict=False):
+            for line in lines:
+                rows = table[(table.prior == prior) & (table.line == line)].sort_values("draws")
+                look = looks[line]._asdict()
+                axes.plot(rows.draws, rows["mean"], label=line, markersize=3, **look)
+            axes.set(xscale="log", yscale="log", xlabel="draws of the weights", title=prior)
+            axes.set_ylim(table["mean"].min() / 1.5, table["mean"].max() * 1.5)
+            axes.set_xticks(decades := [n for n in (1, 10, 100) if n <= table.draws.max()], decades)
+        panels[0].set_ylabel(r"$\|E\,\nabla_x \mathrm{loss}\|_\infty$, mean")
+        _draw_kept(panels[-1], table)
+        add_legend(part, place, panels[:1])
+        return _gradient_notes(table)
+
+    part = Part(draw, 48, lines)
+    return figure_of([part])
+
+
+def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
+    """Size of the expected gradient over the mean size of single ones; 0 if they cancel."""
+    rows = table.sort_values("draws").drop_duplicates("run_id", keep="last")
+    rows = rows.assign(width=rows.hidden.map(lambda h: _numbers(h)[0]))
+    rows = rows.assign(kept=rows["mean"] / rows.single)
+    for prior, own in rows.groupby("prior"):
+        means = own.groupby("width").kept.mean()
+        axes.plot(means.index, means, marker=".", label=str(prior))
+    axes.set(xscale="log", xlabel="width", ylim=(0, 1.05))
+    axes.set_ylabel(r"$\|E\,\nabla_x\| \,/\, E\,\|\nabla_x\|$")
+    axes.set_xticks(sorted(rows.width.unique()), sorted(rows.width.unique()))
+    axes.minorticks_off()
+    axes.legend(fontsize=5)
+
+
+def _gradient_notes(table: pd.DataFrame) -> list[str]:
+    runs = table.drop_duplicates("run_id")
+    zero, double = (100 * runs[c].max() for c in ("zero_single", "zero_single_float64"))
+    share, rhat = 100 * (runs.converged == 0).mean(), runs.rhat.median()
+    return [
+        "Right: size of the expected gradient over that of single ones; where they cancel it is 0.",
+        f"At most {zero:.2g} % of single gradients are exactly zero in float32, {double:.2g} % in "
+        f"float64. {share:.0f} % of the samplers have not converged (median R-hat {rhat:.2g}).",
+    ]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in "".join(c if c.isdigit() else " " for c in text).split()]
+
+
+def tradeoff_figure(table: pd.DataFrame) -> Figure:
+    """Draw robustness against accuracy, one point for each network, two measures of robustness.
+
+    Args:
+        table: From `robust_npe.recipes.bnn.tradeoff_table`.
+
+    Raises:
+        NothingToDrawError: The table is empty.
+    """
+    if table.empty:
+        raise NothingToDrawError("no networks")
+    table = table.assign(line=[_name(row) for _, row in table.iterrows()])
+    lines = sorted(table.line.unique(), reverse=True)
+    looks = line_looks(lines)
+
+    def draw(place: SubFigure) -> list[str]:
+        panels = place.subplots(1, 2, squeeze=False)[0]
+        measures = {"softmax_robustness": "softmax robustness", "attacked": "accuracy under attack"}
+        for axes, (column, label) in zip(panels, measures.items(), strict=True):
+            for line in lines:
+                rows = table[table.line == line]
+                points: dict[str, Any] = {"linestyle": "none", "markersize": 3, "alpha": 0.6}
+                axes.plot(
+                    rows.accuracy, rows[column], label=line, **points, **looks[line]._asdict()
+                )
+            axes.set(xlabel="accuracy", ylabel=label)
+        add_legend(part, place, panels[:1])
+        return [_tradeoff_note(table, lines)]
+
+    part = Part(draw, 56, lines)
+    return figure_of([part])
+
+
+def _tradeoff_note(table: pd.DataFrame, lines: list[str]) -> str:
+    """Rank correlations of accuracy and robustness, and how many samplers did not converge."""
+    told = []
+    for line in lines:
+        rows = table[table.line == line]
+        enough = len(rows) > 2 and rows.accuracy.nunique() > 1
+        rank = rows.accuracy.corr(rows.softmax_robustness, method="spearman") if enough else np.nan
+        told.append(f"{line} {rank:.2f} ({len(rows)} networks)")
+    sampled = table.converged.dropna()
+    unconverged = f" {int((sampled == 0).sum())} of {len(sampled)} samplers have not converged."
+    ranks = f"Rank correlation (Spearman) of accuracy and softmax robustness: {'; '.join(told)}."
+    return ranks + (unconverged if len(sampled) else "")
