@@ -52,10 +52,16 @@ def search(
     if len({*names}) < len(names):
         raise ConfigError("two of the combinations give the same results: leave one of them out.")
     try:
-        with locked(Path(f"{settings.storage}.owner")):
+        with locked(Path(f"{settings.storage}.owner")) as require_hold:
             storage = open_journal(Path(settings.storage))
             searches = [Trials(name, intervals, settings, storage) for name in names]
-            _run(list(zip(combinations, searches, strict=True)), settings, launch, Path(sweep))
+
+            def launch_and_check(words: Sequence[Sequence[str]], first: int) -> None:
+                launch(words, initial_job_idx=first)
+                require_hold()
+
+            pairs = list(zip(combinations, searches, strict=True))
+            _run(pairs, settings, launch_and_check, Path(sweep))
     except InUseError as error:
         raise ConfigError(
             f"{SECTION}.storage={settings.storage!r} is used by another command: wait for it, or "
@@ -66,7 +72,7 @@ def search(
 def _run(
     searches: Sequence[tuple[list[str], Trials]],
     settings: SearchSettings,
-    launch: Callable[..., Any],
+    launch: Callable[[Sequence[Sequence[str]], int], None],
     sweep: Path,
 ) -> None:
     """Show what is finished, and run one batch of all searches after the other."""
@@ -79,7 +85,7 @@ def _run(
         note(sweep / str(number), JobStatus(number, fixed + words_of(trial), FOUND, where=where))
     number = len(known)
     while batch := [(fixed, t, new) for fixed, t in searches for new in t.suggest()]:
-        launch([fixed + words_of(new) for fixed, _, new in batch], initial_job_idx=number)
+        launch([fixed + words_of(new) for fixed, _, new in batch], number)
         statuses = read_statuses(sweep)
         for job, (_, trials, new) in enumerate(batch, number):
             status = statuses.get(job)
