@@ -25,7 +25,7 @@ install: $(INSTALLED)  ## create .venv with the tested versions of everything
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[sbibm,cores,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[sbibm,cores,pareto,dev]'
 	touch $@
 
 quickstart: install  ## install, then run the main job

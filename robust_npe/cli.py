@@ -25,6 +25,7 @@ COMMANDS = {
     "reference": "compute samples of true posteriors from prior and likelihood",
     "collect": "gather the tables of all runs into one",
     "compare": "compare two runs, observation by observation",
+    "pareto": "show which settings of defenses no others beat, and what beta costs",
     "list": "show what is stored: kind, size, age, which runs use it",
     "prune": "remove what is old, unfinished or not used",
 }

@@ -21,6 +21,7 @@ __all__ = [
     "CompareConfig",
     "Evaluation",
     "ListConfig",
+    "ParetoConfig",
     "PruneConfig",
     "ReferenceConfig",
     "Seeds",
@@ -203,6 +204,16 @@ class CompareConfig(CommonConfig):
 
 
 @dataclass
+class ParetoConfig(CommonConfig):
+    """Keys of `robust-npe pareto`."""
+
+    epsilon: float = 0.5
+    quantity: str = "kl_forward"
+    max_nll_loss: float = 0.1
+    to: str | None = None
+
+
+@dataclass
 class ListConfig(CommonConfig):
     """Keys of `robust-npe list`."""
 
@@ -230,6 +241,7 @@ SCHEMAS: dict[str, type] = {
     "collect_schema": CollectConfig,
     "compare_schema": CompareConfig,
     "list_schema": ListConfig,
+    "pareto_schema": ParetoConfig,
     "prune_schema": PruneConfig,
     "reference_schema": ReferenceConfig,
 }

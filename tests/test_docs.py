@@ -123,6 +123,26 @@ def test_commands_of_the_page_about_autoencoders_work(tmp_path, monkeypatch):
     assert all((table.metric == "r_probability").any() for table in tables)
 
 
+def test_commands_of_the_page_about_fronts_work(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("optuna", reason="needs the extra pareto")
+    monkeypatch.chdir(tmp_path)
+    few = ("evaluation.num_attacked=4", "attack.steps=3", "metric=[nll,divergence]")
+    few += ("estimator=gaussian", "epsilon=0.5")
+    commands = re.findall(r"^robust-npe (.*)$", page("pareto.md"), re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        words = [word for word in shlex.split(command) if "n_trials" not in word]
+        words += ["hydra.sweeper.n_trials=2"] if "hydra/sweeper=pareto" in words else []
+        words += ["hydra.launcher.n_jobs=1"] if "hydra/launcher=cores" in words else []
+        words += [*SMALL, *few] if words[0] == "train" else []
+        assert cli.main(words) == 0
+    assert "Linear Gaussian: fim beta=" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("outputs/runs/*/results.csv"))) == 1 + 3 + 2 * 2 + 2
+    table = pd.read_csv(tmp_path / "outputs" / "pareto.csv")
+    assert {"nll", "kl", "loss", "relative_to", "non_dominated", "seeds"} <= {*table.columns}
+    assert len(table) == 4  # of the grid, stored before that command
+
+
 def test_python_of_the_page_about_autoencoders_runs(monkeypatch, capsys):
     def train_shortly(*args):
         *given, settings, generator = args

@@ -19,6 +19,7 @@ from robust_npe.plotting.examples import examples_figure
 from robust_npe.plotting.fronts import cost_plot, front_plot
 from robust_npe.plotting.names import named_defenses
 from robust_npe.plotting.neuron import neuron_figure
+from robust_npe.plotting.pareto import pareto_plot
 from robust_npe.plotting.pyloric import pyloric_figure
 from robust_npe.plotting.ridge import ridge_figure
 from robust_npe.plotting.saving import save_figure
@@ -46,6 +47,7 @@ __all__ = [
     "movement_plot",
     "named_defenses",
     "neuron_figure",
+    "pareto_plot",
     "pyloric_figure",
     "ridge_figure",
     "run_time_plot",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ __all__ = [
     "NothingToDrawError",
     "cells",
     "marks_note",
+    "marks_of",
     "points",
     "require_one_setting",
     "seeds_note",
@@ -166,7 +168,12 @@ def points(
 
 
 def _mark(group: pd.DataFrame) -> str:
-    return "".join(mark for name, (mark, _) in MARKS.items() if group[name].any())
+    return marks_of(group[[*MARKS]].any())
+
+
+def marks_of(row: Mapping[Any, Any] | pd.Series) -> str:
+    """Return the marks of what speaks against a row from `cells`."""
+    return "".join(mark for name, (mark, _) in MARKS.items() if row[name])
 
 
 def marks_note(rows: pd.DataFrame) -> list[str]:

@@ -16,6 +16,7 @@ from robust_npe.plotting.cells import (
     NothingToDrawError,
     cells,
     marks_note,
+    marks_of,
     require_one_setting,
 )
 from robust_npe.plotting.layout import (
@@ -36,7 +37,7 @@ from robust_npe.plotting.names import (
 )
 from robust_npe.plotting.style import Look
 
-__all__ = ["cost_plot", "front_plot", "outcomes"]
+__all__ = ["cost_plot", "front_plot", "outcomes", "trainings"]
 
 DEFENSE = ["defense", "beta", "defense_epsilon", "defense_settings"]
 STRENGTH = ["beta", "defense_epsilon", "settings"]
@@ -64,6 +65,23 @@ def outcomes(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") ->
         NothingToDrawError: The table lacks the divergence at this radius, or undefended runs.
         ValueError: The table mixes settings other than those of defenses.
     """
+    runs = trainings(table, epsilon, metric)
+    keys = ["task", *SEEDS]
+    plain = runs[runs.defense == "none"][[*keys, "kl", "nll", "seconds"]]
+    runs = runs.merge(plain, "left", on=keys, suffixes=("", "_none"))
+    if runs.kl_none.isna().any():
+        lost = runs[runs.kl_none.isna()].iloc[0]
+        raise NothingToDrawError(f"no undefended runs of {lost.task}, seed {lost.seed}")
+    return runs
+
+
+def trainings(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -> pd.DataFrame:
+    """Return the same without the comparison; undefended runs are not needed.
+
+    Raises:
+        NothingToDrawError: The table lacks the divergence at this radius.
+        ValueError: The table mixes settings other than those of defenses.
+    """
     rows = cells(table, [metric, "nll", "training"])
     rows = rows[(rows.attack == "none") | (rows.epsilon == epsilon)]
     for task, attacked in rows[rows.attack != "none"].groupby("task"):
@@ -86,11 +104,6 @@ def outcomes(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") ->
     runs = pd.DataFrame(found).loc[found["kl"].index].reset_index()
     runs["kl"] = runs.kl.fillna(np.inf)
     runs["kl"] = runs.kl.where(runs.kl > 2 * runs.pop("error").fillna(0), 0.0)
-    plain = runs[runs.defense == "none"].drop(columns="defense")
-    runs = runs.merge(plain, "left", on=["task", *SEEDS], suffixes=("", "_none"))
-    if runs.kl_none.isna().any():
-        lost = runs[runs.kl_none.isna()].iloc[0]
-        raise NothingToDrawError(f"no undefended runs of {lost.task}, seed {lost.seed}")
     settings = rows.groupby(keys)[["family", *DEFENSE[1:]]].first()
     against = rows.groupby(keys)[[*MARKS]].any()
     return runs.join(settings, on=keys).join(against, on=keys)
@@ -193,10 +206,7 @@ def means(runs: pd.DataFrame) -> pd.DataFrame:
     if "hollow" in runs:
         points["hollow"] = groups.hollow.mean() > 0.5
     against = groups[[*MARKS]].any()
-    points["mark"] = [
-        "".join(mark for name, (mark, _) in MARKS.items() if row[name])
-        for _, row in against.iterrows()
-    ]
+    points["mark"] = [marks_of(row) for _, row in against.iterrows()]
     return points.reset_index().sort_values(STRENGTH, na_position="first")
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "RUNNING",
     "STATUS",
     "JobStatus",
+    "note",
     "read_statuses",
     "tracked",
 ]
@@ -75,13 +76,13 @@ def tracked(work: Callable[[], Any], known: tuple[type[Exception], ...]) -> Any:
     folder, number = Path(hydra.runtime.output_dir), int(hydra.job.num)
     overrides = list(hydra.overrides.task)
     _quiet_on_terminals()
-    _write(folder, JobStatus(number, overrides))
+    note(folder, JobStatus(number, overrides))
     started = time.perf_counter()
     try:
         result = work()
     except KeyboardInterrupt:
         seconds = time.perf_counter() - started
-        _write(folder, JobStatus(number, overrides, INTERRUPTED, seconds))
+        note(folder, JobStatus(number, overrides, INTERRUPTED, seconds))
         raise
     except Exception as error:
         if isinstance(error, BrokenPipeError):
@@ -91,11 +92,11 @@ def tracked(work: Callable[[], Any], known: tuple[type[Exception], ...]) -> Any:
         _log_traceback(error)
         where = os.path.relpath(folder / f"{hydra.job.name}.log")
         seconds = time.perf_counter() - started
-        _write(folder, JobStatus(number, overrides, FAILED, seconds, where, text))
+        note(folder, JobStatus(number, overrides, FAILED, seconds, where, text))
         return None
     state = DONE if getattr(result, "created", True) else FOUND
     where = str(getattr(result, "folder", ""))
-    _write(folder, JobStatus(number, overrides, state, time.perf_counter() - started, where))
+    note(folder, JobStatus(number, overrides, state, time.perf_counter() - started, where))
     return result
 
 
@@ -119,7 +120,8 @@ def read_statuses(sweep: Path) -> dict[int, JobStatus]:
     return dict(sorted(found.items()))
 
 
-def _write(folder: Path, status: JobStatus) -> None:
+def note(folder: Path, status: JobStatus) -> None:
+    """Write what became of a job into its folder."""
     write_atomically(folder / STATUS, json.dumps(asdict(status)).encode())
 
 

@@ -62,9 +62,9 @@ def _require_one_folder(config: DictConfig, jobs: Sequence[Sequence[str]]) -> No
 
 
 def _jobs(config: DictConfig) -> list[list[str]]:
-    """Return the overrides of each job; of a sweeper that searches, as many empty lists."""
-    if trials := config.hydra.sweeper.get("n_trials"):
-        return [[] for _ in range(int(trials))]
+    """Return the overrides of each job; none for a sweeper that searches, see `expect`."""
+    if "n_trials" in config.hydra.sweeper:
+        return []
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     words += config.hydra.overrides.task
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)
@@ -75,12 +75,16 @@ class SweepWatch:
     """Shows one line of progress on a terminal, and elsewhere a plain line for each job that ended.
 
     What failed is told at once, in a line of its own; `report` has a table of all jobs.
+
+    Attributes:
+        remarks: What a sweeper has to say of the jobs together, at the end of the report.
     """
 
     def __init__(self) -> None:
         self.jobs: list[list[str]] = []
         self.statuses: dict[int, JobStatus] = {}
         self.folder: Path | None = None
+        self.remarks: list[str] = []
         self._started = time.perf_counter()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -97,6 +101,14 @@ class SweepWatch:
         self._started = time.perf_counter()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
+
+    def expect(self, jobs: Sequence[Sequence[str]]) -> None:
+        """Set the jobs of a sweeper that finds out itself what to run.
+
+        Args:
+            jobs: As for `start`; what is not known yet of their overrides is told by the jobs.
+        """
+        self.jobs = [list(job) for job in jobs]
 
     def stop(self) -> None:
         """Look a last time."""
@@ -129,7 +141,8 @@ class SweepWatch:
         kinds = [DONE, FOUND, FAILED, SKIPPED, *(s for s in (INTERRUPTED, RUNNING) if states[s])]
         counts = ", ".join(f"{states[s]} {s}" for s in kinds)
         end = f"{len(rows)} jobs: {counts}; {self._seconds():.0f} s; logs in {self.folder}"
-        return f"{aligned(rows)}\n{end}", states[DONE] + states[FOUND] == len(rows)
+        text = "\n".join([aligned(rows), end, *self.remarks])
+        return text, states[DONE] + states[FOUND] == len(rows)
 
     def _watch(self) -> None:
         while not self._ended.wait(INTERVAL):
