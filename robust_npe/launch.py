@@ -32,7 +32,7 @@ from robust_npe.files import StoreError
 from robust_npe.interruption import as_worker, interruptible
 from robust_npe.messages import hydra_message
 from robust_npe.paths import config_directory
-from robust_npe.sweeps import tracked, watched
+from robust_npe.sweeps import check_folders, tracked, watched
 
 __all__ = ["launch"]
 
@@ -108,6 +108,7 @@ def _show(result: Any) -> None:
 
 def _sweep(command: str, options: Namespace, job: Callable[[DictConfig], None]) -> int:
     """Run all jobs, show a table of what became of them, and return the exit status."""
+    check_folders(options.overrides)
     options.overrides += SWEEP
     with watched() as watch:
         try:

@@ -57,6 +57,7 @@ ALSO = {
     "task=toy": "epsilon_unit=feature",
     "objective=target_theta": "objective.theta=[0,0,0,0,0,0,0,0,0,0]",
     "estimator=vae": "task=images/digits",
+    "estimator=vae/beta": "task=images/digits beta=1",
     **{f"task=images/{name}": "estimator=vae" for name in ("digits", "mnist", "folder")},
     "task=images/fashion_mnist": "estimator=vae",
     **{

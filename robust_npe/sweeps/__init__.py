@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from robust_npe.sweeps.jobs import FAILED, JobStatus, read_statuses, tracked
-from robust_npe.sweeps.watch import SweepWatch, watched
+from robust_npe.sweeps.watch import SweepWatch, check_folders, watched
 
-__all__ = ["FAILED", "JobStatus", "SweepWatch", "read_statuses", "tracked", "watched"]
+__all__ = [
+    "FAILED",
+    "JobStatus",
+    "SweepWatch",
+    "check_folders",
+    "read_statuses",
+    "tracked",
+    "watched",
+]

@@ -14,9 +14,9 @@ from typing import ClassVar
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError
 from robust_npe.sweeps.jobs import (
     DONE,
     FAILED,
@@ -27,7 +27,7 @@ from robust_npe.sweeps.jobs import (
     read_statuses,
 )
 
-__all__ = ["SweepStarted", "SweepWatch", "watched"]
+__all__ = ["SweepStarted", "SweepWatch", "check_folders", "watched"]
 
 SKIPPED = "skipped"
 DIED = "its process ended without a word: killed, out of memory, or its machine went down"
@@ -44,21 +44,24 @@ class SweepStarted(Callback):
         """Start to watch the sweep of a configuration."""
         if self.watch is not None:
             jobs = _jobs(config)
-            _require_one_folder(config, jobs)
             self.watch.start(Path(config.hydra.sweep.dir).absolute(), jobs)
 
 
-def _require_one_folder(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
-    """Raise a `ConfigError` where jobs would not have one folder each, in one place."""
-    places = {word for job in jobs for word in job if word.startswith("output_dir=")}
-    if len(places) > 1:
-        raise ConfigError(
-            f"output_dir has several values ({', '.join(sorted(places))}), a sweep has one: jobs "
-            "of other settings do not get in each other's way there."
-        )
-    subdir = str(OmegaConf.to_container(config.hydra)["sweep"]["subdir"])  # type: ignore
-    expected = "left as it is: each job needs a folder of its own"
-    require("hydra.job.num" in subdir, "hydra.sweep.subdir", subdir, expected)
+def check_folders(words: Sequence[str]) -> None:
+    """Raise a `ConfigError` where jobs would not have one folder each, in one place.
+
+    Args:
+        words: The overrides of a sweep.
+    """
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key, value = override.key_or_group, override.input_line
+        if key == "output_dir" and override.is_sweep_override():
+            raise ConfigError(
+                f"{value!r} has several values, a sweep has one: jobs of other settings do not get "
+                "in each other's way there."
+            )
+        if key == "hydra.sweep.subdir" and "hydra.job.num" not in str(value):
+            raise ConfigError(f"{value!r}: leave it as it is, each job needs a folder of its own.")
 
 
 def _jobs(config: DictConfig) -> list[list[str]]:

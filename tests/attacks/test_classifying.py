@@ -140,6 +140,18 @@ def test_planted_masking_deceives_the_published_attack_and_not_the_standard_eval
     assert left(attacked[0], published, attacked)[0] <= 0.05
 
 
+def test_the_standard_evaluation_climbs_its_objective_where_labels_have_changed(attacked):
+    network, theta, x, _ = attacked
+    ball, climbed = make_ball("linf", 0.3), NegativeLogLikelihood()
+    value = climbed(network, x, theta, stream(1))
+    means = []
+    for attack in (StandardEvaluation(climbed), PGD(climbed, 40)):
+        found = attack.search(network, x, theta, ball, stream(0))
+        assert (ball.norm(found.x_adv - x) <= ball.radius + 1e-6).all()
+        means.append(float(value(found.x_adv).detach().mean()))
+    assert means[0] >= 0.999 * means[1]
+
+
 def test_the_standard_evaluation_is_never_worse_than_its_parts(attacked):
     network = attacked[0]
     weaker = (*attacked[:3], make_ball("linf", 0.3))

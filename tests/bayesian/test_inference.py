@@ -109,6 +109,13 @@ def test_every_inference_learns_and_is_a_function_of_the_generator(inference):
     )
 
 
+def test_weights_that_are_not_finite_are_an_error():
+    with pytest.raises(
+        FloatingPointError, match=r"inference=sgd diverged.*inference.learning_rate"
+    ):
+        fitted(SGD(epochs=3, learning_rate=1e30))
+
+
 def test_members_of_an_ensemble_are_trained_as_if_alone():
     theta, x = moons(100)
     head, y = network(), theta.squeeze(-1).long()

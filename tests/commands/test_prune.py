@@ -87,6 +87,17 @@ def test_prune_unfinished(stored, capsys):
     assert remaining(stored) == set(stored) - {"unused"}
 
 
+def test_what_a_running_command_uses_is_not_unused(stored, capsys, elsewhere):
+    path = stored["run"].path
+    path.rename(path.with_name(f"{path.name}.partial"))
+    with FileLock(elsewhere / "outputs" / "locks" / f"runs-{path.name}.lock"):
+        assert cli.main(["prune", "unused=true", "delete=true"]) == 2
+    error = f"cannot be told while runs are being made ({path.name})"
+    assert error in capsys.readouterr().err
+    assert remaining(stored) == set(stored) - {"run"}
+    assert cli.main(["prune", "unused=true", "delete=true"]) == 0  # it was interrupted
+
+
 def test_prune_older_format(stored):
     newer = {**TASK, "version": [2]}
     kept = add("outputs/store", "simulations", {"task": newer, "split": "train", "seed": 3})

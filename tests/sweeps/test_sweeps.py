@@ -47,6 +47,26 @@ def test_a_failed_job_stops_no_other_and_a_second_run_does_what_is_missing(capsy
     assert err.count("job ") == 3
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("output_dir=a,b", "'output_dir=a,b' has several values, a sweep has one"),
+        ("hydra.sweep.subdir=x", "'hydra.sweep.subdir=x': leave it as it is"),
+    ],
+)
+def test_jobs_have_one_folder_each_in_one_place(word, message, capsys, elsewhere):
+    assert cli.main(["train", "-m", *SMALL, "seed=0,1", word]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(elsewhere.rglob("runs"))
+
+
+def test_sweeps_of_the_same_second_have_folders_of_their_own(elsewhere):
+    words = [sys.executable, "-m", "robust_npe.cli", "train", "-m", *SMALL]
+    sweeps = [subprocess.Popen([*words, f"seed={s},{s + 1}"]) for s in (0, 2)]
+    assert [sweep.wait(300) for sweep in sweeps] == [0, 0]
+    assert len(list(elsewhere.glob("outputs/logs/*_sweep"))) == 2
+
+
 def test_cores_share_a_training(capsys, elsewhere):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["train", "-m", "hydra/launcher=cores", "hydra.launcher.n_jobs=2"]
