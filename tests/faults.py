@@ -30,7 +30,7 @@ SMALL = (
     "training.max_epochs=4",
     "training.min_epochs=4",
     "training.checkpoint_every=0",  # every step is stored, so that work done twice can be counted
-    "attack.steps=5",
+    "attack.steps=300",
     "metric=[nll,divergence]",
     "plots=false",
 )
