@@ -192,6 +192,16 @@ def sweep(elsewhere):
     process.wait(timeout=30)
 
 
+def test_workers_end_with_a_parent_that_was_killed(sweep, elsewhere):
+    wait_until(lambda: len(checkpoints(elsewhere)) == 2, 120, "the first checkpoint")
+    before = checkpoints(elsewhere)
+    sweep.kill()
+    sweep.wait(10)
+    wait_until(lambda: is_gone(sweep.pid), 40, "the end of all processes")
+    after = checkpoints(elsewhere)
+    assert all(after[path] >= before[path] for path in before)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("interruptible")
 def test_interruptions_end_the_workers_too_when_they_stored_where_they_stand(

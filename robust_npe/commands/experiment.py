@@ -136,7 +136,7 @@ class Experiment:
         # settings of the estimator are checked against the task, too
         estimator = self._fresh_estimator()
         self.attack.check_posterior(estimator, self.task.dim_x)
-        check_inference(estimator, self.defense)
+        check_inference(estimator, self.defense, config["inference"])
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""

@@ -17,10 +17,24 @@ from robust_npe.training.data import Pairs, usable_pairs
 
 __all__ = ["check_inference", "infer"]
 
+DEFAULT = "robust_npe.bayesian.SGD"  # as in conf/train.yaml
 
-def check_inference(estimator: Estimator, defense: Defense) -> None:
-    """Raise a `ConfigError` where defense or embedding net of a classifier had to be trained."""
+
+def check_inference(
+    estimator: Estimator, defense: Defense, chosen: Mapping[str, Any] | None = None
+) -> None:
+    """Raise a `ConfigError` where defense or embedding net of a classifier had to be trained, or
+    where inference was chosen for what is trained.
+
+    Args:
+        estimator: What is to be trained, or inferred.
+        defense: With what.
+        chosen: The configuration's `inference`.
+    """
     if not estimator.classifies:
+        target = str((chosen or {}).get("_target_", DEFAULT))
+        expected = "left out: it makes the weights of estimator=classifier/mlp alone"
+        require(target == DEFAULT, "inference", target.rpartition(".")[2], expected)
         return
     base = defense
     while isinstance(base, PostHoc):
