@@ -250,7 +250,8 @@ GIVEN = {"dim_theta", "dim_context", "dim_x", "num_classes"}
 
 
 def named_by_yaml():
-    texts = [path.read_text() for path in config_directory().rglob("*.yaml")]
+    files = sorted(config_directory().rglob("*.yaml"))  # below `hydra` are parts of Hydra
+    texts = [path.read_text() for path in files if "hydra" not in path.parts[-3:]]
     return sorted({t for text in texts for t in re.findall(r"_target_: (\S+)", text)})
 
 
