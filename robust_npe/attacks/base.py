@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from typing_extensions import override
 
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.objectives import Objective
@@ -128,7 +129,11 @@ class Noise(Attack):
     ) -> Found:
         """Draw once."""
         x = x.detach()
-        return Found(ball.feasible(x, x + ball.sample(x, generator)))
+        return Found(ball.feasible(x, x + self.draw(x, ball, generator)))
+
+    def draw(self, x: Tensor, ball: Ball, generator: Generator) -> Tensor:
+        """Return a perturbation of each row of `x (B, Dx)`."""
+        return ball.sample(x, generator)
 
 
 class SurfaceNoise(Noise):
@@ -136,17 +141,9 @@ class SurfaceNoise(Noise):
 
     name = "surface_noise"
 
-    def search(
-        self,
-        posterior: Posterior,
-        x: Tensor,
-        theta: Tensor | None,
-        ball: Ball,
-        generator: Generator,
-    ) -> Found:
-        """Draw once."""
-        x = x.detach()
-        return Found(ball.feasible(x, x + ball.surface(x, generator)))
+    @override
+    def draw(self, x: Tensor, ball: Ball, generator: Generator) -> Tensor:
+        return ball.surface(x, generator)
 
 
 def _parts(attack: Attack) -> Iterator[Attack | Objective]:

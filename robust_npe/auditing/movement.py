@@ -74,7 +74,7 @@ def attacked(case: Case, attack: Attack, settings: AuditSettings) -> list[Attack
     """Attack the first observations at every radius; for comparison, with random noise that moves
     the posterior as much as half of 15 draws do."""
     results = []
-    for method in [_MedianNoise()] if isinstance(attack, Noise) else [_MedianNoise(), attack]:
+    for method in [_MedianNoise(), *([] if attack.name == Noise.name else [attack])]:
         for epsilon in case.epsilons:
             generator = case.generator("attack", method.name, str(epsilon))
             ball, parts = case.ball(epsilon), []

@@ -10,7 +10,7 @@ import torch
 from torch.distributions import Categorical, Independent, Normal
 
 import robust_npe as rn
-from robust_npe.attacks import FGSM, CoverageBreaking, Noise
+from robust_npe.attacks import FGSM, CoverageBreaking, Noise, SurfaceNoise
 from robust_npe.checks import ConfigError
 from tests.auditing.common import (
     COVARIANCE,
@@ -172,6 +172,10 @@ def test_noise_is_the_same_beside_an_attack_and_alone():
     ]
     first, second = (table[table.attack == "noise"].kl_forward.tolist() for table in tables)
     assert first == second
+    signs = quick(exact, x, epsilon=0.3, epsilon_unit="absolute", method=SurfaceNoise())
+    attacks = signs.tables["attacks"]
+    assert attacks[attacks.attack == "noise"].kl_forward.tolist() == first
+    assert len(attacks[attacks.attack == "surface_noise"]) == len(first)
 
 
 def test_a_radius_below_the_resolution_of_x_is_flagged():
