@@ -13,7 +13,13 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
 from robust_npe.attacks.objectives import Climb, Objective, Sampled
-from robust_npe.bayesian.mixture import CategoricalMixture, labels, margins, members_of
+from robust_npe.bayesian.mixture import (
+    CategoricalMixture,
+    labels,
+    margins,
+    member_losses,
+    members_of,
+)
 from robust_npe.checks import require
 from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import child
@@ -85,8 +91,7 @@ class ComponentNLL(OfMembers):
 
     @override
     def value(self, q: CategoricalMixture, y: Tensor) -> Tensor:
-        index = y.expand(len(q.members), -1).unsqueeze(-1)
-        return -q.members.gather(-1, index).squeeze(-1).mean(0)
+        return member_losses(q, y).mean(0)
 
 
 class LogitMargin(OfMembers):

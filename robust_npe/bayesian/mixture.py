@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Independent, register_kl
 
 from robust_npe.checks import ConfigError
 
-__all__ = ["CategoricalMixture", "labels", "margins", "members_of"]
+__all__ = ["CategoricalMixture", "labels", "margins", "member_losses", "members_of"]
 
 
 class CategoricalMixture(Independent):
@@ -64,6 +64,12 @@ def members_of(q: Any) -> CategoricalMixture:
 def labels(theta: Tensor) -> Tensor:
     """Return labels `(B, 1)` or `(B,)` as indices `(B,)`."""
     return torch.as_tensor(theta).reshape(len(theta)).long()
+
+
+def member_losses(q: CategoricalMixture, y: Tensor) -> Tensor:
+    """Return -log softmax(f_s)_y of each member for labels `(B,)`, shape `(S, B)`."""
+    index = y.expand(len(q.members), -1).unsqueeze(-1)
+    return -q.members.gather(-1, index).squeeze(-1)
 
 
 def margins(scores: Tensor, y: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +75,7 @@ class DeepEnsemble(Inference):
     ) -> tuple[Weights, list[float]]:
         """Return weights, and the mean cross-entropy of each epoch."""
         weights = network.initial(members, generator)
-
-        def loss(index: Tensor) -> Tensor:
-            return cross_entropies(network.logits(x[index], weights), y[index]).sum()
-
+        loss = _loss(network, weights, x, y)
         adam = partial(torch.optim.Adam, lr=self.learning_rate)
         epochs = at_least(self.epochs, self.min_steps, len(x), self.batch_size)
         sizes = len(x), adam, epochs, self.batch_size
@@ -168,9 +165,7 @@ class SWAG(DeepEnsemble):
         epochs = at_least(self.swag_epochs, self.min_steps, len(x), self.batch_size)
         steps = epochs * -(-len(x) // self.batch_size)
         every = max(1, steps // self.collected)
-
-        def loss(index: Tensor) -> Tensor:
-            return cross_entropies(network.logits(x[index], weights), y[index]).sum()
+        loss = _loss(network, weights, x, y)
 
         def collect(step: int) -> None:
             if step % every == 0:
@@ -182,3 +177,14 @@ class SWAG(DeepEnsemble):
         drawn = [trajectory.draw(generator) for _ in range(self.draws)]
         network.assign([torch.cat(parts) for parts in zip(*drawn, strict=True)])
         return {"train_loss": losses, "collected": trajectory.count}
+
+
+def _loss(
+    network: WeightEnsemble, weights: Weights, x: Tensor, y: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Return the sum over networks of their mean cross-entropies, of the indices of a minibatch."""
+
+    def loss(index: Tensor) -> Tensor:
+        return cross_entropies(network.logits(x[index], weights), y[index]).sum()
+
+    return loss

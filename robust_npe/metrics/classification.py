@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from typing_extensions import override
 
 from robust_npe.attacks.classifier_evaluation import in_float64
 from robust_npe.bayesian import CategoricalMixture, WeightEnsemble
-from robust_npe.bayesian.mixture import labels, members_of
+from robust_npe.bayesian.mixture import labels, member_losses, members_of
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.metrics.summary import row
@@ -30,9 +31,9 @@ class OfClassifiers(Metric):
             applies = isinstance(context.q(context.x[:1]), CategoricalMixture)
         return self.measure(context) if applies else []
 
+    @abstractmethod
     def measure(self, context: Context) -> list[Measurement]:
         """Return measurements of a classifier."""
-        raise NotImplementedError
 
 
 class Accuracy(OfClassifiers):
@@ -147,9 +148,7 @@ def member_gradients(posterior: Posterior, x: Tensor, theta: Tensor) -> Tensor:
     """Return grad_x -log softmax(f_s(x))_y of each network, `(S, B, Dx)`."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        members = members_of(posterior(x)).members
-        index = labels(theta).expand(len(members), -1).unsqueeze(-1)
-        losses = -members.gather(-1, index).squeeze(-1).sum(-1)
+        losses = member_losses(members_of(posterior(x)), labels(theta)).sum(-1)
         parts = [torch.autograd.grad(loss, x, retain_graph=True)[0] for loss in losses]
     return torch.stack(parts)
 
