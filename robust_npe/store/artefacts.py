@@ -16,7 +16,7 @@ from typing import Any
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import TEMPORARY, StoreError, naming, refuse_links
-from robust_npe.store.locks import locked
+from robust_npe.store.locks import LOCKS, lock_name, locked
 from robust_npe.store.manifests import (
     MANIFEST,
     PARTS,
@@ -186,7 +186,8 @@ class Store:
         def waiting() -> None:
             log.info("waiting for another process that is making %s %s", kind, key)
 
-        path, _ = (self._path("locks", f"{kind}-{key}.{end}") for end in ("lock", "lease"))
+        path = self._path(LOCKS, lock_name(kind, key))
+        self._path(LOCKS, path.with_suffix(".lease").name)
         return locked(path, waiting)
 
 

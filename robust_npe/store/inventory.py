@@ -11,12 +11,11 @@ from typing import Any
 
 from robust_npe.files import StoreError, naming
 from robust_npe.store.collecting import class_versions, outdated_classes
-from robust_npe.store.locks import InUseError, locked
+from robust_npe.store.locks import LOCKS, InUseError, lock_name, locked
 from robust_npe.store.manifests import read_manifest
 
 __all__ = ["COLLECTIONS", "Entry", "in_progress", "inventory", "remove"]
 
-LOCKS = "locks"
 COLLECTIONS = ("runs", "audits")  # these lie beside the store
 UNRELATED = ("class", "version", "versions", "epsilon")  # say nothing on who uses an artefact
 
@@ -82,7 +81,7 @@ def in_progress(output: Path) -> list[str]:
         key, _, suffix = path.name.partition(".")
         try:
             if suffix == "partial":
-                with locked(output / LOCKS / f"runs-{key}.lock"):
+                with locked(output / LOCKS / lock_name("runs", key)):
                     pass
         except InUseError:
             found.append(key)
@@ -145,7 +144,7 @@ def remove(entry: Entry) -> str:
 
     The artefact's lock is held meanwhile, so nobody finds half of it.
     """
-    lock = entry.path.parent.parent / LOCKS / f"{entry.kind}-{entry.key}.lock"
+    lock = entry.path.parent.parent / LOCKS / lock_name(entry.kind, entry.key)
     try:
         with locked(lock), naming(entry.path, "removed"):
             if not entry.path.is_dir() or _newest(entry.path) > entry.modified:

@@ -17,10 +17,16 @@ from filelock import FileLock, SoftFileLease, Timeout
 
 from robust_npe.files import StoreError, naming
 
-__all__ = ["LEASE", "InUseError", "locked"]
+__all__ = ["LEASE", "LOCKS", "InUseError", "lock_name", "locked"]
 
+LOCKS = "locks"  # the folder of a store where they lie
 LEASE = 60.0  # seconds; all processes must agree
 PATIENCE = 0.1  # seconds, after which people are told what is waited for
+
+
+def lock_name(kind: str, key: str) -> str:
+    """Return the name of an artefact's lock in the folder `LOCKS` of its store."""
+    return f"{kind}-{key}.lock"
 
 
 class InUseError(Exception):
