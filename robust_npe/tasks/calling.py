@@ -24,6 +24,7 @@ from robust_npe.tasks.precision import check_resolution
 __all__ = ["ARRAYS", "Function", "call", "wants_arguments"]
 
 ARRAYS = ("numpy", "torch")
+PRECISE = (torch.float64, torch.int64, torch.int32)  # of which float32 may lose something
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ class Function:
                     f"expected ({num}, ...): one row each. A function of one theta (D,) needs "
                     "task.vectorized=false."
                 )
-        return x.unsqueeze(1) if x.ndim == 1 else x
+        x = x.unsqueeze(1) if x.ndim == 1 else x
+        if x.dtype in PRECISE:
+            check_resolution(x.numpy(), self.name)
+        return x.float()
 
 
 def call(function: Callable[..., Any], name: str, array: str, *given: Tensor) -> Any:
@@ -145,9 +149,8 @@ def _as_tensor(x: Any, name: str) -> Tensor:
             array = np.asarray(x)
         except ValueError:  # lists of different lengths
             array = np.asarray(None)
-        if array.dtype.kind in "fiub" and array.ndim and len(array) > 1:
-            check_resolution(array, name)
-        x = torch.from_numpy(array.astype(np.float64)) if array.dtype.kind in "fiub" else None
+        kept = np.float32 if array.dtype == np.float32 else np.float64
+        x = torch.from_numpy(array.astype(kept)) if array.dtype.kind in "fiub" else None
     if x is None or x.is_complex():
         raise ConfigError(f"{name} returned {found}, expected an array of real numbers.")
-    return x.detach().cpu().float()
+    return x.detach().cpu()

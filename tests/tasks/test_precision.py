@@ -1,6 +1,7 @@
 """What varies in digits that float32 has not is refused, not learned from."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -59,6 +60,22 @@ def test_simulators_far_from_zero(array):
             prior,
             array=array,
         )
+
+
+def far(theta, spread):
+    """Two features near 1.7e9, half a unit apart, of which the second varies by `spread`."""
+    return np.array([1.7e9, 1.7e9 + 0.5 + spread * float(theta[0])])
+
+
+def test_simulators_of_one_parameter_far_from_zero():
+    """What varies from simulation to simulation counts, not from feature to feature."""
+    prior = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    theta = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    fine = FunctionTask(partial(far, spread=1e5), prior, vectorized=False, array="numpy")
+    assert fine.simulate(theta, torch.Generator()).std(0)[1] > 1e4
+    lost = FunctionTask(partial(far, spread=1.0), prior, vectorized=False, array="numpy")
+    with pytest.raises(ConfigError, match=f"its {LOST}"):
+        lost.simulate(theta, torch.Generator())
 
 
 def test_few_simulations_are_refused():
