@@ -17,14 +17,12 @@ from robust_npe.checks import ConfigError, require
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.data import split_rows
 from robust_npe.tasks.digits import bundled_digits, bundled_labels, idx_images, idx_labels
-from robust_npe.tasks.plots import draw_image
+from robust_npe.tasks.images import SHARES, StoredImages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["Classification", "DigitLabels", "HalfMoons", "IDXLabels", "LabelledImages"]
-
-SHARES = (("test", 0.1), ("validation", 0.1))
 
 
 class Classification(Task):
@@ -94,19 +92,12 @@ class HalfMoons(Classification):
         axes.set_ylabel("x_2")
 
 
-class LabelledImages(Classification):
+class LabelledImages(Classification, StoredImages):
     """Images x with pixels in [0, 1], and what each shows; what asks for more pairs than a part
-    has gets all of them.
-
-    Attributes:
-        side: Height and width of an image.
-    """
-
-    side: tuple[int, int]
+    has gets all of them."""
 
     def _set_shape(self, shape: tuple[int, ...], num_classes: int) -> None:
-        self.side = shape[-2], shape[-1]
-        self.dim_x = shape[-2] * shape[-1]
+        self._set_side(shape)
         self._set_classes(num_classes)
 
     @abstractmethod
@@ -114,33 +105,10 @@ class LabelledImages(Classification):
         """Return labels `(N,)` and images `(N, Dx)` of `train`, `validation` or `test`, in random
         order."""
 
-    @property
-    @override
-    def x_names(self) -> list[str]:
-        height, width = self.side
-        return [f"pixel({i},{j})" for i in range(height) for j in range(width)]
-
-    @property
-    @override
-    def domain(self) -> tuple[Tensor, Tensor]:
-        return torch.zeros(self.dim_x), torch.ones(self.dim_x)
-
     @override
     def stored_pairs(self, split: str, seed: int, rows: slice) -> tuple[Tensor, Tensor]:
         labels, x = self.part(split, seed)
         return labels[rows].unsqueeze(-1), x[rows]
-
-    @override
-    def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
-        raise NotImplementedError(f"task {self.name} has images, but no simulator")
-
-    @override
-    def knows(self, what: str) -> bool:
-        return what != "simulate" and super().knows(what)
-
-    def plot(self, axes: Axes, x: Tensor, **style: Any) -> None:
-        """Draw the image x `(Dx,)`, or the mean of images `(S, Dx)`."""
-        draw_image(axes, x, self.side, **{"cmap": "gray_r"} | style)
 
 
 class DigitLabels(LabelledImages):

@@ -23,35 +23,25 @@ from robust_npe.tasks.reading import read_array
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DigitImages", "FolderImages", "IDXImages", "Images"]
+__all__ = ["SHARES", "DigitImages", "FolderImages", "IDXImages", "Images", "StoredImages"]
 
 LEVELS = 17  # of grey of the digits
 SHARES = (("test", 0.1), ("validation", 0.1))
 
 
-class Images(Task, ABC):
-    """Images x with pixels in [0, 1]. theta ~ N(0, I) are latent variables, see `Task.has_theta`.
-
-    A subclass says where images come from. They are split by seed into parts for training,
-    validation and test; what asks for more images than a part has gets all of them.
+class StoredImages(Task, ABC):
+    """Common part of tasks whose x are stored images with pixels in [0, 1].
 
     Attributes:
         side: Height and width of an image.
     """
 
-    has_theta = False
     side: tuple[int, int]
 
-    def __init__(self, latent: int, shape: tuple[int, ...]) -> None:
-        require(latent > 0, "task.latent", latent, "a positive integer")
-        self.latent = latent
-        self.prior = Independent(Normal(torch.zeros(latent), torch.ones(latent)), 1)
+    def _set_side(self, shape: tuple[int, ...]) -> None:
+        """Take the shape of an image, `(H, W)`, or of what ends in it."""
         self.side = shape[-2], shape[-1]
         self.dim_x = shape[-2] * shape[-1]
-
-    @abstractmethod
-    def part(self, split: str, seed: int) -> Tensor:
-        """Return the images of `train`, `validation` or `test` in random order, `(N, Dx)`."""
 
     @property
     def x_names(self) -> list[str]:
@@ -65,12 +55,6 @@ class Images(Task, ABC):
         return torch.zeros(self.dim_x), torch.ones(self.dim_x)
 
     @override
-    def stored_pairs(self, split: str, seed: int, rows: slice) -> tuple[Tensor, Tensor]:
-        x = self.part(split, seed)[rows]
-        with draws_from(stream(seed, "latent", split, rows.start or 0)):
-            return self.prior.sample((len(x),)), x
-
-    @override
     def simulate(self, theta: Tensor, generator: Generator) -> Tensor:
         raise NotImplementedError(f"task {self.name} has images, but no simulator")
 
@@ -81,6 +65,32 @@ class Images(Task, ABC):
     def plot(self, axes: Axes, x: Tensor, **style: Any) -> None:
         """Draw the image x `(Dx,)`, or the mean of images `(S, Dx)`."""
         draw_image(axes, x, self.side, **{"cmap": "gray_r"} | style)
+
+
+class Images(StoredImages):
+    """Images x with pixels in [0, 1]. theta ~ N(0, I) are latent variables, see `Task.has_theta`.
+
+    A subclass says where images come from. They are split by seed into parts for training,
+    validation and test; what asks for more images than a part has gets all of them.
+    """
+
+    has_theta = False
+
+    def __init__(self, latent: int, shape: tuple[int, ...]) -> None:
+        require(latent > 0, "task.latent", latent, "a positive integer")
+        self.latent = latent
+        self.prior = Independent(Normal(torch.zeros(latent), torch.ones(latent)), 1)
+        self._set_side(shape)
+
+    @abstractmethod
+    def part(self, split: str, seed: int) -> Tensor:
+        """Return the images of `train`, `validation` or `test` in random order, `(N, Dx)`."""
+
+    @override
+    def stored_pairs(self, split: str, seed: int, rows: slice) -> tuple[Tensor, Tensor]:
+        x = self.part(split, seed)[rows]
+        with draws_from(stream(seed, "latent", split, rows.start or 0)):
+            return self.prior.sample((len(x),)), x
 
 
 class DigitImages(Images):
