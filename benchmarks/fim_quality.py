@@ -101,12 +101,11 @@ def run_one(
     return facts | evaluate(estimator, defense.beta or 0.0, *data["test"])
 
 
-def run(names: list[str], seeds: list[int], gradients: list[str], betas: list[int]) -> None:
+def run(names: list[str], seeds: list[int], gradients: list[str], betas: list[float]) -> None:
     """Fill the table."""
     for seed in seeds:
         for name in names:
-            strengths = [TASKS[name][2][i] for i in betas]
-            jobs = [(kind, beta) for beta in strengths for kind in gradients]
+            jobs = [(kind, beta) for beta in betas or TASKS[name][2] for kind in gradients]
             data = simulate(name, 0)
             for kind, beta in [("none", 0.0), *jobs]:
                 key = {"task": name, "seed": seed, "gradient": kind, "beta": beta}
@@ -115,8 +114,8 @@ def run(names: list[str], seeds: list[int], gradients: list[str], betas: list[in
                 with mock.patch.object(AutoregressiveFlow, "is_compiled", kind != "published"):
                     row = key | run_one(name, seed, make_defense(kind, beta), data)
                 print(row, flush=True)
-                header = not TABLE.exists()
-                pd.DataFrame([row]).to_csv(TABLE, mode="a", header=header, index=False)
+                with TABLE.open("a") as file:
+                    pd.DataFrame([row]).to_csv(file, header=file.tell() == 0, index=False)
 
 
 def make_defense(kind: str, beta: float) -> Defense:
@@ -208,7 +207,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["gl", "lv", "sir"], choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--gradients", nargs="+", default=["fast", "exact"])
-    parser.add_argument("--betas", nargs="+", type=int, default=[0, 1, 2], help="positions")
+    parser.add_argument("--betas", nargs="*", type=float, default=[], help="default: the task's")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "report":
