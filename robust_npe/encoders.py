@@ -111,7 +111,7 @@ class Encoder:
             given = type(q.base if isinstance(q, Pushforward) else q).__name__
             raise ConfigError(
                 f"the posterior is no Gaussian but a {given}: choose estimator=gaussian, "
-                "gaussian_full or vae, without a post-hoc defense."
+                "gaussian_full or vae, and a defense that keeps a single network."
             )
         return gaussian
 

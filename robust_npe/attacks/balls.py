@@ -48,6 +48,15 @@ class Ball(ABC):
         corner in Linf, the same change of few features in L1."""
         return self.steepest_step(gaussian(like, generator) / self._unit(like))
 
+    def turned_inward(self, x: Tensor, delta: Tensor) -> Tensor:
+        """Return `delta (B, Dx)` with other signs where x + delta leaves the domain: as large as
+        before and inside, unless both sides are too near for that."""
+        if self.domain is None:
+            return delta
+        low, high = (bound.to(x) for bound in self.domain)
+        outside = (x + delta < low) | (x + delta > high)
+        return torch.where(outside, -delta, delta)
+
     def project(self, delta: Tensor) -> Tensor:
         """Return the points of the ball nearest to `delta (B, Dx)`, in scaled coordinates."""
         size = self._size(delta)

@@ -79,10 +79,11 @@ class Attack(Component, ABC):
         """Whether an objective uses the parameters that generated x."""
         return any(part.needs_theta for part in _parts(self))
 
-    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
-        """Raise a `ConfigError` where an objective does not fit this kind of posterior."""
+    def check_posterior(self, posterior: Posterior, x: Tensor) -> None:
+        """Raise a `ConfigError` where an objective does not fit this kind of posterior, or a batch
+        of the shape of `x (B, Dx)`."""
         for part in _parts(self):
-            part.check_posterior(posterior, dim_x)
+            part.check_posterior(posterior, x)
 
     def load_sources(self, load: Callable[[str], Posterior]) -> None:
         """Let attacks that search on another posterior load it.

@@ -49,9 +49,9 @@ class OfMembers(Objective):
         self.draws = draws
 
     @override
-    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
+    def check_posterior(self, posterior: Posterior, x: Tensor) -> None:
         with torch.no_grad():
-            members_of(posterior(torch.zeros(1, dim_x)))
+            members_of(posterior(x[:1]))
 
     @override
     def __call__(

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from robust_npe.attacks.objectives import Climb, Objective, sampled
+from robust_npe.attacks.targets import TowardsAnother
 from robust_npe.checks import require
 from robust_npe.encoders import Encoder
 from robust_npe.posterior import Posterior
@@ -21,9 +22,9 @@ class _OfEncoders(Objective):
     """Common part: the posterior must be Gaussian."""
 
     @override
-    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
+    def check_posterior(self, posterior: Posterior, x: Tensor) -> None:
         with torch.no_grad():
-            Encoder(posterior)(torch.zeros(1, dim_x))
+            Encoder(posterior)(x[:1])
 
 
 class OfDeviations(_OfEncoders):
@@ -78,28 +79,21 @@ class MaxDamage(OfDeviations):
         return deviations.mean(0)
 
 
-class _Targeted(_OfEncoders):
-    """Common part of attacks towards another observation, the next of those attacked together.
+class _Targeted(TowardsAnother, _OfEncoders):
+    """Common part of attacks towards what another observation's Gaussian says."""
 
-    Args:
-        shift: How far down the batch the target is; the last ones have the first ones as targets.
-    """
-
-    rowwise = False
-
-    def __init__(self, shift: int = 1) -> None:
-        require(shift != 0, "objective.shift", shift, "an integer other than 0")
-        self.shift = shift
+    @override
+    def check_posterior(self, posterior: Posterior, x: Tensor) -> None:
+        super().check_posterior(posterior, x)
+        _OfEncoders.check_posterior(self, posterior, x)
 
     @override
     def __call__(
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
     ) -> Climb:
-        others = f"no multiple of the number of observations attacked together, {len(x)}"
-        require(self.shift % len(x) != 0, "objective.shift", self.shift, others)
         encoder = Encoder(posterior)
         with torch.no_grad():
-            wanted = self._output(encoder, x.roll(-self.shift, 0))
+            wanted = self._output(encoder, self.targets(x))
         return lambda x_adv: -(self._output(encoder, x_adv) - wanted).norm(dim=-1)
 
     @abstractmethod
@@ -118,7 +112,7 @@ class LatentShift(_Targeted):
         https://arxiv.org/abs/1702.06832 (the latent attack)
 
     Args:
-        shift: See the targets of `TargetPosterior`.
+        shift: See `TowardsAnother`.
     """
 
     name = "latent_shift"
@@ -136,7 +130,7 @@ class TargetedReconstruction(_Targeted):
         reconstruction in the place of the target, so that it can be reached
 
     Args:
-        shift: See the targets of `TargetPosterior`.
+        shift: See `TowardsAnother`.
     """
 
     name = "targeted_reconstruction"

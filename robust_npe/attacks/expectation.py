@@ -54,8 +54,8 @@ class Expectation(Objective):
         self.objective.check(dim_theta)
 
     @override
-    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
-        self.objective.check_posterior(posterior, dim_x)
+    def check_posterior(self, posterior: Posterior, x: Tensor) -> None:
+        self.objective.check_posterior(posterior, x)
 
     @override
     def __call__(

@@ -139,8 +139,9 @@ class Objective(Component, ABC):
     def check(self, dim_theta: int) -> None:
         """Raise a `ConfigError` where the objective does not fit parameters of this dimension."""
 
-    def check_posterior(self, posterior: Posterior, dim_x: int) -> None:
-        """Raise a `ConfigError` where the objective does not fit this kind of posterior."""
+    def check_posterior(self, posterior: Posterior, x: Tensor) -> None:
+        """Raise a `ConfigError` where the objective does not fit this kind of posterior, or a batch
+        of the shape of `x (B, Dx)`."""
 
     @abstractmethod
     def __call__(

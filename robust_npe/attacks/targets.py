@@ -19,24 +19,53 @@ from robust_npe.attacks.objectives import (
 from robust_npe.checks import require
 from robust_npe.posterior import Posterior
 
-__all__ = ["TargetPosterior", "TargetTheta"]
+__all__ = ["TargetPosterior", "TargetTheta", "TowardsAnother"]
 
 
-class TargetPosterior(Objective):
-    """-KL(q(.|x_target) || q(.|x~)): q is to be the posterior of another observation, which is the
-    next one of those that are attacked together.
+class TowardsAnother(Objective):
+    """Common part of attacks towards another observation: the next one of those that are attacked
+    together.
 
     Args:
         shift: How far down the batch the target is; the last ones have the first ones as targets.
+    """
+
+    rowwise = False
+
+    def __init__(self, shift: int = 1) -> None:
+        require(shift != 0, "objective.shift", shift, "an integer other than 0")
+        self.shift = shift
+
+    @override
+    def check_posterior(self, posterior: Posterior, x: Tensor) -> None:
+        self.targets(x)
+
+    def targets(self, x: Tensor) -> Tensor:
+        """Return the target of each row of `x (B, Dx)`.
+
+        Raises:
+            ConfigError: Some rows would have themselves as targets.
+        """
+        others = (
+            f"no multiple of the number of observations attacked together, {len(x)} (at most "
+            "evaluation.batch_size of them; the last ones may be fewer)"
+        )
+        require(self.shift % len(x) != 0, "objective.shift", self.shift, others)
+        return x.roll(-self.shift, 0)
+
+
+class TargetPosterior(TowardsAnother):
+    """-KL(q(.|x_target) || q(.|x~)): q is to be the posterior of another observation.
+
+    Args:
+        shift: See `TowardsAnother`.
         num_samples: Samples of q(.|x_target) in each step, as for `KLForward`.
     """
 
     name = "target_posterior"
-    rowwise = False
 
     def __init__(self, shift: int = 1, num_samples: int = 2) -> None:
-        require(shift != 0, "objective.shift", shift, "an integer other than 0")
-        self.shift = shift
+        super().__init__(shift)
         self.num_samples = num_samples
         self._divergence = KLForward(num_samples)
 
@@ -44,9 +73,7 @@ class TargetPosterior(Objective):
     def __call__(
         self, posterior: Posterior, x: Tensor, theta: Tensor | None, generator: Generator
     ) -> Climb:
-        others = f"no multiple of the number of observations attacked together, {len(x)}"
-        require(self.shift % len(x) != 0, "objective.shift", self.shift, others)
-        return _negated(self._divergence(posterior, x.roll(-self.shift, 0), theta, generator))
+        return _negated(self._divergence(posterior, self.targets(x), theta, generator))
 
 
 class TargetTheta(Objective):

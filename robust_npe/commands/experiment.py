@@ -12,8 +12,9 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from robust_npe.attacks import Attack, AutoUnit, Ball, ThreatModel, auto_unit, settings
+from robust_npe.attacks import Attack, AutoUnit, Ball, ThreatModel, auto_unit
 from robust_npe.checks import ConfigError, require
+from robust_npe.commands.checks import check_attack, check_target
 from robust_npe.commands.device import checked_device
 from robust_npe.commands.fitting import fit
 from robust_npe.commands.replicates import replicates
@@ -123,20 +124,16 @@ class Experiment:
         self.defense = build(config["defense"], "defense", Defense)
         self.defense.check(self.task)
         self.attack = build(config["attack"], "attack", Attack)
-        settings(self.attack)  # tables will show them: better to fail before training
-        self.attack.check(self.task.dim_theta)
-        without = f"one that needs no theta: task={self.task.name} has observations alone"
-        possible = self.task.has_theta or not self.attack.needs_theta
-        what = "objective" if hasattr(self.attack, "objective") else "attack"
-        require(possible, what, getattr(self.attack, what, self.attack).name, without)
+        check_attack(self.attack, self.task)
         self.attack.load_sources(self._load_source)
         self.metrics = {
             name: build(node, f"metrics.{name}", Metric) for name, node in config["metrics"].items()
         }
         # settings of the estimator are checked against the task, too
         estimator = self._fresh_estimator()
-        self.attack.check_posterior(estimator, self.task.dim_x)
         check_inference(estimator, self.defense, config["inference"])
+        deployed = self.defense.deploy([estimator] * self.defense.num_members, self.task)
+        check_target(self.attack, deployed, self.task.dim_x, self.evaluation)
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""

@@ -93,7 +93,10 @@ class MarginBound(Metric):
     @override
     def __call__(self, context: Context) -> list[Measurement]:
         ball, encoder = _unit_ball(context), Encoder(context.posterior)
-        if context.attacked or ball is None or not encoder.applies(context.x[:1]):
+        if context.attacked or not encoder.applies(context.x[:1]):
+            return []
+        if ball is None:
+            log.info("no first-order margins: they need norm=l2")
             return []
         columns, weight = self.measure(context, ball), encoder.kl_weight
         rows = [row("r", self.r)] + ([] if weight is None else [row("kl_weight", weight)])
@@ -131,7 +134,8 @@ class MarginMeasured(Metric):
 
     `margin_upper` in `epsilon_unit`, inf where nothing up to `largest` does, see `minimal_radius`.
     A stronger attack can only lower it. One more attack for each bound of `MarginBound` tries the
-    bound itself; `broken_<bound>` is the share of observations where that succeeds.
+    bound itself; `broken_<bound>` is the share of observations where that succeeds, of those whose
+    bound is not zero (an x that is not robust before the attack has no margin, and no bound).
 
     Measured once, with the clean observations, for Gaussian posteriors; arguments as for
     `MarginBound` and `MinimalRadius`.
@@ -142,6 +146,8 @@ class MarginMeasured(Metric):
         num_observations: Observations that are attacked, from the first.
         searches: Attacks on each observation, at most.
         num_samples: Draws behind the criterion.
+        bound_samples: `num_samples` of the `MarginBound` that is tried.
+        confidence: The same.
     """
 
     name = "margin_measured"
@@ -153,17 +159,23 @@ class MarginMeasured(Metric):
         num_observations: int = 128,
         searches: int = 10,
         num_samples: int = 1000,
+        bound_samples: int = 1000,
+        confidence: float = 0.95,
     ) -> None:
         name = "metrics.margin_measured"
         for key, value in {"r": r, "largest": largest, "searches": searches}.items():
             require(value > 0, f"{name}.{key}", value, "a positive number")
         require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
         require(num_samples > 3, f"{name}.num_samples", num_samples, "at least 4")
+        require(bound_samples > 0, f"{name}.bound_samples", bound_samples, "positive")
+        require(0 < confidence < 1, f"{name}.confidence", confidence, "between 0 and 1")
         self.r = r
         self.largest = largest
         self.num_observations = num_observations
         self.searches = searches
         self.num_samples = num_samples
+        self.bound_samples = bound_samples
+        self.confidence = confidence
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
@@ -179,7 +191,9 @@ class MarginMeasured(Metric):
         ball = _unit_ball(context)
         for name, bound, broken in () if ball is None else self._at_bounds(context, ball):
             radii = torch.where(broken, torch.minimum(radii, bound), radii)
-            rows.append(row(name.replace("margin", "broken"), float(broken.double().mean())))
+            if bool((bound > 0).any()):
+                share = float(broken[bound > 0].double().mean())
+                rows.append(row(name.replace("margin", "broken"), share))
         return [Measurement("margin_upper", summary_rows(radii) + rows, radii)]
 
     @torch.no_grad()
@@ -187,25 +201,23 @@ class MarginMeasured(Metric):
         """Yield the name of each bound, the bounds, and where an attack succeeds within them."""
         assert context.attack is not None
         assert context.ball is not None
-        found = MarginBound(self.r, self.num_observations, self.num_samples).measure(context, ball)
+        given = self.r, self.num_observations, self.bound_samples, self.confidence
+        found = MarginBound(*given).measure(context, ball)
         generator, size = context.generator("at the bounds"), context.batch_size
         criterion = NotRobust(self.r, self.num_samples)
         batches = context.x[: self.num_observations].split(size)
         for name in BOUNDS:
             bound, parts = found[name].to(context.x), []
             for x, radius in zip(batches, bound.split(size), strict=True):
-                given = context.posterior, x, None
+                what = context.posterior, x, None
                 ball = context.ball(radius)
-                x_adv = context.attack(*given, ball=ball, generator=child(generator))
-                parts.append(criterion(*given, child(generator))(x_adv) > 0.5)
-            yield name, bound, torch.cat(parts)
+                x_adv = context.attack(*what, ball=ball, generator=child(generator))
+                parts.append(criterion(*what, child(generator))(x_adv) > 0.5)
+            yield name, bound, torch.cat(parts) & (bound > 0)
 
 
 def _unit_ball(context: Context) -> Ball | None:
     """Return the ball of radius 1 in `epsilon_unit`, in units of x where there is no threat model;
     None where it is not an ellipsoid, for which there is no first-order margin here."""
     ball = L2(1.0) if context.ball is None else context.ball(1.0)
-    if isinstance(ball, L2):
-        return ball
-    log.info("no first-order margins: they need norm=l2")
-    return None
+    return ball if isinstance(ball, L2) else None

@@ -13,6 +13,8 @@ from robust_npe.metrics.summary import row
 
 __all__ = ["LikelihoodDegradation", "RRobustness", "ReconstructionDamage"]
 
+DIRECTIONS = 8  # of noise for each observation
+
 
 class RRobustness(Metric):
     """P(|Delta(x~)| <= r): `r_probability`, with 95 % limits `r_probability_low` and `_high`.
@@ -92,7 +94,8 @@ class LikelihoodDegradation(Metric):
 class ReconstructionDamage(Metric):
     """Mean of |Delta(x~)| over draws, for x~ and for noise of the same size.
 
-    - `damage`: at x~; `damage_noise`: at noise on the sphere of its radius, moved into the domain;
+    - `damage`: at x~; `damage_noise`: the mean over eight perturbations from the sphere of its
+      radius, with signs such that they stay within the domain;
     - `damage_ratio`: the one over the other, of each observation.
 
     For Gaussian posteriors, see `robust_npe.encoders`; in units of the decoder's output.
@@ -117,13 +120,17 @@ class ReconstructionDamage(Metric):
 
         def damage(_: Tensor, x: Tensor, x_adv: Tensor) -> Tensor:
             ball = ball_of(one.norm(x_adv - x) / one.radius)
-            noisy = ball.feasible(x, x + ball.surface(x, generator))
             expected = encoder.reconstruct(x)
-            found = [
-                encoder.deviations(moved, expected, self.num_samples, generator).mean(0)
-                for moved in (x_adv, noisy)
-            ]
-            return torch.stack(found, dim=-1)
+
+            def mean(moved: Tensor, num_samples: int) -> Tensor:
+                return encoder.deviations(moved, expected, num_samples, generator).mean(0)
+
+            attacked, noise = mean(x_adv, self.num_samples), torch.zeros(len(x)).to(x)
+            for _direction in range(DIRECTIONS):
+                delta = ball.turned_inward(x, ball.surface(x, generator))
+                draws = -(-self.num_samples // DIRECTIONS)
+                noise += mean(ball.feasible(x, x + delta), draws) / DIRECTIONS
+            return torch.stack([attacked, noise], dim=-1)
 
         attack, noise = batched(context, damage).unbind(-1)
         values = {"damage": attack, "damage_noise": noise, "damage_ratio": attack / noise}

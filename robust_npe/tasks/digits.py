@@ -56,8 +56,8 @@ def idx_labels(folder: str | Path, part: str) -> np.ndarray:
 
 
 HEADERS = {
-    "images": "the number of images, rows and columns, and hold one byte for each pixel",
-    "labels": "the number of labels, and hold one byte for each",
+    "images": "the numbers of images (at least one), rows and columns, then a byte for each pixel",
+    "labels": "the number of labels (at least one), then a byte for each",
 }
 
 
@@ -78,7 +78,7 @@ def _idx(folder: Path, name: str, what: str) -> np.ndarray:
         )
     start, magic = 4 + 4 * dimensions, IDX_MAGIC + dimensions
     header = np.frombuffer(content[:start], dtype=">i4") if len(content) >= start else np.zeros(1)
-    if header[0] != magic or len(content) != start + np.prod(header[1:]):
+    if header[0] != magic or header[1] < 1 or len(content) != start + np.prod(header[1:]):
         raise ValueError(
             f"{plain} is not an IDX file of {what}: it must begin with the number {magic}, "
             f"{HEADERS[what]}."
@@ -90,7 +90,7 @@ def _unpacked(path: Path) -> bytes:
     try:
         with gzip.open(path) as file:
             content = file.read(MAX_BYTES + 1)
-    except (EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path} holds more than {MAX_BYTES} bytes.")

@@ -165,8 +165,8 @@ class IDXImages(Images):
 
 
 class FolderImages(Images):
-    """Images of one's own: all npy files in a folder, in order of their names, each `(H, W)` or
-    `(N, H, W)`, of whole numbers from 0 to 255 or of real numbers from 0 to 1.
+    """Grey images of one's own: all npy files in a folder, in order of their names, each `(H, W)`
+    or `(N, H, W)`, of real numbers from 0 to 1, or of whole ones from 0 to 255 or of 0 and 1 alone.
 
     Args:
         folder: Where the files are; their content is part of the identity.
@@ -185,7 +185,8 @@ class FolderImages(Images):
         shapes = {array.shape[1:] for array in arrays}
         expected = f"one with images of equal size, not {sorted(shapes)}"
         require(len(shapes) == 1, "task.folder", str(folder), expected)
-        self._all = np.concatenate(arrays)
+        bright = any(array.dtype.kind in "iu" and array.max() > 1 for array in arrays)
+        self._all = np.concatenate([_scaled(array, bright) for array in arrays])
         require(len(self._all) > 2, "task.folder", str(folder), "one with at least 3 images")
         super().__init__(latent, tuple(self._all.shape[1:]))
 
@@ -211,14 +212,23 @@ def _pixels(images: np.ndarray) -> Tensor:
 
 
 def _images(path: Path) -> np.ndarray:
-    """Return the images of an npy file as float32, `(N, H, W)`."""
+    """Return the images of an npy file, `(N, H, W)`."""
     array, _ = read_array(path, "x", "task.folder")
+    is_colour = array.ndim > 2 and array.shape[-1] in (3, 4) and array.shape[-2] > 4
     array = array[None] if array.ndim == 2 else array
     highest = 255 if array.dtype.kind in "iu" else 1
-    if array.ndim != 3 or not bool(((array >= 0) & (array <= highest)).all()):
+    if is_colour or array.ndim != 3 or not bool(((array >= 0) & (array <= highest)).all()):
         raise ConfigError(
             f"task.folder: {path} holds {array.dtype} of shape {array.shape}, between "
-            f"{array.min():g} and {array.max():g}, expected images (H, W) or (N, H, W) of whole "
-            "numbers from 0 to 255 or of real ones from 0 to 1."
+            f"{array.min():g} and {array.max():g}, expected grey images (H, W) or (N, H, W) of "
+            "whole numbers from 0 to 255 or of real ones from 0 to 1"
+            + (": average the colours first." if is_colour else ".")
         )
-    return np.asarray(array, dtype=np.float32) / highest
+    return array
+
+
+def _scaled(images: np.ndarray, bright: bool) -> np.ndarray:
+    """Return images as float32 from 0 to 1: whole numbers are divided by 255 if some are `bright`,
+    masks of 0 and 1 are not."""
+    highest = 255 if images.dtype.kind in "iu" and bright else 1
+    return np.asarray(images, dtype=np.float32) / highest

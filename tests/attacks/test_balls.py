@@ -208,6 +208,20 @@ def test_feasible_clips_to_the_box_without_leaving_the_ball():
     torch.testing.assert_close(far, torch.tensor([[1.0, 1.0], [1.5, 0.5]]))
 
 
+def test_perturbations_turned_inward_keep_their_size():
+    x = torch.rand(50, 6, generator=stream(0))
+    ball = make_ball("l2", 0.4, domain=(torch.zeros(6), torch.ones(6)))
+    delta = ball.surface(x, stream(1))
+    inward = ball.turned_inward(x, delta)
+    torch.testing.assert_close(inward.abs(), delta.abs())
+    moved = ball.feasible(x, x + inward)
+    torch.testing.assert_close(moved, x + inward)  # all entries have room on one side
+    torch.testing.assert_close((moved - x).norm(dim=1), torch.full((50,), 0.4))
+    assert float((ball.feasible(x, x + delta) - x).norm(dim=1).min()) < 0.35
+    free = make_ball("l2", 0.4)
+    assert free.turned_inward(x, delta) is delta
+
+
 def test_names_and_radii_are_checked():
     assert [type(make_ball(n, 1.0)) for n in NORMS] == [L1, L2, Linf]
     with pytest.raises(ValueError, match="l1, l2, linf"):

@@ -86,7 +86,7 @@ def test_fresh_draws_average_to_all_of_them():
 def test_objectives_of_labels_need_a_classifier_and_labels():
     normal = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1, 2), 1.0), 1)
     with pytest.raises(ConfigError, match="needs a classifier"):
-        LogitMargin().check_posterior(lambda x: normal, 2)
+        LogitMargin().check_posterior(lambda x: normal, torch.zeros(1, 2))
     with pytest.raises(ConfigError, match="theta=None"):
         LogitMargin()(Fixed(), torch.zeros(1, 2), None, stream(0))
 

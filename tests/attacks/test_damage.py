@@ -86,9 +86,9 @@ def test_without_a_decoder_the_draw_itself_is_damaged():
 def test_posteriors_that_are_not_gaussian_are_refused_at_any_depth():
     attacks = PGD(MaxDamage()), Restarts(PGD(LatentShift())), PGD(Expectation(MaxDamage()))
     for attack in attacks:
-        attack.check_posterior(make_estimator(FullGaussian), 3)
+        attack.check_posterior(make_estimator(FullGaussian), torch.zeros(2, 3))
         with pytest.raises(ConfigError, match="estimator=gaussian"):
-            attack.check_posterior(make_estimator(MAF), 3)
+            attack.check_posterior(make_estimator(MAF), torch.zeros(2, 3))
 
 
 def test_attacks_need_theta_where_an_objective_does():

@@ -79,6 +79,8 @@ def test_one_observation_has_no_other(x):
         TargetPosterior()(posterior, x[:1], None, stream(0))
     with pytest.raises(ConfigError, match=r"objective.shift=8 .*attacked together, 4"):
         TargetPosterior(8)(posterior, x, None, stream(0))
+    with pytest.raises(ConfigError, match=r"objective.shift=1 .*attacked together, 1"):
+        PGD(TargetPosterior()).check_posterior(posterior, x[:1])
     with pytest.raises(ConfigError, match=r"objective.shift=0"):
         TargetPosterior(0)
 

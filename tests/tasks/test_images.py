@@ -109,12 +109,24 @@ def test_images_of_ones_own(tmp_path):
         (np.full((4, 3, 3), 300), "whole numbers from 0 to 255"),
         (np.zeros(5), r"shape \(5,\)"),
         (np.zeros((2, 3, 3)), "at least 3 images"),
+        (np.zeros((8, 8, 3)), "grey images .*average the colours"),
+        (np.zeros((5, 8, 8, 3)), "grey images .*average the colours"),
     ],
 )
 def test_arrays_that_are_no_images(array, message, tmp_path):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ConfigError, match=message):
         FolderImages(tmp_path)
+
+
+def test_masks_of_zero_and_one_are_black_and_white(tmp_path):
+    masks = np.eye(5, dtype=np.uint8)[None].repeat(6, 0)
+    np.save(tmp_path / "a.npy", masks)
+    parts = torch.cat([*whole(FolderImages(tmp_path)).values()])
+    torch.testing.assert_close(parts, torch.eye(5).flatten().expand(6, -1))
+    np.save(tmp_path / "b.npy", 255 * masks)  # then ones of the first file are nearly black
+    parts = torch.cat([*whole(FolderImages(tmp_path)).values()])
+    assert set(parts.unique().tolist()) == {0.0, float(torch.tensor(1 / 255)), 1.0}
 
 
 def test_folders_that_are_not_there(tmp_path):
