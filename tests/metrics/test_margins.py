@@ -93,7 +93,8 @@ def test_the_bounds_that_are_tried_are_those_of_the_table():
     bound, _ = measure(MarginBound(POSTERIOR.r, 6, 300, 0.9), c)
     given = {"num_samples": 100, "bound_samples": 300, "confidence": 0.9, "searches": 1}
     MarginMeasured(POSTERIOR.r, **given)(c)
-    for radius, name in zip(attack.radii[-3:], ("published", "spectral", "fisher_rao"), strict=True):
+    names = "published", "spectral", "fisher_rao"
+    for radius, name in zip(attack.radii[-3:], names, strict=True):
         torch.testing.assert_close(radius, bound[f"margin_{name}"].to(radius))
 
 
