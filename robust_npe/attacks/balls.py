@@ -11,6 +11,8 @@ from robust_npe.checks import require
 
 __all__ = ["L1", "L2", "Ball", "Domain", "Linf", "make_ball"]
 
+FILLING = 12  # binary digits before and after the point of a factor
+
 Domain = tuple[Tensor, Tensor]
 """Smallest and largest allowed x, each of shape `(Dx,)`."""
 
@@ -48,14 +50,17 @@ class Ball(ABC):
         corner in Linf, the same change of few features in L1."""
         return self.steepest_step(gaussian(like, generator) / self._unit(like))
 
-    def turned_inward(self, x: Tensor, delta: Tensor) -> Tensor:
-        """Return `delta (B, Dx)` with other signs where x + delta leaves the domain: as large as
-        before and inside, unless both sides are too near for that."""
+    def filled(self, x: Tensor, delta: Tensor) -> Tensor:
+        """Return x~ as far from x as `delta (B, Dx)` is long, in its direction, within the domain:
+        what clipping takes from some features goes to the others, as far as they have room."""
         if self.domain is None:
-            return delta
-        low, high = (bound.to(x) for bound in self.domain)
-        outside = (x + delta < low) | (x + delta > high)
-        return torch.where(outside, -delta, delta)
+            return x + delta
+        size, factor = self.norm(delta), torch.ones(len(x), 1).to(x)
+        for power in range(FILLING, -FILLING, -1):  # digits of the factor, largest first
+            longer = factor + 2.0**power
+            fits = self.norm(self._clipped(x, x + longer * delta) - x) <= size
+            factor = torch.where(fits.unsqueeze(-1), longer, factor)
+        return self._clipped(x, x + factor * delta)
 
     def project(self, delta: Tensor) -> Tensor:
         """Return the points of the ball nearest to `delta (B, Dx)`, in scaled coordinates."""
@@ -77,7 +82,9 @@ class Ball(ABC):
     def feasible(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """Return x~ moved into ball and domain. The domain contains x, so clipping to it can only
         shorten the perturbation and never leaves the ball."""
-        x_adv = x + self.project(x_adv - x)
+        return self._clipped(x, x + self.project(x_adv - x))
+
+    def _clipped(self, x: Tensor, x_adv: Tensor) -> Tensor:
         if self.domain is None:
             return x_adv
         low, high = (bound.to(x) for bound in self.domain)

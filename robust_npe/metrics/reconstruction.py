@@ -94,8 +94,8 @@ class LikelihoodDegradation(Metric):
 class ReconstructionDamage(Metric):
     """Mean of |Delta(x~)| over draws, for x~ and for noise of the same size.
 
-    - `damage`: at x~; `damage_noise`: the mean over eight perturbations from the sphere of its
-      radius, with signs such that they stay within the domain;
+    - `damage`: at x~; `damage_noise`: the mean over eight random perturbations of its norm,
+      which are within the domain, too;
     - `damage_ratio`: the one over the other, of each observation.
 
     For Gaussian posteriors, see `robust_npe.encoders`; in units of the decoder's output.
@@ -105,6 +105,7 @@ class ReconstructionDamage(Metric):
     """
 
     name = "reconstruction_damage"
+    version = 2  # noise is as large as the attack, and averaged over directions
 
     def __init__(self, num_samples: int = 200) -> None:
         name = "metrics.reconstruction_damage.num_samples"
@@ -127,9 +128,8 @@ class ReconstructionDamage(Metric):
 
             attacked, noise = mean(x_adv, self.num_samples), torch.zeros(len(x)).to(x)
             for _direction in range(DIRECTIONS):
-                delta = ball.turned_inward(x, ball.surface(x, generator))
-                draws = -(-self.num_samples // DIRECTIONS)
-                noise += mean(ball.feasible(x, x + delta), draws) / DIRECTIONS
+                noisy = ball.filled(x, ball.surface(x, generator))
+                noise += mean(noisy, -(-self.num_samples // DIRECTIONS)) / DIRECTIONS
             return torch.stack([attacked, noise], dim=-1)
 
         attack, noise = batched(context, damage).unbind(-1)

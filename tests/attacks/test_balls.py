@@ -208,18 +208,24 @@ def test_feasible_clips_to_the_box_without_leaving_the_ball():
     torch.testing.assert_close(far, torch.tensor([[1.0, 1.0], [1.5, 0.5]]))
 
 
-def test_perturbations_turned_inward_keep_their_size():
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_perturbations_are_filled_up_to_their_size_where_the_domain_cuts_them(norm):
     x = torch.rand(50, 6, generator=stream(0))
-    ball = make_ball("l2", 0.4, domain=(torch.zeros(6), torch.ones(6)))
-    delta = ball.surface(x, stream(1))
-    inward = ball.turned_inward(x, delta)
-    torch.testing.assert_close(inward.abs(), delta.abs())
-    moved = ball.feasible(x, x + inward)
-    torch.testing.assert_close(moved, x + inward)  # all entries have room on one side
-    torch.testing.assert_close((moved - x).norm(dim=1), torch.full((50,), 0.4))
-    assert float((ball.feasible(x, x + delta) - x).norm(dim=1).min()) < 0.35
-    free = make_ball("l2", 0.4)
-    assert free.turned_inward(x, delta) is delta
+    ball = make_ball(norm, 0.4, domain=(torch.zeros(6), torch.ones(6)))
+    delta = torch.randn(50, 6, generator=stream(1))
+    delta *= 0.4 / ball.norm(delta).unsqueeze(-1)
+    assert float(ball.norm(ball.feasible(x, x + delta) - x).min()) < 0.3
+    moved = ball.filled(x, delta)
+    torch.testing.assert_close(ball.norm(moved - x), torch.full((50,), 0.4), rtol=1e-3, atol=0)
+    assert ((moved >= 0) & (moved <= 1)).all()
+    assert ((moved - x) * delta >= 0).all()
+    cut = (moved == 0) | (moved == 1)
+    factor = torch.where(cut, torch.nan, (moved - x) / delta)
+    spread = factor.nan_to_num(-1).amax(1) - factor.nan_to_num(torch.inf).amin(1)
+    assert float(spread.abs().nan_to_num(0, 0, 0).max()) < 1e-3  # others are as they were
+    corner = torch.zeros(1, 6)
+    assert (ball.filled(corner, -delta[:1].abs()) == 0).all()  # no room at all
+    torch.testing.assert_close(make_ball(norm, 0.4).filled(x, delta), x + delta)
 
 
 def test_names_and_radii_are_checked():
