@@ -58,8 +58,10 @@ class FigureScript:
         paths = []
         for suffix, figure in figures.items():
             with style():
-                figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # one layout serves all formats
+                layout = figure.get_layout_engine()
+                if layout is not None:  # one layout serves all formats
+                    layout.execute(figure)
+            figure.set_layout_engine("none")
             for file_format in formats:
                 end = f"_{suffix}" if suffix else ""
                 paths.append(folder / f"{self.name}{end}{file_format}")

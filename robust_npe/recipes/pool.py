@@ -8,8 +8,9 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import torch
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
 from robust_npe.interruption import as_worker
+from robust_npe.plotting.saving import compress_png
+from robust_npe.recipes.tables import read_tables
 
-__all__ = ["Pool", "compute", "draw"]
+__all__ = ["Pool", "compute", "draw", "redrawn"]
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ def outcome(future: Future) -> str:
 
 def _start(folder: Path) -> None:
     """Prepare a process: quiet, with one thread; Ctrl-C is the business of its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _ignore_interruptions()
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = (folder / f"{os.getpid()}.log").open("w", buffering=1)
@@ -100,6 +103,33 @@ def draw(script: Path, scale: str, output: Path, overrides: Sequence[str]) -> st
         log.exception("failed")
         return _line(error)
     return ""
+
+
+def redrawn(
+    scripts: Sequence[Path], tables: Path, output: Path, workers: int = 2
+) -> Iterator[Path]:
+    """Draw the figures of scripts from tables in a folder, as small PNG files, and yield them."""
+    work = partial(_redraw, tables=tables, output=output)
+    if len(scripts) == 1:
+        yield from work(scripts[0])
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, _ignore_interruptions) as executor:
+        for paths in executor.map(work, scripts):
+            yield from paths
+
+
+def _ignore_interruptions() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the business of the parent
+
+
+def _redraw(script: Path, tables: Path, output: Path) -> list[Path]:
+    torch.set_num_threads(1)
+    figure = runpy.run_path(str(script))["FIGURE"]
+    paths = figure.save(read_tables(figure.name, tables), output, (".png",))
+    for path in paths:
+        compress_png(path)
+    return list(paths)
 
 
 def _line(error: Exception) -> str:

@@ -14,11 +14,9 @@ from tqdm import tqdm
 from robust_npe.checks import ConfigError, require
 from robust_npe.config import plain
 from robust_npe.files import StoreError
-from robust_npe.plotting.saving import compress_png
 from robust_npe.recipes.figures import FigureScript
-from robust_npe.recipes.pool import Pool, compute, draw, outcome
+from robust_npe.recipes.pool import Pool, compute, draw, outcome, redrawn
 from robust_npe.recipes.recipe import Job, Recipe
-from robust_npe.recipes.tables import read_tables
 
 __all__ = ["Runner", "draw_from", "scripts"]
 
@@ -34,8 +32,8 @@ def scripts(folder: Path) -> dict[str, tuple[Path, FigureScript]]:
 
 
 def draw_from(folder: Path, names: Sequence[str], tables: Path, output: Path) -> Iterator[Path]:
-    """Draw figures of scripts from tables in a folder, as small PNG files, and yield the files;
-    without names, those that have tables there.
+    """Draw figures of scripts from tables in a folder, as small PNG files, two at a time, and yield
+    the files; without names, those that have tables there.
 
     Raises:
         ConfigError: There is no such figure.
@@ -47,9 +45,7 @@ def draw_from(folder: Path, names: Sequence[str], tables: Path, output: Path) ->
         raise StoreError(f"there are no tables of figures in {tables}.")
     for name in names:
         require(name in known, "figure", name, f"one of {', '.join(known)}")
-        for path in known[name][1].save(read_tables(name, tables), output, (".png",)):
-            compress_png(path)
-            yield path
+    yield from redrawn([known[name][0] for name in names], tables, output)
 
 
 @dataclass
