@@ -14,7 +14,7 @@ from robust_npe.bayesian.inference import Columns, Weights
 from robust_npe.bayesian.leapfrog import DualAveraging, Point, kinetic
 from robust_npe.states import numbered, take_over
 
-__all__ = ["ChainDraws", "ChainSettings", "Chains"]
+__all__ = ["ChainDraws", "ChainSettings", "HMCChains"]
 
 DIVERGENT = 1000.0  # nats of energy error
 JITTER = 0.1  # of step sizes, so that no trajectory comes back to where it began
@@ -61,8 +61,8 @@ class ChainDraws:
     step_size: Tensor
 
 
-class Chains:
-    """C chains that sample from a density with unit masses; a `Stage`, whose step is one leapfrog.
+class HMCChains:
+    """C chains that sample from a density with unit masses; a `InferenceStage`, whose step is one leapfrog.
 
     Args:
         log_density: Maps a state, tensors `(C, ...)`, to log densities up to a constant, `(C,)`.

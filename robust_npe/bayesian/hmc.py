@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.bayesian.chains import ChainDraws, Chains, ChainSettings
+from robust_npe.bayesian.chains import ChainDraws, ChainSettings, HMCChains
 from robust_npe.bayesian.inference import Inference, InferenceState, Weights
 from robust_npe.bayesian.mixture import margins
 from robust_npe.bayesian.network import Diagnostics
@@ -98,7 +98,7 @@ class HMC(Inference):
         else:
             start = network.initial(self.chains, generator)
         start = [w / s for w, s in zip(start, stds, strict=True)]
-        chains = Chains(log_density, start, self._settings, generator)
+        chains = HMCChains(log_density, start, self._settings, generator)
 
         def finish() -> Mapping[str, Any]:
             found = chains.result()

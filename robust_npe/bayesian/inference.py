@@ -14,7 +14,7 @@ from robust_npe.states import Stateful, check_form, numbered, take_over
 if TYPE_CHECKING:
     from robust_npe.bayesian.network import WeightEnsemble
 
-__all__ = ["Inference", "InferenceState", "Stage", "Weights"]
+__all__ = ["Inference", "InferenceStage", "InferenceState", "Weights"]
 
 Weights = list[Tensor]
 """Tensors with the weights of S networks: for each layer a matrix `(S, in, out)` and a bias
@@ -24,7 +24,7 @@ Columns = dict[str, list[Any]]
 """A table: its columns by name, all of one length."""
 
 
-class Stage(Stateful, Protocol):
+class InferenceStage(Stateful, Protocol):
     """A part of an inference that goes step by step, such as a descent.
 
     Attributes:
@@ -60,7 +60,7 @@ class InferenceState:
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[InferenceStage],
         finish: Callable[[], Mapping[str, Any]],
         generator: Generator,
         weights: Sequence[Tensor] = (),

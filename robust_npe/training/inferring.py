@@ -62,7 +62,7 @@ class Inferred:
     Attributes:
         facts: Plain values.
         history: A row for each epoch (`epoch`, `train_loss`, `learning_rate` of its first step), or
-            for each trajectory of each chain, see `robust_npe.bayesian.chains.Chains.history`.
+            for each trajectory of each chain, see `robust_npe.bayesian.chains.HMCChains.history`.
     """
 
     facts: Mapping[str, Any]

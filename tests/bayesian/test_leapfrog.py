@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from robust_npe.bayesian.chains import Chains, ChainSettings
+from robust_npe.bayesian.chains import ChainSettings, HMCChains
 from robust_npe.random import stream
 from robust_npe.reference.diagnostics import effective_draws, split_rhat
 
 
 def sampled(log_density, start, warm_up=150, draws=300, generator=None):
     settings = ChainSettings(warm_up, draws, 2, 8, step_size=0.05, target=0.8)
-    chains = Chains(log_density, start, settings, generator or stream(1))
+    chains = HMCChains(log_density, start, settings, generator or stream(1))
     while chains.completed < chains.total:
         chains.step()
     return chains.result()
