@@ -62,7 +62,8 @@ class ChainDraws:
 
 
 class HMCChains:
-    """C chains that sample from a density with unit masses; a `InferenceStage`, whose step is one leapfrog.
+    """C chains that sample from a density with unit masses; an `InferenceStage`, whose step is one
+    leapfrog.
 
     Args:
         log_density: Maps a state, tensors `(C, ...)`, to log densities up to a constant, `(C,)`.

@@ -29,7 +29,7 @@ def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
 
 
 class Descent:
-    """Minimises a loss over minibatches, in place; a `InferenceStage`.
+    """Minimises a loss over minibatches, in place; an `InferenceStage`.
 
     Losses that are sums over members train them as if each were alone, except that all see the
     same minibatches: every optimizer here treats each weight by itself.

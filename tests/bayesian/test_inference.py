@@ -20,7 +20,7 @@ from robust_npe.random import draws_from, stream
 from robust_npe.states import adam
 from robust_npe.training import infer
 from tests.bayesian.common import accuracy, fitted, moons, network
-from tests.bayesian.test_leapfrog import sampled
+from tests.bayesian.test_chains import sampled
 
 TEST = moons(300, seed=1)
 
