@@ -63,7 +63,8 @@ def launch(command: str, *words: str) -> int:
         words: Options of Hydra and overrides, as on the command line.
     """
     try:
-        return _launch(command, words)
+        with interruptible():
+            return _launch(command, words)
     except USER_ERRORS as error:
         return fail(str(error), status=1 if isinstance(error, PartialResultError) else 2)
     except (HydraException, OmegaConfBaseException) as error:
