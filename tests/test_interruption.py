@@ -43,24 +43,29 @@ LATER = {
 }
 
 
-def run(work, name="SIGINT"):
-    code = PROCESS.format(name=name, work=work)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(tmp_path):
+    def run(work, name="SIGINT"):
+        (tmp_path / "process.py").write_text(PROCESS.format(name=name, work=work))
+        words = [sys.executable, "-m", "process"]
+        return subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    return run
 
 
 @pytest.mark.parametrize("number", STATUS, ids=lambda n: n.name)
 @pytest.mark.parametrize("when", WORK)
-def test_a_signal_during_work_gives_its_status(when, number):
+def test_a_signal_during_work_gives_its_status(when, number, run):
     assert run(WORK[when], number.name).returncode == STATUS[number]
 
 
 @pytest.mark.parametrize("number", STATUS, ids=lambda n: n.name)
 @pytest.mark.parametrize("when", LATER)
-def test_a_signal_after_work_changes_no_status(when, number):
+def test_a_signal_after_work_changes_no_status(when, number, run):
     assert run(LATER[when], number.name).returncode == 3
 
 
-def test_an_end_without_signals_is_as_usual():
+def test_an_end_without_signals_is_as_usual(run):
     done = run("atexit.register(print, 'cleared up'); sys.stdout.write('told '); return 3")
     assert (done.returncode, done.stdout, done.stderr) == (3, "told cleared up\n", "")
     done = run("raise RuntimeError('unexpected')")
