@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 from inspect import signature
+from itertools import count
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from robust_npe.bayesian import HMC, SGD, DeepEnsemble
 from robust_npe.bayesian.moments import Trajectory
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import NoDefense
+from robust_npe.files import StoreError
 from robust_npe.plotting import training_plot
 from robust_npe.random import stream
 from robust_npe.training import Checkpoint, infer, read_history, write_history
@@ -108,6 +110,19 @@ def test_damaged_checkpoints_are_set_aside_and_inference_starts_again(
     assert path.with_name("checkpoint.damaged").read_bytes() == content
     (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
     assert "set aside as checkpoint.damaged" in warning
+
+
+def test_full_disks_and_clocks_that_jump_stop_no_inference(tmp_path, monkeypatch, caplog):
+    def full(path, content):
+        raise StoreError(f"{path} cannot be written: No space left on device.")
+
+    inference, path, jumps = small("hmc"), tmp_path / "checkpoint", count(10**9, -(10**6))
+    monkeypatch.setattr("time.time", lambda: float(next(jumps)))
+    monkeypatch.setattr("robust_npe.training.checkpoints.write_atomically", full)
+    found = inferred(inference, Checkpoint(path, every=0.0))
+    torch.testing.assert_close(found[0], inferred(inference)[0], rtol=0, atol=0)
+    assert caplog.text.count("no checkpoint") == num_steps(inference)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(
