@@ -125,6 +125,7 @@ def as_worker() -> Iterator[None]:
     for number in _taken():
         signal.signal(number, lambda *_: None)
     _end_with_parent()
+    _need_no_semaphores()
     try:
         with interruptible():
             yield
@@ -147,6 +148,15 @@ def _end_with_parent() -> None:
         os._exit(STATUS[signal.SIGTERM])
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@cache
+def _need_no_semaphores() -> None:
+    """Let bars of progress lock threads alone: a lock for processes is a semaphore of the system,
+    of which Python complains when its process is ended at once."""
+    from tqdm import tqdm  # slow to import
+
+    tqdm.set_lock(threading.RLock())
 
 
 class Interruption:
