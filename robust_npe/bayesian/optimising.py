@@ -96,7 +96,8 @@ class Descent:
         """Take a step; the last one of an epoch ends it."""
         if not self.losses:
             self.order = torch.randperm(len(self.order), generator=self.generator)
-        index = self.order.split(self.batch_size)[len(self.losses)]
+        first = len(self.losses) * self.batch_size
+        index = self.order[first : first + self.batch_size]
         for p in self.parameters:
             p.requires_grad_(True)
         value = self.loss(index)
