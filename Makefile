@@ -37,7 +37,7 @@ test: install    ## install, then run the tests (minutes)
 test-slow: install  ## the tests that train for minutes
 	$(BIN)/pytest -q -m slow
 
-test-faults: install  ## 200 processes killed at random moments (minutes; the tests kill 12)
+test-faults: install  ## 250 processes killed at random moments (minutes; the tests kill 14)
 	$(BIN)/python -m tests.faults 200
 
 test-sbi: $(SBI_INSTALLED)  ## the tests with a current sbi, which sbibm cannot live with

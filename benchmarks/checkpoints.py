@@ -20,7 +20,8 @@ from robust_npe.defenses import FIM, Defense, NoDefense
 from robust_npe.estimators import MAF, Estimator, Identity
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks import GaussianLinear
-from robust_npe.training import Checkpoint, TrainingSettings, TrainingState, train
+from robust_npe.training import Checkpoint, TrainingSettings, train
+from robust_npe.training.checkpoints import Resumable
 
 EVERY = 30.0
 MAX_EPOCHS = 1000
@@ -35,7 +36,7 @@ class Measured(Checkpoint):
         self.costs: list[tuple[float, float]] = []
         self.first: tuple[float, float] | None = None
 
-    def write_if_due(self, state: TrainingState) -> None:
+    def write_if_due(self, state: Resumable) -> None:
         """Write if it is time to; the first step, which compiles, is not counted."""
         now = time.perf_counter(), time.process_time()
         self.first = self.first or now
@@ -43,7 +44,7 @@ class Measured(Checkpoint):
         if now[0] - self.first[0] > SECONDS:
             raise TimeoutError
 
-    def write(self, state: TrainingState) -> None:
+    def write(self, state: Resumable) -> None:
         """Write, and remember for how long."""
         before = time.perf_counter(), time.process_time()
         super().write(state)

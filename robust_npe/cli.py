@@ -10,12 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from robust_npe import __version__
 from robust_npe.checks import ConfigError, require
-from robust_npe.interruption import INTERRUPTED, Terminated, interruptible
+from robust_npe.interruption import INTERRUPTED, Terminated, end_with_status_of, interruptible
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "entry", "main"]
 
 COMMANDS = {
     "train": "simulate, train, attack, measure; write tidy tables and plots",
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with interruptible():
-            return _run(words)
+            status = _run(words)
+            sys.stdout.flush()
+            return status
     except ConfigError as error:
         return fail(str(error))
     except KeyboardInterrupt as error:
@@ -123,5 +126,10 @@ def _unknown_command(word: str) -> str:
     return f"unknown command {word!r}.{hint} Commands: {', '.join(COMMANDS)}."
 
 
+def entry() -> NoReturn:
+    """Be the program: run the command line of this process and end it."""
+    end_with_status_of(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

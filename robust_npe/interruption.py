@@ -6,6 +6,7 @@ they stand. Workers do not know how often the user asked: the process above ends
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from types import FrameType
+from typing import NoReturn
 
 __all__ = [
     "INTERRUPTED",
@@ -23,6 +25,7 @@ __all__ = [
     "Terminated",
     "as_worker",
     "deferred_interruption",
+    "end_with_status_of",
     "interruptible",
 ]
 
@@ -37,11 +40,36 @@ class Terminated(KeyboardInterrupt):
     """The signal SIGTERM, which is taken like Ctrl-C: work is cleared up, and workers end."""
 
 
+def end_with_status_of(work: Callable[[], int]) -> NoReturn:
+    """Do the work of this process and end it with the status that it returns, whenever a signal
+    comes: also before and after `interruptible`.
+
+    Python clears up for a fifth of a second when torch was imported, and a signal then kills it. So
+    exit handlers run, and what they leave is not cleared up.
+    """
+    finished: list[int] = []
+
+    def end(number: int | None = None, frame: FrameType | None = None) -> None:
+        if finished:
+            _end_at_once(finished[0])
+        if number is not None:
+            _end_at_once(STATUS[signal.Signals(number)])
+
+    atexit.register(end)  # of all exit handlers, the first one is called last
+    for number in _taken():
+        signal.signal(number, end)
+    status = work()
+    finished.append(status)
+    sys.exit(status)
+
+
 @contextmanager
 def interruptible(at_rest: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Raise `Terminated` at SIGTERM and `KeyboardInterrupt` at Ctrl-C, and end the process at once
     at the second of them, where Python allows it: in the main thread. It is ended at once, too,
     where the block is not left in time.
+
+    An exception that got lost in the block, or was replaced by another one, is raised at its end.
 
     Ctrl-C stays ignored where it is, as in what a shell started in the background.
 
@@ -58,7 +86,12 @@ def interruptible(at_rest: Callable[[], bool] = lambda: False) -> Iterator[None]
         interruption.take_effect()
 
     with ExitStack() as limit, _handling(stop):
-        yield
+        try:
+            yield
+        except Exception:
+            interruption.take_effect()  # code that cleared up raised this instead
+            raise
+        interruption.take_effect()
 
 
 @contextmanager
@@ -92,12 +125,13 @@ def as_worker() -> Iterator[None]:
     for number in _taken():
         signal.signal(number, lambda *_: None)
     _end_with_parent()
+    _need_no_semaphores()
     try:
         with interruptible():
             yield
     except KeyboardInterrupt:
         time.sleep(GRACE)
-        _end_at_once(signal.SIGTERM)
+        _end_at_once(STATUS[signal.SIGTERM])
 
 
 @cache
@@ -114,6 +148,15 @@ def _end_with_parent() -> None:
         os._exit(STATUS[signal.SIGTERM])
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@cache
+def _need_no_semaphores() -> None:
+    """Let bars of progress lock threads alone: a lock for processes is a semaphore of the system,
+    of which Python complains when its process is ended at once."""
+    from tqdm import tqdm  # slow to import
+
+    tqdm.set_lock(threading.RLock())
 
 
 class Interruption:
@@ -136,7 +179,7 @@ class Interruption:
         if self.number is None:
             self.number = number
         elif not _is_worker():
-            _end_at_once(number)
+            _end_at_once(STATUS[signal.Signals(number)])
 
     def take_effect(self) -> None:
         """Raise what the signal stands for, if one arrived."""
@@ -169,7 +212,7 @@ def _time_limit(number: int) -> Iterator[None]:
     def end(*_: object) -> None:
         sys.stderr.write(f"robust-npe: {INTERRUPTED}\n")
         sys.stderr.flush()
-        _end_at_once(number)
+        _end_at_once(STATUS[signal.Signals(number)])
 
     if not hasattr(signal, "setitimer"):  # Windows
         yield
@@ -183,13 +226,14 @@ def _time_limit(number: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _end_at_once(number: int) -> None:
+def _end_at_once(status: int) -> None:
     """End the process without clearing up: what is stored is whole at any moment."""
-    from multiprocessing import active_children
+    if "multiprocessing" in sys.modules:  # else there are no workers
+        from multiprocessing import active_children
 
-    for worker in active_children():
-        worker.kill()
-    os._exit(STATUS[signal.Signals(number)])
+        for worker in active_children():
+            worker.kill()
+    os._exit(status)
 
 
 @contextmanager

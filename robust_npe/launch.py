@@ -63,7 +63,8 @@ def launch(command: str, *words: str) -> int:
         words: Options of Hydra and overrides, as on the command line.
     """
     try:
-        return _launch(command, words)
+        with interruptible():
+            return _launch(command, words)
     except USER_ERRORS as error:
         return fail(str(error), status=1 if isinstance(error, PartialResultError) else 2)
     except (HydraException, OmegaConfBaseException) as error:
@@ -117,7 +118,7 @@ def _sweep(command: str, options: Namespace, job: Callable[[DictConfig], None]) 
         # of the launcher, such as a pool of which a process was killed
         except (Exception, KeyboardInterrupt) as error:
             watch.stop()
-            if watch.jobs:
+            if watch.statuses:  # else nothing began
                 text, _ = watch.report(ended=isinstance(error, Exception))
                 sys.stdout.write(f"{text}\n")
             raise
@@ -129,7 +130,7 @@ def _sweep(command: str, options: Namespace, job: Callable[[DictConfig], None]) 
 def _hydra(command: str, options: Namespace, job: Callable[[DictConfig], None]) -> None:
     try:
         _run(command, options, job)
-    except BrokenPipeError:
+    except (BrokenPipeError, HydraException):  # some of the latter are an OSError, too
         raise
     except OSError:  # no job: Hydra cannot make the folder of logs, as on a read-only disk
         with TemporaryDirectory(prefix="robust-npe-") as folder:

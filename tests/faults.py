@@ -1,6 +1,7 @@
 """Kills commands at random moments and repeats them: nothing may be lost, damaged or different.
 
-`make test-faults` sends 200 SIGKILLs; `tests/test_faults.py` a dozen.
+`make test-faults` sends 200 SIGKILLs to trainings and 50 to inference of classifiers;
+`tests/test_faults.py` a dozen and two.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from unittest.mock import patch
 
 import torch
 
+from robust_npe.bayesian import InferenceState
 from robust_npe.commands import train
 from robust_npe.store import Artefact
 from robust_npe.training import loop
@@ -34,8 +36,46 @@ SMALL = (
     "metric=[nll,divergence]",
     "plots=false",
 )
-RUNS = (("epsilon=[0.5,1]",), ("epsilon=[1,2]",))  # they share their training, and an attack
+CLASSIFIER = (
+    "scale=smoke",
+    "task=classification/half_moons",
+    "estimator=classifier/mlp",
+    "estimator.hidden=[16]",
+    "standardize=none",
+    "num_simulations=200",
+    "training.checkpoint_every=0",
+    "objective=nll",
+    "epsilon=1",
+    "norm=linf",
+    "metric=[nll,accuracy]",
+    "plots=false",
+)
 RESULTS = ("results.csv", "observations.csv", "history.csv", "weights.safetensors")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Two runs that share parts.
+
+    Attributes:
+        words: What they have in common.
+        runs: What they differ in.
+    """
+
+    words: tuple[str, ...]
+    runs: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+# they share their training, and an attack
+TRAINING = Workload(SMALL, (("epsilon=[0.5,1]",), ("epsilon=[1,2]",)))
+# they share simulations; most of their time is inference
+INFERENCE = Workload(
+    CLASSIFIER,
+    (
+        ("inference=swag", "inference.min_steps=0", "inference.epochs=20", "inference.rank=5"),
+        ("inference=hmc", "inference.warm_up=30", "inference.draws=3", "inference.chains=2"),
+    ),
+)
 
 
 @dataclass
@@ -57,7 +97,7 @@ class Report:
     where: dict[str, int] = field(default_factory=dict)
 
 
-def torture(folder: Path, kills: int, seed: int = 0) -> Report:
+def torture(folder: Path, kills: int, workload: Workload = TRAINING, seed: int = 0) -> Report:
     """Send so many SIGKILLs, by turns to one process and to two on one store, and check what comes
     out.
 
@@ -65,13 +105,14 @@ def torture(folder: Path, kills: int, seed: int = 0) -> Report:
         AssertionError: Something is damaged, different or left over, or work was lost.
     """
     chance, report = random.Random(seed), Report()
-    expected, steps, duration = undisturbed(folder)
+    expected, steps, duration = undisturbed(folder, workload)
     while report.kills < kills:
         output = folder / str(report.finished)
         log = folder / f"steps-{report.finished}"
         before = report.kills
         together = report.finished % 2
-        for runs in [RUNS] if together else [(run,) for run in RUNS]:
+        words = [(*workload.words, *run) for run in workload.runs]
+        for runs in [words] if together else [[run] for run in words]:
             longest = 2 * len(runs) * duration  # so that attacks and tables are met, too
             while not attempt(runs, output, log, chance.uniform(0, longest), report):
                 note_unfinished(output, report)
@@ -86,13 +127,14 @@ def torture(folder: Path, kills: int, seed: int = 0) -> Report:
     return report
 
 
-def undisturbed(folder: Path) -> tuple[dict[str, bytes], int, float]:
+def undisturbed(folder: Path, workload: Workload) -> tuple[dict[str, bytes], int, float]:
     """Return results without kills, the number of steps they take, and the seconds of a run."""
+    first, second = ((*workload.words, *run) for run in workload.runs)
     for output in (folder / "imports", folder / "undisturbed"):  # the first one is slower
         started = time.monotonic()
-        work(RUNS[0], output, output.with_suffix(".steps"))
+        work(first, output, output.with_suffix(".steps"))
         duration = time.monotonic() - started
-    work(RUNS[1], output, output.with_suffix(".steps"))
+    work(second, output, output.with_suffix(".steps"))
     return content(output), output.with_suffix(".steps").stat().st_size, duration
 
 
@@ -115,15 +157,20 @@ def attempt(runs, output: Path, log: Path, delay: float, report: Report) -> bool
 
 def work(run: tuple[str, ...], output: Path, log: Path) -> None:
     """Do one run, with a byte in the log for every step of training."""
-    step = loop._step
 
-    def counted(*args):
-        with log.open("ab") as file:
-            file.write(b".")
-        return step(*args)
+    def counted(step):
+        def wrapped(*args):
+            with log.open("ab") as file:
+                file.write(b".")
+            return step(*args)
 
-    with patch.object(loop, "_step", counted):
-        train.main(composed(*SMALL, *run, f"output_dir={output}"))
+        return wrapped
+
+    with (
+        patch.object(loop, "_step", counted(loop._step)),
+        patch.object(InferenceState, "step", counted(InferenceState.step)),
+    ):
+        train.main(composed(*run, f"output_dir={output}"))
 
 
 def content(output: Path) -> dict[str, bytes]:
@@ -142,5 +189,7 @@ def note_unfinished(output: Path, report: Report) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # more of them do not survive a fork
-    with tempfile.TemporaryDirectory() as place:
-        sys.stdout.write(f"{torture(Path(place), int(sys.argv[1]))}\n")
+    count = int(sys.argv[1])
+    for kills, workload in ((count, TRAINING), (count // 4, INFERENCE)):
+        with tempfile.TemporaryDirectory() as place:
+            sys.stdout.write(f"{torture(Path(place), kills, workload)}\n")

@@ -14,6 +14,7 @@ from torch.distributions import (
 )
 
 from robust_npe.attacks import Attack, Objective
+from robust_npe.bayesian import Inference
 from robust_npe.components import bind, build
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Embedding, Estimator, Head, Identity, Pushforward
@@ -27,6 +28,7 @@ KINDS = {
     "task": (Task,),
     "estimator": (Head, "dim_theta", "dim_context", "dim_x", "num_classes"),
     "embedding": (Embedding, "dim_x"),
+    "inference": (Inference,),
     "defense": (Defense,),
     "attack": (Attack,),
     "objective": (Objective,),

@@ -222,3 +222,4 @@ def test_interruptions_end_the_workers_too_when_they_stored_where_they_stand(
     assert all(after[path] > before[path] for path in after)
     # joblib's tracker of resources ends a little later
     wait_until(lambda: is_gone(sweep.pid), 20, "the end of all processes")
+    assert "resource_tracker" not in (elsewhere / "err").read_text()

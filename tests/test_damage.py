@@ -14,9 +14,12 @@ import pytest
 
 from robust_npe import cli
 from robust_npe.store import Store
-from tests.faults import RESULTS, SMALL
+from tests.faults import CLASSIFIER, RESULTS, SMALL
 
-WORDS = ("train", *SMALL, "epsilon=1")
+WORDS = {
+    "training": ("train", *SMALL, "epsilon=1"),
+    "inference": ("train", *CLASSIFIER, "inference=hmc", "inference.warm_up=5"),
+}
 KINDS = {
     "simulations": "theta.npy",
     "estimators": "weights.safetensors",
@@ -46,10 +49,15 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
 
+@pytest.fixture(scope="module", params=WORDS)
+def words(request):
+    return WORDS[request.param]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(words, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole")
-    assert cli.main([*WORDS, f"output_dir={output}"]) == 0
+    assert cli.main([*words, f"output_dir={output}"]) == 0
     return output
 
 
@@ -59,14 +67,14 @@ def results(output):
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_artefacts_of_every_kind_are_set_aside_and_made_again(
-    damage, whole, tmp_path, capsys
+    damage, words, whole, tmp_path, capsys
 ):
     output = tmp_path / "output"
     shutil.copytree(whole, output)
     damaged = {kind: next(output.glob(f"**/{kind}/*/{name}")) for kind, name in KINDS.items()}
     for path in damaged.values():
         damage(path)
-    assert cli.main([*WORDS, f"output_dir={output}"]) == 0
+    assert cli.main([*words, f"output_dir={output}"]) == 0
     said = capsys.readouterr().err
     for path in damaged.values():
         aside = path.parent.with_name(f"{path.parent.name}.damaged-1")
@@ -93,29 +101,29 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_a_full_disk_is_named_and_room_is_all_it_takes(small_disk, whole, capsys):
+def test_a_full_disk_is_named_and_room_is_all_it_takes(small_disk, words, whole, capsys):
     place, remount = small_disk
     ballast = place / "ballast"
     ballast.write_bytes(bytes(2**20 - 2**16))
-    assert cli.main([*WORDS, f"output_dir={place}/out"]) == 2
+    assert cli.main([*words, f"output_dir={place}/out"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert str(place) in message
     assert "No space left on device" in message or "are free" in message
     remount("size=50m")
-    assert cli.main([*WORDS, f"output_dir={place}/out"]) == 0
+    assert cli.main([*words, f"output_dir={place}/out"]) == 0
     assert results(place / "out") == results(whole)
 
 
 def test_a_disk_that_cannot_be_written_is_named_and_what_it_holds_is_found(
-    small_disk, whole, capsys
+    small_disk, words, whole, capsys
 ):
     place, remount = small_disk
     remount("size=50m")
     shutil.copytree(whole, place / "out")
     remount("ro")
-    assert cli.main([*WORDS, f"output_dir={place}/out"]) == 0
+    assert cli.main([*words, f"output_dir={place}/out"]) == 0
     assert "nothing to compute" in capsys.readouterr().err
-    assert cli.main([*WORDS, f"output_dir={place}/out", "seed=1"]) == 2
+    assert cli.main([*words, f"output_dir={place}/out", "seed=1"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "Read-only file system" in message
     assert "output_dir" in message
@@ -141,7 +149,7 @@ def test_nobody_waits_for_the_lock_of_a_dead_process(tmp_path):
     assert time.monotonic() - started < 5
 
 
-def test_clocks_that_jump_do_no_harm(whole, tmp_path, monkeypatch):
+def test_clocks_that_jump_do_no_harm(tmp_path, monkeypatch):
     now = iter(range(0, 10**12, 10**9))
     monkeypatch.setattr(time, "time", lambda: float(next(now) * (-1) ** next(now)))
     store = Store(tmp_path)

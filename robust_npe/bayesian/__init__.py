@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robust_npe.bayesian.hmc import HMC
-from robust_npe.bayesian.inference import Inference
+from robust_npe.bayesian.inference import Inference, InferenceState
 from robust_npe.bayesian.mixture import CategoricalMixture
 from robust_npe.bayesian.network import WeightEnsemble
 from robust_npe.bayesian.sgd import SGD, SWAG, DeepEnsemble
@@ -16,6 +16,7 @@ __all__ = [
     "CategoricalMixture",
     "DeepEnsemble",
     "Inference",
+    "InferenceState",
     "MeanFieldVI",
     "WeightEnsemble",
 ]

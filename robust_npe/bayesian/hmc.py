@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.bayesian.inference import Inference, Weights
-from robust_npe.bayesian.leapfrog import ChainDraws, run_chains
+from robust_npe.bayesian.chains import ChainDraws, ChainSettings, HMCChains
+from robust_npe.bayesian.inference import Inference, InferenceState, Weights
 from robust_npe.bayesian.mixture import margins
 from robust_npe.bayesian.network import Diagnostics
 from robust_npe.bayesian.optimising import cross_entropies
@@ -83,9 +83,9 @@ class HMC(Inference):
         return self.chains * self.draws
 
     @override
-    def fit(
+    def begin(
         self, network: WeightEnsemble, x: Tensor, y: Tensor, generator: Generator
-    ) -> Mapping[str, Any]:
+    ) -> InferenceState:
         stds = network.prior_stds
 
         def log_density(state: Weights) -> Tensor:
@@ -97,22 +97,29 @@ class HMC(Inference):
             start = network.prior_draws(self.chains, generator)
         else:
             start = network.initial(self.chains, generator)
-        found = run_chains(
-            log_density,
-            [w / s for w, s in zip(start, stds, strict=True)],
+        start = [w / s for w, s in zip(start, stds, strict=True)]
+        chains = HMCChains(log_density, start, self._settings, generator)
+
+        def finish() -> Mapping[str, Any]:
+            found = chains.result()
+            draws = [s * d for s, d in zip(stds, found.draws, strict=True)]  # (C, n, ...)
+            weights = [d.flatten(0, 1) for d in draws]
+            odds = -margins(network.logits(x[:PROBES], weights), y[:PROBES])
+            network.assign(weights, self._diagnostics(found, odds, draws))
+            return {"log_density": found.log_density.mean(0).tolist()}
+
+        return InferenceState([chains], finish, generator)
+
+    @property
+    def _settings(self) -> ChainSettings:
+        return ChainSettings(
             self.warm_up,
             self.draws,
             self.thinning,
             self.leapfrog_steps,
             self.step_size,
             self.acceptance,
-            generator,
         )
-        draws = [s * d for s, d in zip(stds, found.draws, strict=True)]  # (C, n, ...)
-        weights = [d.flatten(0, 1) for d in draws]
-        odds = -margins(network.logits(x[:PROBES], weights), y[:PROBES])
-        network.assign(weights, self._diagnostics(found, odds, draws))
-        return {"log_density": found.log_density.mean(0).tolist()}
 
     def _diagnostics(self, found: ChainDraws, odds: Tensor, draws: Weights) -> Diagnostics:
         by_chain = odds.unflatten(0, (self.chains, self.draws))

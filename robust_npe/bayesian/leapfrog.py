@@ -1,40 +1,56 @@
-"""Chains of Hamiltonian Monte Carlo, computed side by side."""
+"""What trajectories of Hamiltonian Monte Carlo are made of: points, energies, step sizes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from robust_npe.bayesian.inference import Weights
 
-__all__ = ["ChainDraws", "DualAveraging", "run_chains"]
-
-DIVERGENT = 1000.0  # nats of energy error
-JITTER = 0.1  # of step sizes, so that no trajectory comes back to where it began
+__all__ = ["DualAveraging", "Point", "kinetic"]
 
 
-@dataclass(frozen=True)
-class ChainDraws:
-    """What C chains drew.
+class Point(NamedTuple):
+    """A state of C chains, its log density `(C,)`, and the gradient of that."""
 
-    Attributes:
-        draws: For each tensor of the state `(C, n, ...)`.
-        log_density: At each draw, `(C, n)`.
-        acceptance: Mean probability of acceptance after warm-up.
-        divergent: Share of trajectories after warm-up whose energy error was above 1000 nats.
-        step_size: Of each chain after warm-up, `(C,)`.
-    """
+    state: Weights
+    value: Tensor
+    slope: Weights
 
-    draws: Weights
-    log_density: Tensor
-    acceptance: float
-    divergent: float
-    step_size: Tensor
+    @classmethod
+    @torch.enable_grad()
+    def at(cls, log_density: Callable[[Weights], Tensor], state: Weights) -> Point:
+        """Return a state with its log density and gradient."""
+        leaves = [w.detach().requires_grad_(True) for w in state]
+        value = log_density(leaves)
+        slope = torch.autograd.grad(value.sum(), leaves)
+        return cls(list(state), value.detach(), list(slope))
+
+    def where(self, chosen: Tensor, other: Point) -> Point:
+        """Return this one for the chains that are chosen, `(C,)`, and another for the rest."""
+
+        def merged(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(chosen.view(-1, *[1] * (new.ndim - 1)), new, old)
+
+        state, slope = (
+            [merged(n, o) for n, o in zip(new, old, strict=True)]
+            for new, old in ((self.state, other.state), (self.slope, other.slope))
+        )
+        return Point(state, merged(self.value, other.value), slope)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.state, self.value, *self.slope]
+
+
+def kinetic(momentum: Weights) -> Tensor:
+    """Return the kinetic energy of each chain for unit masses, `(C,)`."""
+    return 0.5 * torch.stack([p.square().flatten(1).sum(1) for p in momentum]).sum(0)
 
 
 class DualAveraging:
@@ -50,6 +66,7 @@ class DualAveraging:
     """
 
     gamma, offset, kappa = 0.05, 10.0, 0.75
+    changing = ("log_step", "error", "average")
 
     def __init__(self, step_size: Tensor, target: float) -> None:
         self.log_step = step_size.log()
@@ -67,119 +84,12 @@ class DualAveraging:
         share = self.count**-self.kappa
         self.average += share * (self.log_step - self.average)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes; tensors are not copied."""
+        return {"count": self.count, **{name: getattr(self, name) for name in self.changing}}
 
-def run_chains(
-    log_density: Callable[[Weights], Tensor],
-    start: Weights,
-    warm_up: int,
-    draws: int,
-    thinning: int,
-    leapfrog_steps: int,
-    step_size: float,
-    target: float,
-    generator: Generator,
-) -> ChainDraws:
-    """Sample from a density with unit masses.
-
-    Args:
-        log_density: Maps a state, tensors `(C, ...)`, to log densities up to a constant, `(C,)`.
-        start: The state of C chains.
-        warm_up: Trajectories in which step sizes adapt by `DualAveraging`.
-        draws: Draws to keep of each chain.
-        thinning: Trajectories per draw.
-        leapfrog_steps: Steps of each trajectory.
-        step_size: To start from.
-        target: Acceptance that step sizes aim at.
-        generator: Source of randomness.
-    """
-    point = _Point([w.clone() for w in start], *_value_and_slope(log_density, start))
-    adaptation = DualAveraging(torch.full_like(point.value, step_size), target)
-    kept: list[_Point] = []
-    accepted: list[Tensor] = []
-    divergent: list[Tensor] = []
-    for t in range(warm_up + draws * thinning):
-        warm = t < warm_up
-        size = (adaptation.log_step if warm else adaptation.average).exp()
-        jitter = 2 * torch.rand(size.shape, generator=generator).to(size) - 1
-        size = size * (1 + JITTER * jitter)
-        point, probability, broken = _moved(log_density, point, size, leapfrog_steps, generator)
-        if warm:
-            adaptation.update(probability)
-            continue
-        accepted.append(probability)
-        divergent.append(broken)
-        if (t - warm_up + 1) % thinning == 0:
-            kept.append(point)
-    return ChainDraws(
-        draws=[torch.stack(p, 1) for p in zip(*(k.state for k in kept), strict=True)],
-        log_density=torch.stack([k.value for k in kept], 1),
-        acceptance=float(torch.stack(accepted).mean()),
-        divergent=float(torch.stack(divergent).double().mean()),
-        step_size=adaptation.average.exp(),
-    )
-
-
-class _Point(NamedTuple):
-    """A state of C chains, its log density `(C,)`, and the gradient of that."""
-
-    state: Weights
-    value: Tensor
-    slope: Weights
-
-
-def _moved(
-    log_density: Callable[[Weights], Tensor],
-    point: _Point,
-    size: Tensor,
-    steps: int,
-    generator: Generator,
-) -> tuple[_Point, Tensor, Tensor]:
-    """Return where each chain is after a trajectory, the probability that it was accepted, and
-    whether it diverged, both `(C,)`."""
-    momentum = [torch.randn(w.shape, generator=generator).to(w) for w in point.state]
-    new, kinetic = _leapfrog(log_density, point, momentum, size, steps)
-    error = new.value - kinetic - (point.value - _kinetic(momentum))
-    broken = ~(error.abs() < DIVERGENT)
-    probability = torch.where(broken, 0.0, error.clamp(max=0).exp())
-    taken = torch.rand(size.shape, generator=generator).to(size) < probability
-    state, slope = (
-        [_where(taken, n, o) for n, o in zip(fresh, old, strict=True)]
-        for fresh, old in ((new.state, point.state), (new.slope, point.slope))
-    )
-    return _Point(state, torch.where(taken, new.value, point.value), slope), probability, broken
-
-
-def _leapfrog(
-    log_density: Callable[[Weights], Tensor],
-    point: _Point,
-    momentum: Weights,
-    size: Tensor,
-    steps: int,
-) -> tuple[_Point, Tensor]:
-    """Return the end of a trajectory, and the kinetic energy there."""
-    state, value, slope = point
-    sizes = [size.view(-1, *[1] * (w.ndim - 1)) for w in state]
-    momentum = [p + 0.5 * e * g for p, e, g in zip(momentum, sizes, slope, strict=True)]
-    for i in range(steps):
-        state = [w + e * p for w, e, p in zip(state, sizes, momentum, strict=True)]
-        value, slope = _value_and_slope(log_density, state)
-        half = 0.5 if i == steps - 1 else 1.0
-        momentum = [p + half * e * g for p, e, g in zip(momentum, sizes, slope, strict=True)]
-    return _Point(state, value, slope), _kinetic(momentum)
-
-
-@torch.enable_grad()
-def _value_and_slope(
-    log_density: Callable[[Weights], Tensor], state: Weights
-) -> tuple[Tensor, Weights]:
-    leaves = [w.detach().requires_grad_(True) for w in state]
-    value = log_density(leaves)
-    return value.detach(), list(torch.autograd.grad(value.sum(), leaves))
-
-
-def _kinetic(momentum: Weights) -> Tensor:
-    return 0.5 * torch.stack([p.square().flatten(1).sum(1) for p in momentum]).sum(0)
-
-
-def _where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(chosen.view(-1, *[1] * (new.ndim - 1)), new, old)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.count = state["count"]
+        for name in self.changing:
+            getattr(self, name).copy_(state[name])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from robust_npe.states import numbered, take_over
+
 __all__ = ["Trajectory"]
+
+TENSORS = ("mean", "square", "deviations")
 
 
 class Trajectory:
@@ -19,25 +23,24 @@ class Trajectory:
 
     Args:
         rank: Number of the last deviations from the running mean that are kept; 0 for none.
+        like: Tensors of the shapes that will be collected.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, like: Sequence[Tensor]) -> None:
+        self.rank = rank
         self.count = 0
-        self.mean: list[Tensor] = []
-        self.square: list[Tensor] = []
-        self.deviations: deque[list[Tensor]] = deque(maxlen=rank)
+        self.mean, self.square = ([torch.zeros_like(w) for w in like] for _ in range(2))
+        self.deviations = [w.new_zeros(rank, *w.shape) for w in like]  # the newest is the last
 
     @torch.no_grad()
     def collect(self, weights: Sequence[Tensor]) -> None:
         """Take in weights."""
-        if not self.count:
-            self.mean = [torch.zeros_like(w) for w in weights]
-            self.square = [torch.zeros_like(w) for w in weights]
         self.count += 1
         for i, w in enumerate(weights):
             self.mean[i] += (w - self.mean[i]) / self.count
             self.square[i] += (w.square() - self.square[i]) / self.count
-        self.deviations.append([w - m for w, m in zip(weights, self.mean, strict=True)])
+            deviation = (w - self.mean[i]).unsqueeze(0)
+            self.deviations[i] = torch.cat([self.deviations[i], deviation])[1:]
 
     @torch.no_grad()
     def draw(self, generator: Generator) -> list[Tensor]:
@@ -48,11 +51,22 @@ class Trajectory:
             for m, s in zip(self.mean, self.square, strict=True)
         ]
         noise = [s * torch.randn(s.shape, generator=generator).to(s) for s in stds]
-        count = len(self.deviations)
+        count = min(self.count, self.rank)
         if count < 2:
             return [m + e for m, e in zip(self.mean, noise, strict=True)]
         along = torch.randn(count, generator=generator).to(stds[0]) / (2 * (count - 1)) ** 0.5
         return [
-            m + e / 2**0.5 + torch.tensordot(along, torch.stack(d), 1)
-            for m, e, d in zip(self.mean, noise, zip(*self.deviations, strict=True), strict=True)
+            m + e / 2**0.5 + torch.tensordot(along, d[-count:], 1)
+            for m, e, d in zip(self.mean, noise, self.deviations, strict=True)
         ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it; tensors are not copied."""
+        tensors = {name: numbered(getattr(self, name)) for name in TENSORS}
+        return {"count": self.count, **tensors}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.count = state["count"]
+        for name in TENSORS:
+            take_over(getattr(self, name), state[name])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.bayesian.inference import Inference, Weights
+from robust_npe.bayesian.inference import Inference, InferenceState, Weights
 from robust_npe.bayesian.moments import Trajectory
-from robust_npe.bayesian.optimising import at_least, cross_entropies, optimise
+from robust_npe.bayesian.optimising import Descent, at_least, cross_entropies, momentum_sgd
 from robust_npe.checks import require
+from robust_npe.states import adam
 
 if TYPE_CHECKING:
     from robust_npe.bayesian.network import WeightEnsemble
@@ -63,24 +63,27 @@ class DeepEnsemble(Inference):
         return self.members
 
     @override
-    def fit(
+    def begin(
         self, network: WeightEnsemble, x: Tensor, y: Tensor, generator: Generator
-    ) -> Mapping[str, Any]:
-        weights, losses = self._trained(self.members, network, x, y, generator)
-        network.assign(weights)
-        return {"train_loss": losses}
+    ) -> InferenceState:
+        weights = network.initial(self.members, generator)
+        descent = self._descent(weights, network, x, y, generator)
 
-    def _trained(
-        self, members: int, network: WeightEnsemble, x: Tensor, y: Tensor, generator: Generator
-    ) -> tuple[Weights, list[float]]:
-        """Return weights, and the mean cross-entropy of each epoch."""
-        weights = network.initial(members, generator)
+        def finish() -> Mapping[str, Any]:
+            network.assign(weights)
+            return {"train_loss": descent.train_loss}
+
+        return InferenceState([descent], finish, generator, weights)
+
+    def _descent(
+        self, weights: Weights, network: WeightEnsemble, x: Tensor, y: Tensor, generator: Generator
+    ) -> Descent:
+        """Return the training of some networks, all by Adam."""
         loss = _loss(network, weights, x, y)
-        adam = partial(torch.optim.Adam, lr=self.learning_rate)
+        optimizer = adam(weights, self.learning_rate)
         epochs = at_least(self.epochs, self.min_steps, len(x), self.batch_size)
-        sizes = len(x), adam, epochs, self.batch_size
-        losses = optimise(weights, loss, *sizes, generator)
-        return weights, [value / members for value in losses]
+        sizes = epochs, self.batch_size
+        return Descent(loss, len(x), optimizer, *sizes, generator, members=len(weights[0]))
 
 
 class SGD(DeepEnsemble):
@@ -157,26 +160,55 @@ class SWAG(DeepEnsemble):
         self.rank = rank
 
     @override
-    def fit(
+    def begin(
         self, network: WeightEnsemble, x: Tensor, y: Tensor, generator: Generator
-    ) -> Mapping[str, Any]:
-        weights, losses = self._trained(1, network, x, y, generator)
-        trajectory = Trajectory(self.rank)
-        epochs = at_least(self.swag_epochs, self.min_steps, len(x), self.batch_size)
-        steps = epochs * -(-len(x) // self.batch_size)
-        every = max(1, steps // self.collected)
+    ) -> InferenceState:
+        weights = network.initial(1, generator)
+        first = self._descent(weights, network, x, y, generator)
         loss = _loss(network, weights, x, y)
+        optimizer = momentum_sgd(weights, self.swag_learning_rate)
+        epochs = at_least(self.swag_epochs, self.min_steps, len(x), self.batch_size)
+        what = loss, len(x), optimizer, epochs, self.batch_size, generator
+        second = _CollectingDescent(self.collected, self.rank, *what, decay=False)
 
-        def collect(step: int) -> None:
-            if step % every == 0:
-                trajectory.collect(weights)
+        def finish() -> Mapping[str, Any]:
+            drawn = [second.trajectory.draw(generator) for _ in range(self.draws)]
+            network.assign([torch.cat(parts) for parts in zip(*drawn, strict=True)])
+            losses = [*first.train_loss, *second.train_loss]
+            return {"train_loss": losses, "collected": second.trajectory.count}
 
-        sgd = partial(torch.optim.SGD, lr=self.swag_learning_rate, momentum=0.9)
-        sizes = len(x), sgd, epochs, self.batch_size
-        losses += optimise(weights, loss, *sizes, generator, False, collect)
-        drawn = [trajectory.draw(generator) for _ in range(self.draws)]
-        network.assign([torch.cat(parts) for parts in zip(*drawn, strict=True)])
-        return {"train_loss": losses, "collected": trajectory.count}
+        return InferenceState([first, second], finish, generator, weights)
+
+
+class _CollectingDescent(Descent):
+    """Collects what it changes, so many times.
+
+    Args:
+        collected: How often, if there are that many steps.
+        rank: See `Trajectory`.
+        args: As for `Descent`, and so is `kwargs`.
+        kwargs: See there.
+    """
+
+    def __init__(self, collected: int, rank: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.trajectory = Trajectory(rank, self.parameters)
+        self.every = max(1, self.total * self.per_epoch // collected)
+
+    @override
+    def step(self) -> None:
+        super().step()
+        if self.steps % self.every == 0:
+            self.trajectory.collect(self.parameters)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "trajectory": self.trajectory.state_dict()}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.trajectory.load_state_dict(state["trajectory"])
 
 
 def _loss(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,9 +10,10 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 from typing_extensions import override
 
-from robust_npe.bayesian.inference import Inference, Weights
-from robust_npe.bayesian.optimising import at_least, cross_entropies, optimise
+from robust_npe.bayesian.inference import Inference, InferenceState, Weights
+from robust_npe.bayesian.optimising import Descent, at_least, cross_entropies
 from robust_npe.checks import require
+from robust_npe.states import adam
 
 if TYPE_CHECKING:
     from robust_npe.bayesian.network import WeightEnsemble
@@ -82,9 +82,9 @@ class MeanFieldVI(Inference):
         return self.draws
 
     @override
-    def fit(
+    def begin(
         self, network: WeightEnsemble, x: Tensor, y: Tensor, generator: Generator
-    ) -> Mapping[str, Any]:
+    ) -> InferenceState:
         means, raw = self._start(network, generator)
         count = len(x) if self.kl == "per_dataset" else self.batch_size
 
@@ -94,18 +94,22 @@ class MeanFieldVI(Inference):
             kl = gaussian_kl(means, stds, network.prior_stds)
             return cross_entropies(logits, y[index]).sum() + kl / count
 
-        adam = partial(torch.optim.Adam, lr=self.learning_rate)
+        optimizer = adam([*means, *raw], self.learning_rate)
         epochs = at_least(self.epochs, self.min_steps, len(x), self.batch_size)
-        sizes = len(x), adam, epochs, self.batch_size
-        losses = optimise([*means, *raw], loss, *sizes, generator)
-        network.assign(
-            [
-                m + softplus(r) * torch.randn(self.draws, *m.shape[1:], generator=generator).to(m)
-                for m, r in zip(means, raw, strict=True)
-            ]
-        )
-        stds = torch.cat([softplus(r).flatten() for r in raw])
-        return {"train_loss": losses, "median_std": float(stds.median())}
+        descent = Descent(loss, len(x), optimizer, epochs, self.batch_size, generator)
+
+        def finish() -> Mapping[str, Any]:
+            stds = [softplus(r) for r in raw]
+            network.assign(
+                [
+                    m + s * torch.randn(self.draws, *m.shape[1:], generator=generator).to(m)
+                    for m, s in zip(means, stds, strict=True)
+                ]
+            )
+            median = float(torch.cat([s.flatten() for s in stds]).median())
+            return {"train_loss": descent.train_loss, "median_std": median}
+
+        return InferenceState([descent], finish, generator, [*means, *raw])
 
     def _start(self, network: WeightEnsemble, generator: Generator) -> tuple[Weights, Weights]:
         """Return means, and what softplus makes the standard deviations of."""

@@ -14,7 +14,14 @@ from robust_npe.defenses import Defense
 from robust_npe.estimators import Estimator
 from robust_npe.store.parts import PARTS
 from robust_npe.store.weights import save_weights
-from robust_npe.training import Checkpoint, TrainingSettings, infer, train, write_history
+from robust_npe.training import (
+    Checkpoint,
+    TrainingSettings,
+    history_table,
+    infer,
+    train,
+    write_history,
+)
 from robust_npe.training.data import Pairs
 from robust_npe.training.trackers import Tracker
 
@@ -31,8 +38,8 @@ def fit(
     folder: Path,
     tracker: Tracker | None = None,
 ) -> Mapping[str, Any]:
-    """Train, going on from a checkpoint in the folder, and write weights and history there; for a
-    classifier, infer its weights.
+    """Train, or infer the weights of a classifier, going on from a checkpoint in the folder, and
+    write weights and history there.
 
     Args:
         estimator: And all up to `generator`: as for `train`.
@@ -42,14 +49,15 @@ def fit(
     Returns:
         What is to be known of the training.
     """
-    if estimator.classifies:
-        facts = infer(estimator, defense, pairs, generator)
-        save_weights(estimator, folder / WEIGHTS)
-        return {**facts, "remarks": estimator.remarks}
     checkpoint = Checkpoint(folder / PARTS / "checkpoint", settings.checkpoint_every)
-    what = estimator, defense, pairs, validation, settings, generator
-    history = train(*what, checkpoint, tracker)
+    facts: dict[str, Any]
+    if estimator.classifies:
+        inferred = infer(estimator, defense, pairs, generator, checkpoint, tracker)
+        facts, table = {**inferred.facts}, inferred.history
+    else:
+        what = estimator, defense, pairs, validation, settings, generator
+        history = train(*what, checkpoint, tracker)
+        facts, table = asdict(history) | {"defense": defense.facts()}, history_table(history)
     save_weights(estimator, folder / WEIGHTS)
-    write_history(history, folder / HISTORY)
-    facts = {"remarks": estimator.remarks, "defense": defense.facts()}
-    return asdict(history) | facts | {"seconds_before": checkpoint.seconds}
+    write_history(table, folder / HISTORY)
+    return facts | {"remarks": estimator.remarks, "seconds_before": checkpoint.seconds}

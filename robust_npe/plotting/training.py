@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.cells import NothingToDrawError
@@ -18,33 +20,65 @@ LINES = (
     ("validation_loss", "validation", COLORS["adversarial"]),
 )
 BEST = "best epoch, whose weights are kept"
+CHAIN, WARM_UP = "a chain of a sampler", "end of warm-up"
+RATE: dict[str, Any] = {"color": "0.3", "drawstyle": "steps-mid"}
+MARK: dict[str, Any] = {"color": "0.5", "linestyle": "--", "linewidth": 0.8}
 
 
 def training_plot(histories: Sequence[pd.DataFrame]) -> Figure:
-    """Draw losses of training and validation, and the learning rate, by epoch.
+    """Draw losses and the learning rate by epoch; of samplers, log density, acceptance and step
+    size by trajectory, a line for each chain.
 
     Args:
-        histories: One table for each network, see `robust_npe.training.history_table`.
+        histories: One table for each network, as `robust_npe.training.read_history` returns them.
 
     Raises:
         NothingToDrawError: There is no epoch.
     """
-    if all(table.empty for table in histories):
+    tables = [table for table in histories if len(table)]
+    if not tables:
         raise NothingToDrawError("no epochs of a training")
+    draw, heights, legend = (
+        (_draw_chains, [3, 1.5, 1.5], [CHAIN, WARM_UP])
+        if "trajectory" in tables[0]
+        else (_draw_epochs, [3, 1], [*(label for _, label, _ in LINES), BEST])
+    )
 
-    def draw(place: SubFigure) -> list[str]:
-        panels = place.subplots(2, 1, sharex=True, squeeze=False, height_ratios=[3, 1])
-        losses, rates = panels[:, 0]
-        for table in histories:
-            for name, label, color in LINES:
-                losses.plot(table.epoch, table[name], color=color, label=label)
-            for epoch in table.epoch[table.is_best]:
-                losses.axvline(epoch, color="0.5", linestyle="--", linewidth=0.8, label=BEST)
-            rates.plot(table.epoch, table.learning_rate, color="0.3", drawstyle="steps-mid")
-        losses.set_ylabel("loss")
-        rates.set(ylabel="learning rate", yscale="log", xlabel="epoch")
-        add_legend(part, place, [losses])
+    def drawn(place: SubFigure) -> list[str]:
+        grid = place.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+        panels = [*grid[:, 0]]
+        for table in tables:
+            draw(panels, table)
+        add_legend(part, place, panels[:1])
         return []
 
-    part = Part(draw, 70, [label for _, label, _ in LINES] + [BEST], narrow=True)
+    part = Part(drawn, 70 if len(heights) == 2 else 100, legend, narrow=True)
     return figure_of([part])
+
+
+def _draw_epochs(panels: Sequence[Axes], table: pd.DataFrame) -> None:
+    losses, rates = panels
+    for name, label, color in LINES:
+        if name in table:  # inference has no validation
+            losses.plot(table.epoch, table[name], color=color, label=label)
+    if "is_best" in table:
+        for epoch in table.epoch[table.is_best]:
+            losses.axvline(epoch, label=BEST, **MARK)
+    rates.plot(table.epoch, table.learning_rate, **RATE)
+    losses.set_ylabel("loss")
+    rates.set(ylabel="learning rate", yscale="log", xlabel="epoch")
+
+
+def _draw_chains(panels: Sequence[Axes], table: pd.DataFrame) -> None:
+    densities, acceptances, sizes = panels
+    color = COLORS["clean"]
+    for _, chain in table.groupby("chain"):
+        look: dict[str, Any] = {"color": color, "linewidth": 0.6, "label": CHAIN}
+        densities.plot(chain.trajectory, chain.log_density, **look)
+        acceptances.plot(chain.trajectory, chain.acceptance, **look)
+        sizes.plot(chain.trajectory, chain.step_size, **look)
+    for panel in panels:
+        panel.axvline(table.is_warm_up.sum() / table.chain.nunique() - 0.5, label=WARM_UP, **MARK)
+    densities.set_ylabel("log density")
+    acceptances.set(ylabel="acceptance", ylim=(-0.05, 1.05))
+    sizes.set(ylabel="step size", yscale="log", xlabel="trajectory")

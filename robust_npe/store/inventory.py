@@ -47,9 +47,13 @@ class Entry:
     older: bool = False
 
     def name_of(self, part: str) -> str:
-        """Return the class of its `task`, `estimator` or `defense`, nothing if it has none."""
+        """Return the class of its `task`, `estimator` or `defense`, nothing if it has none; of a
+        classifier with that of its inference, which says most about it."""
         node = self.description.get(part)
-        return str(node.get("class", "")) if isinstance(node, Mapping) else ""
+        if not isinstance(node, Mapping):
+            return ""
+        name, inner = str(node.get("class", "")), (node.get("arguments") or {}).get("inference")
+        return f"{name}({inner['class']})" if isinstance(inner, Mapping) else name
 
 
 def inventory(output: Path) -> list[Entry]:

@@ -113,6 +113,18 @@ class SweepWatch:
         """
         self.jobs = [list(job) for job in jobs]
 
+    def foretell(self, number: int, words: Sequence[str], error: str) -> None:
+        """Say that a job which has not begun will fail.
+
+        Args:
+            number: Its number in the sweep.
+            words: Its overrides.
+            error: Of what, one line.
+        """
+        own = _own_words(JobStatus(number, words), _shared(self.jobs))
+        clear = CLEAR if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{clear}job {number + 1}/{len(self.jobs)} will fail: {own}: {error}\n")
+
     def stop(self) -> None:
         """Look a last time."""
         self._ended.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robust_npe.training.checkpoints import Checkpoint
 from robust_npe.training.history import history_table, read_history, write_history
-from robust_npe.training.inferring import infer
+from robust_npe.training.inferring import Inferred, infer
 from robust_npe.training.loop import run_epoch, train
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
@@ -13,6 +13,7 @@ from robust_npe.training.trackers import TensorBoard, Tracker
 __all__ = [
     "Checkpoint",
     "History",
+    "Inferred",
     "TensorBoard",
     "Tracker",
     "TrainingSettings",

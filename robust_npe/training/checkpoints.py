@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -17,15 +18,24 @@ from torch import Tensor
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import StoreError, open_plain, write_atomically
-from robust_npe.training.state import TrainingState
+from robust_npe.interruption import deferred_interruption
+from robust_npe.states import Stateful
 
-__all__ = ["Checkpoint", "pack", "unpack"]
+__all__ = ["Checkpoint", "Resumable", "pack", "resumed", "unpack"]
 
 log = logging.getLogger(__name__)
 
 DIGEST = hashlib.sha256().digest_size
 VALUES = "values"  # key of what is not a tensor, in the metadata of safetensors
 SEPARATOR = "/"
+
+
+class Resumable(Stateful, Protocol):
+    """The state of a training, or of an inference in the place of one."""
+
+    @property
+    def where(self) -> str:
+        """Where it stands, for people, such as `epoch 3`."""
 
 
 class Checkpoint:
@@ -45,7 +55,7 @@ class Checkpoint:
         self.seconds = 0.0
         self._started = self._written = time.monotonic()  # no wall clock: those jump
 
-    def restore(self, state: TrainingState) -> bool:
+    def restore(self, state: Resumable) -> bool:
         """Let a state newly made from equal arguments go on from the file, if it is there.
 
         A damaged file, or one that another version of the code wrote, is set aside with a warning.
@@ -75,15 +85,15 @@ class Checkpoint:
                 aside.name,
             )
             return False
-        log.info("going on in epoch %d, where training was interrupted", state.epoch)
+        log.info("going on in %s, where training was interrupted", state.where)
         return True
 
-    def write_if_due(self, state: TrainingState) -> None:
+    def write_if_due(self, state: Resumable) -> None:
         """Write the state if the last write, or the start, is longer ago than the interval."""
         if self.every is not None and time.monotonic() - self._written >= self.every:
             self.write(state)
 
-    def write(self, state: TrainingState) -> None:
+    def write(self, state: Resumable) -> None:
         """Write the state, in place of an earlier one.
 
         A disk that is full stops no training: there is a warning, and the earlier one stays.
@@ -94,6 +104,31 @@ class Checkpoint:
         except StoreError as error:
             log.warning("no checkpoint: %s", error)
         self._written = time.monotonic()
+
+
+@contextmanager
+def resumed(checkpoint: Checkpoint | None, state: Resumable) -> Iterator[Callable[[], None]]:
+    """Go on from a checkpoint, and give what is to be called after each step: it writes the state
+    when it is time to, and lets Ctrl-C and SIGTERM take effect, with a last checkpoint.
+
+    Args:
+        checkpoint: None for no file; signals then take effect anywhere.
+        state: As for `Checkpoint.restore`.
+    """
+    if checkpoint is None:
+        yield lambda: None
+        return
+    checkpoint.restore(state)
+    with deferred_interruption() as interruption:
+
+        def after_step() -> None:
+            if interruption:
+                checkpoint.write(state)
+                interruption.take_effect()
+            interruption.can_wait = True  # unlike the first step, which may compile for minutes
+            checkpoint.write_if_due(state)
+
+        yield after_step
 
 
 def pack(state: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""What a training leaves for people to look at: a table by epoch."""
+"""What a training leaves for people to look at: a table by epoch, or by trajectory of a sampler."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from robust_npe.training.state import History
 
 __all__ = ["history_table", "read_history", "write_history"]
 
+COUNTS = ["epoch", "trajectory", "chain"]
 NUMBERS = ["train_loss", "validation_loss", "learning_rate"]
 
 
@@ -25,10 +26,10 @@ def history_table(history: History) -> pd.DataFrame:
     return table.assign(is_best=table.epoch == history.best_epoch)
 
 
-def write_history(history: History, path: Path) -> None:
-    """Write the table, with numbers from which reading gives the same float64."""
-    text = history_table(history).to_csv(index=False, lineterminator="\n")
-    write_atomically(path, text.encode())
+def write_history(table: pd.DataFrame, path: Path) -> None:
+    """Write `history_table`, or the history of an inference, with numbers from which reading gives
+    the same float64."""
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def read_history(path: Path) -> pd.DataFrame:
@@ -37,8 +38,9 @@ def read_history(path: Path) -> pd.DataFrame:
     Raises:
         StoreError: It cannot be read.
     """
-    types = {"epoch": "int64", **dict.fromkeys(NUMBERS, "float64")}
     with open_plain(path, "table") as file:  # converted here: exact for every version of pandas
         table = pd.read_csv(file, dtype="str", keep_default_na=False)
-    is_best = table.is_best == "True"
-    return table.replace("", "nan").astype(types).assign(is_best=is_best)
+    names = [str(name) for name in table]
+    flags = {name: table[name] == "True" for name in names if name.startswith("is_")}
+    types = {name: "int64" if name in COUNTS else "float64" for name in names if name not in flags}
+    return table.replace("", "nan").astype(types).assign(**flags)

@@ -7,7 +7,6 @@ import math
 import statistics
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -15,9 +14,8 @@ from tqdm import tqdm
 
 from robust_npe.defenses import Batch, Defense
 from robust_npe.estimators import Estimator
-from robust_npe.interruption import Interruption, deferred_interruption
 from robust_npe.random import child, draws_from, replay
-from robust_npe.training.checkpoints import Checkpoint
+from robust_npe.training.checkpoints import Checkpoint, resumed
 from robust_npe.training.data import Pairs, usable_pairs
 from robust_npe.training.settings import TrainingSettings
 from robust_npe.training.state import History, TrainingState
@@ -60,13 +58,8 @@ def train(
     pairs = usable_pairs(estimator, pairs, "training")
     validation = usable_pairs(estimator, validation, "validation")
     state = TrainingState(estimator, defense, pairs, settings, generator)
-    if checkpoint is None:
-        _run_epochs(state, pairs, validation, settings, tracker)
-    else:
-        checkpoint.restore(state)
-        with deferred_interruption() as interruption:
-            after_step = partial(_after_step, checkpoint, state, interruption)
-            _run_epochs(state, pairs, validation, settings, tracker, after_step)
+    with resumed(checkpoint, state) as after_step:
+        _run_epochs(state, pairs, validation, settings, tracker, after_step)
     estimator.load_state_dict(state.best_weights)
     if state.history.diverged:
         _report_divergence(state.history, defense)
@@ -79,7 +72,7 @@ def _run_epochs(
     validation: Pairs,
     settings: TrainingSettings,
     tracker: Tracker | None,
-    after_step: Callable[[], None] | None = None,
+    after_step: Callable[[], None],
 ) -> None:
     hidden = not sys.stderr.isatty()
     bar = tqdm(total=settings.max_epochs, desc="train", disable=hidden, initial=state.epoch)
@@ -91,14 +84,6 @@ def _run_epochs(
                 tracker.log(state.epoch - 1, state.history.latest)
             progress.set_postfix(best=f"{best:.3f}", refresh=False)
             progress.update()
-
-
-def _after_step(checkpoint: Checkpoint, state: TrainingState, interruption: Interruption) -> None:
-    if interruption:
-        checkpoint.write(state)
-        interruption.take_effect()
-    interruption.can_wait = True  # unlike the first step, which may compile for minutes
-    checkpoint.write_if_due(state)
 
 
 def run_epoch(

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
-from robust_npe.checks import ConfigError
 from robust_npe.defenses import Defense
 from robust_npe.estimators import Estimator
 from robust_npe.random import child
+from robust_npe.states import adam, check_form
 from robust_npe.training.average import WeightAverage
 from robust_npe.training.settings import TrainingSettings
 
@@ -91,15 +90,7 @@ class TrainingState:
         self.estimator = estimator
         self.defense = defense
         self.average = WeightAverage(estimator, settings.weight_average)
-        self.optimizer = torch.optim.Adam(
-            estimator.parameters(), lr=settings.learning_rate, fused=True
-        )
-        for p in estimator.parameters():  # what Adam starts from, here so that it can be loaded
-            self.optimizer.state[p] = {
-                "step": torch.zeros((), dtype=torch.float32, device=p.device),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
+        self.optimizer = adam(estimator.parameters(), settings.learning_rate, fused=True)
         self.generator = generator
         self.validation_stream = child(generator).get_state()
         self.history = History(num_pairs=len(pairs[0]))
@@ -112,6 +103,11 @@ class TrainingState:
     def epoch(self) -> int:
         """Number of epochs so far."""
         return len(self.history.train_loss)
+
+    @property
+    def where(self) -> str:
+        """Where training stands, for people."""
+        return f"epoch {self.epoch}"
 
     @property
     def learning_rate(self) -> float:
@@ -155,7 +151,7 @@ class TrainingState:
         Raises:
             ConfigError: It belongs to another architecture or defense, or is no such state at all.
         """
-        _check_form(state, self.state_dict(), "training state")
+        check_form(state, self.state_dict(), "training state")
         self.estimator.load_state_dict(state["estimator"])
         self.average.load_state_dict(state["average"])
         self.defense.load_state_dict(state["defense"])
@@ -174,26 +170,3 @@ class TrainingState:
     def _moments(self) -> dict[str, dict[str, Tensor]]:
         parameters = self.estimator.named_parameters()
         return {name: self.optimizer.state[p] for name, p in parameters}
-
-
-def _check_form(state: Any, expected: Any, where: str) -> None:
-    """Raise a `ConfigError` unless keys, types and shapes are as expected."""
-    difference = ""
-    if isinstance(state, Mapping) and isinstance(expected, Mapping):
-        if keys := sorted(map(str, state.keys() ^ expected.keys())):
-            difference = f"the keys {', '.join(keys[:3])} are missing or unknown"
-    elif _form(state) != _form(expected):
-        difference = f"it is {_form(state)} instead of {_form(expected)}"
-    if difference:
-        raise ConfigError(f"{where} is not one of this estimator, defense and data: {difference}.")
-    if isinstance(expected, Mapping):
-        for key, value in expected.items():
-            _check_form(state[key], value, f"{where}.{key}")
-
-
-def _form(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
-    if isinstance(value, list):  # of any length
-        return f"a list of {' and '.join({type(v).__name__ for v in value} or {'float'})}"
-    return f"a {type(value).__name__}"

@@ -21,7 +21,7 @@ class Tracker(Protocol):
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Take in the numbers of an epoch, from 0: `train_loss`, `validation_loss` (nan if training
-        stopped before it) and `learning_rate`.
+        stopped before it) and `learning_rate`; of an inference, see `robust_npe.training.infer`.
 
         Epochs since the last checkpoint are told again if training was interrupted.
         """

@@ -25,8 +25,8 @@ def network(inference=None, inputs=2, classes=2, **settings):
         )
 
 
-def fitted(inference, num=400, **settings):
-    """A classifier of half moons, and what is known of its inference."""
+def fresh(inference, seed=0, **settings):
+    """A classifier of half moons whose weights are not made yet."""
 
     def head(dim_theta, dim_context, num_classes):
         return WeightEnsemble(
@@ -34,10 +34,14 @@ def fitted(inference, num=400, **settings):
         )
 
     head.classifies = True
-    with draws_from(stream(0, "network")):
-        estimator = Estimator(head, Identity, 1, 2, HalfMoons().support)
-    facts = infer(estimator, NoDefense(), moons(num), stream(0, "infer"))
-    return estimator, facts
+    with draws_from(stream(seed, "network")):
+        return Estimator(head, Identity, 1, 2, HalfMoons().support)
+
+
+def fitted(inference, num=400, **settings):
+    """Such a classifier with its weights, and what is known of its inference."""
+    estimator = fresh(inference, **settings)
+    return estimator, infer(estimator, NoDefense(), moons(num), stream(0, "infer")).facts
 
 
 def accuracy(posterior, theta, x):

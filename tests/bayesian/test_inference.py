@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from robust_npe.bayesian import HMC, SGD, SWAG, DeepEnsemble, MeanFieldVI
-from robust_npe.bayesian.leapfrog import run_chains
 from robust_npe.bayesian.moments import Trajectory
 from robust_npe.bayesian.network import Diagnostics
-from robust_npe.bayesian.optimising import cross_entropies, optimise
+from robust_npe.bayesian.optimising import Descent, cross_entropies
 from robust_npe.bayesian.vi import gaussian_kl, noisy_logits
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import FIM, NoDefense
 from robust_npe.estimators import MLP
 from robust_npe.random import draws_from, stream
+from robust_npe.states import adam
 from robust_npe.training import infer
 from tests.bayesian.common import accuracy, fitted, moons, network
+from tests.bayesian.test_chains import sampled
 
 TEST = moons(300, seed=1)
 
@@ -34,7 +34,7 @@ def test_predictive_of_a_bayesian_linear_regression():
         residual = y - (x @ state[0]).squeeze(-1)
         return -0.5 * (residual / noise).square().sum(-1) - 0.5 * state[0].square().sum((1, 2))
 
-    found = run_chains(log_density, [torch.zeros(40, 2, 1)], 100, 200, 2, 8, 0.05, 0.8, generator)
+    found = sampled(log_density, [torch.zeros(40, 2, 1)], 100, 200, generator)
     at = torch.tensor([[1.0, 1.0], [-2.0, 0.5]])
     outputs = (at @ found.draws[0]).squeeze(-1).double()  # (40, 200, 2)
     precision = x.T @ x / noise**2 + torch.eye(2)
@@ -124,8 +124,9 @@ def test_members_of_an_ensemble_are_trained_as_if_alone():
         def loss(index):
             return cross_entropies(head.logits(x[index], weights), y[index]).sum()
 
-        adam = partial(torch.optim.Adam, lr=0.01)
-        optimise(weights, loss, 100, adam, 3, 20, stream(1))
+        descent = Descent(loss, 100, adam(weights, 0.01), 3, 20, stream(1))
+        while descent.completed < descent.total:
+            descent.step()
         return weights
 
     start = head.initial(2, stream(0))
@@ -139,7 +140,7 @@ def test_members_of_an_ensemble_are_trained_as_if_alone():
 def test_trajectory_has_the_moments_of_what_it_collected():
     generator = stream(0)
     walk = torch.randn(50, 3, generator=generator).cumsum(0)
-    trajectory = Trajectory(rank=5)
+    trajectory = Trajectory(5, [walk[0]])
     for w in walk:
         trajectory.collect([w])
     torch.testing.assert_close(trajectory.mean[0], walk.mean(0))

@@ -30,7 +30,9 @@ def stored(elsewhere):
         name: add(store, "simulations", {"task": TASK, "split": "train", "seed": seed})
         for name, seed in (("used", 3), ("unused", 5))
     }
-    found["estimator"] = add(store, "estimators", {"task": TASK, "defense": {"class": "FIM"}})
+    network = {"class": "WeightEnsemble", "arguments": {"inference": {"class": "HMC"}}}
+    estimator = {"task": TASK, "estimator": network, "defense": {"class": "FIM"}}
+    found["estimator"] = add(store, "estimators", estimator)
     attack = {"task": TASK, "seeds": seeds, "attack": {"class": "PGD"}, "epsilon": 1.0}
     found["attack"] = add(store, "attacks", attack)
     found["other attack"] = add(store, "attacks", {**attack, "attack": {"class": "Noise"}})
@@ -53,6 +55,7 @@ def test_list_tells_what_runs_use(stored, capsys):
     unused = {"unused": "", "other attack": "", "run": ""}
     assert users == {"used": run, "estimator": run, "attack": run} | unused
     assert table.defense[stored["estimator"].key] == "FIM"
+    assert table.estimator[stored["estimator"].key] == "WeightEnsemble(HMC)"
     assert (table["size"] > 1000).all()
 
 

@@ -35,7 +35,9 @@ def test_a_failed_job_stops_no_other_and_a_second_run_does_what_is_missing(capsy
         "standardize=none": DONE,
     }
     assert "3 jobs: 2 done, 0 found, 1 failed, 0 skipped" in out
-    assert err.count("'oops' is not valid") == 1  # one message
+    told = "job 2/3 will fail: standardize=oops: standardize='oops' is not valid"
+    assert err.index(told) < err.index("training on 64 pairs")  # before the first one starts
+    assert err.count("'oops' is not valid") == 2
     assert "Traceback" not in err
     (path,) = elsewhere.glob("outputs/logs/*/1/train.log")
     assert "Traceback" in path.read_text()
@@ -45,6 +47,26 @@ def test_a_failed_job_stops_no_other_and_a_second_run_does_what_is_missing(capsy
     out, err = capsys.readouterr()
     assert list(states(out).values()) == [FOUND, FOUND, DONE]
     assert err.count("job ") == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "named"), [("defense=none,oops", "defense=oops"), ("training.sze=10,20", "sze")]
+)
+def test_words_that_no_job_can_have_end_a_sweep_before_it_begins(word, named, capsys, elsewhere):
+    assert cli.main(["train", "-m", *SMALL, word]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert named in err
+    assert not list(elsewhere.rglob("store"))
+
+
+def test_jobs_are_numbered_through_all_batches(capsys, elsewhere):
+    words = ["seed=0,1", "hydra.sweeper.max_batch_size=1", "epsilon=1,-1"]
+    assert cli.main(["train", "-m", *SMALL, *words]) == 1
+    err = capsys.readouterr().err
+    foretold = [line.split()[1] for line in err.splitlines() if "will fail" in line]
+    assert foretold == ["3/4", "4/4"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_a_row_for_each_epoch(tmp_path):
     ]
     assert list(table.is_best) == [False, True, False]
     assert math.isnan(table.validation_loss[2])  # it diverged before
-    write_history(HISTORY, tmp_path / "history.csv")
+    write_history(history_table(HISTORY), tmp_path / "history.csv")
     pd.testing.assert_frame_equal(read_history(tmp_path / "history.csv"), table, check_exact=True)
 
 

@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from robust_npe.bayesian.leapfrog import run_chains
+from robust_npe.bayesian.chains import ChainSettings, HMCChains
 from robust_npe.random import stream
 from robust_npe.reference.diagnostics import effective_draws, split_rhat
 
 
-def sampled(log_density, start, draws=300, **settings):
-    given = {"warm_up": 150, "thinning": 2, "leapfrog_steps": 8, "step_size": 0.05, "target": 0.8}
-    return run_chains(log_density, start, draws=draws, generator=stream(1), **given | settings)
+def sampled(log_density, start, warm_up=150, draws=300, generator=None):
+    settings = ChainSettings(warm_up, draws, 2, 8, step_size=0.05, target=0.8)
+    chains = HMCChains(log_density, start, settings, generator or stream(1))
+    while chains.completed < chains.total:
+        chains.step()
+    return chains.result()
 
 
 def test_moments_of_a_gaussian():
