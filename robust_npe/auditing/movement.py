@@ -118,7 +118,7 @@ def moved(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> p
     `mean_shift`, the length over parameters of the shift of the mean in posterior standard
     deviations; `parameter`, which one shifts most; `distance` of x~ in the unit of epsilon;
     `nll` = -log q(theta|x~) where theta is known; `leakage`, the mass of q(.|x~) outside of the
-    prior's support where there is one; `effective_draws`, how many draws from the prior carry
+    prior's support where that is known; `effective_draws`, how many draws from the prior carry
     q(.|x~) where it is a weighting of these. The attack `none` at radius 0 is x itself.
     """
     frames = []
@@ -164,7 +164,7 @@ def _measured(
         values["nll"] = -log_prob(density, as_events(density, theta.to(x)))
     if isinstance(q, PriorDraws):
         values["effective_draws"] = q.effective_sample_size.double()
-    if case.task is not None:
+    if case.task is not None and case.task.knows_support:
         beyond = is_outside(case.task.prior, after.float().flatten(0, 1))
         values["leakage"] = beyond.reshape(after.shape[:2]).double().mean(0)
     return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in values.items()}

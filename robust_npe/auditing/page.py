@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -262,20 +262,21 @@ def _smallest(table: pd.DataFrame) -> list[tuple[int, str, str]]:
     ]
 
 
-def _worst(report: Report) -> list[tuple[str, ...]]:
-    """Return the observations that move most at the largest radius."""
-    table = report.tables["attacks"]
+def _worst(report: Report) -> dict[str, Any]:
+    """Return a table of the observations that move most at the largest radius: heads and rows."""
+    table, typicality = report.tables["attacks"], report.tables["typicality"]
     rows = table[(table.attack == report.attack) & (table.epsilon == table.epsilon.max())]
     rows = rows.sort_values("kl_forward", ascending=False, na_position="first")[:LISTED]
-    return list(_worst_rows(rows, report.tables["typicality"]))
-
-
-def _worst_rows(rows: pd.DataFrame, typicality: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     combined = typicality[typicality.space == "all"].set_index("observation").p_value
-    p_values = dict(zip(combined.index, combined, strict=True))
-    for row in rows.to_dict("records"):
-        i = row["observation"]
-        p = number(p_values[i]) if i in p_values else ""
-        leak = number(100 * row["leakage"]) if "leakage" in row else ""
-        shift = f"{number(row['mean_shift'])} ({row['parameter']})"
-        yield str(i), number(row["kl_forward"]), shift, leak, p
+    columns = {
+        "observation": [str(i) for i in rows.observation],
+        "KL (nats)": [number(value) for value in rows.kl_forward],
+        "shift (sd)": [
+            f"{number(r.mean_shift)} ({r.parameter})" for r in rows.itertuples(index=False)
+        ],
+    }
+    if "leakage" in rows:
+        columns["outside of the prior (%)"] = [number(100 * value) for value in rows.leakage]
+    if len(combined):
+        columns["p-value"] = [number(float(combined[i])) for i in rows.observation]
+    return {"heads": list(columns), "rows": list(zip(*columns.values(), strict=True))}

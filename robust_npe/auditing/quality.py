@@ -19,7 +19,7 @@ __all__ = ["quality"]
 def quality(case: Case, settings: AuditSettings) -> pd.DataFrame:
     """Return tidy measurements on held-out simulations: `metric`, `statistic`, `level`, `value`.
 
-    `nll`, `coverage`, `information_gain` over the prior where its density is known, `leakage`; and
+    `nll`, `coverage`, `information_gain` over the prior where its density is known, `leakage` where its support is; and
     `gain_over_other_x` = log q(theta|x) - log q(theta|x') with x' of another pair: zero for a
     posterior that does not look at x, and is perfectly robust. Empty without held-out simulations.
     """

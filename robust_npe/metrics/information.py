@@ -92,7 +92,8 @@ class Leakage(Metric):
     """`leakage`: the mass of q(.|x~) outside of the support of the prior, between 0 and 1.
 
     0 by construction for the estimators of this package, which map to the support by a bijection;
-    estimators of other kinds leak, and coverage and KL to the truth suffer from it.
+    estimators of other kinds leak, and coverage and KL to the truth suffer from it. Left out where
+    nobody said where parameters may lie (`Task.knows_support`).
 
     References:
         Deistler, Goncalves & Macke (2022), "Truncated proposals for scalable and hassle-free
@@ -110,6 +111,8 @@ class Leakage(Metric):
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
+        if not context.task.knows_support:
+            return []
         generator = context.generator("leakage")
 
         def outside(_: Tensor, __: Tensor, x_adv: Tensor) -> Tensor:
