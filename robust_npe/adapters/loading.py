@@ -8,7 +8,7 @@ import logging
 import pickle
 import textwrap
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from torch import nn
 from torch.distributions import Distribution, Transform
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from robust_npe.adapters.pickled import imports_of, load_object_array
 from robust_npe.adapters.registry import as_posterior
 from robust_npe.checks import ConfigError, require
 from robust_npe.consent import resolve
@@ -155,6 +156,11 @@ def _from_pickle(path: Path, trust: bool) -> Any:
     if trust:
         log.warning("posterior=%s is loaded as a pickle, which may run any code: trusted", path)
         return _trusted(path)
+    if not zipfile.is_zipfile(path):  # as files of torch.save are
+        names = imports_of(path)
+        expected = "a file of rn.save_posterior (.safetensors), of torch.save, or a pickle"
+        require(names is not None, "posterior", str(path), expected)
+        raise _refused(path, f"it would import {_listed(names or [])}")
     try:
         needed = get_unsafe_globals_in_checkpoint(path)
         allowed = {name: _harmless(name) for name in needed}
@@ -163,13 +169,22 @@ def _from_pickle(path: Path, trust: bool) -> Any:
             # what numpy names its types only while loading, it does not list beforehand
             with safe_globals([*HARMLESS.values(), *((v, k) for k, v in allowed.items())]):
                 return torch.load(path, map_location="cpu", weights_only=True)
-        reason = f"it names {', '.join(refused[:3])}"
+        reason = f"it would import {_listed(refused)}"
     except Exception as error:  # noqa: BLE001 (whatever a broken or foreign file leads to)
         reason = str(error).split("\n", 1)[0].rstrip(".")
-    raise ConfigError(
+    raise _refused(path, reason)
+
+
+def _refused(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
         f"posterior={str(path)!r} cannot be loaded without running code that it chooses: {reason}. "
         "Save weights (rn.save_posterior), or say trust=true if you made the file."
     )
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "nothing") + more
 
 
 def _trusted(path: Path) -> Any:
@@ -177,6 +192,8 @@ def _trusted(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):  # the format of torch.save
             return torch.load(path, map_location="cpu", weights_only=False)
+        if (found := load_object_array(path)) is not None:
+            return found
         with path.open("rb") as file:
             return pickle.load(file)
     except Exception as error:
