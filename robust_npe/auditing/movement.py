@@ -27,8 +27,9 @@ from robust_npe.auditing.case import Case
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.divergences import kl_with_error
 from robust_npe.metrics import Context
+from robust_npe.metrics.information import share_outside
 from robust_npe.metrics.soundness import Soundness
-from robust_npe.posterior import Posterior, as_events, is_outside, log_prob, posterior_at
+from robust_npe.posterior import Posterior, as_events, log_prob, posterior_at
 from robust_npe.random import child, draws_from
 
 __all__ = [
@@ -145,9 +146,11 @@ def _measured(
         p, q = case.q(x), case.q(x_adv)
     count, generator = settings.num_samples, case.generator("divergence")
     value, error = kl_with_error(p, q, count, generator)
-    if torch.equal(x, x_adv):
-        value, error = torch.zeros_like(value), torch.zeros_like(error)
     before, after = (case.draws(v, count).double() for v in (x, x_adv))
+    if torch.equal(x, x_adv):
+        nowhere = before.isnan().any(0).any(-1).to(value.device)
+        value = torch.where(nowhere, torch.nan, torch.zeros_like(value))
+        error = value.clone()
     std = before.std(0).clamp(min=torch.finfo(torch.float32).tiny)
     shift = (after.mean(0) - before.mean(0)) / std
     names = case.theta_names
@@ -165,8 +168,7 @@ def _measured(
     if isinstance(q, PriorDraws):
         values["effective_draws"] = q.effective_sample_size.double()
     if case.task is not None and case.task.knows_support:
-        beyond = is_outside(case.task.prior, after.float().flatten(0, 1))
-        values["leakage"] = beyond.reshape(after.shape[:2]).double().mean(0)
+        values["leakage"] = share_outside(case.task.prior, after)
     return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in values.items()}
 
 
@@ -198,7 +200,8 @@ def summaries(case: Case, results: Sequence[Attacked], settings: AuditSettings) 
 def minimal(case: Case, table: pd.DataFrame, settings: AuditSettings) -> pd.DataFrame:
     """Return the smallest radius found at which each of the first observations moves by 1 nat or by
     one posterior standard deviation: an upper bound of the smallest there is, inf where nothing up
-    to four times the largest radius was found. One row for each observation and criterion.
+    to four times the largest radius was found, NaN where nothing is known about the criterion. One
+    row for each observation and criterion.
 
     PGD on the criterion itself is bisected, see `minimal_radius`; where the audit's own attack
     reached the criterion nearer to x, that counts.
@@ -223,23 +226,45 @@ def minimal(case: Case, table: pd.DataFrame, settings: AuditSettings) -> pd.Data
         reached = (
             table[(table.epsilon > 0) & (table[name] > 1)].groupby("observation").distance.min()
         )
+        unknown = set(table[table[name].isna()].observation)
         for i, value in enumerate(radius.tolist()):
-            rows.append((i, name, min(value, float(reached.get(i, torch.inf)))))
+            nearest = min(value, float(reached.get(i, torch.inf)))
+            beyond = torch.nan if i in unknown else torch.inf
+            rows.append((i, name, nearest if nearest < torch.inf else beyond))
     return pd.DataFrame(rows, columns=["observation", "criterion", "radius"])
 
 
 def soundness(
-    case: Case, attack: Attack, results: Sequence[Attacked], settings: AuditSettings
+    case: Case,
+    attack: Attack,
+    results: Sequence[Attacked],
+    table: pd.DataFrame,
+    settings: AuditSettings,
 ) -> pd.DataFrame:
     """Return the measurements behind the flags of `robust_npe.metrics.Soundness`, one row for each
-    radius and statistic."""
+    radius and statistic; of observations at which the divergence is known.
+
+    Args:
+        case: What is audited.
+        attack: What searched for x~.
+        results: What it found.
+        table: From `moved`.
+        settings: How finely to measure.
+    """
     count = min(settings.num_attacked, len(case.x))
     x, kept, rows = case.x[:count], dict[str, Any](), list[dict[str, Any]]()
     theta = case.draws(x, 1)[0] if case.theta is None else case.theta[:count]  # not looked at then
     for result in (r for r in results if r.attack == attack.name):
         task: Any = case.task  # not looked at
-        given = task, case.posterior, theta, x, result.x_adv, True, case.seed, settings.batch_size
-        context = Context(*given, attack, case.ball, result.epsilon, result.found, kept)
+        own = table[(table.attack == result.attack) & (table.epsilon == result.epsilon)]
+        known = torch.tensor(own.kl_forward.notna().to_numpy())
+        if not known.any():
+            continue
+        zero = result.found.zero_gradients
+        found = Found(result.x_adv[known], None if zero is None else zero[known])
+        given = task, case.posterior, theta[known], x[known], found.x_adv, True, case.seed
+        threat = attack, case.ball, result.epsilon, found, kept
+        context = Context(*given, settings.batch_size, *threat)
         for measurement in Soundness()(context):
             rows += [
                 {"epsilon": result.epsilon, "metric": "soundness", **r} for r in measurement.rows

@@ -25,6 +25,7 @@ __all__ = ["page"]
 MOST_BYTES = 2_500_000  # of pictures; what is too much stays in the folder
 LISTED = 10  # rows of tables that have one for each observation
 QUALITY = (
+    ("no_density", "mean", "simulations without a density (NaN)", "0 to 1; left out below"),
     ("nll", "mean", "NLL: mean of -log q(theta|x)", "nats; lower is better"),
     ("information_gain", "mean", "gain over the prior", "nats; 0: no better than the prior"),
     ("gain_over_other_x", "median", "what the right x is worth", "nats; 0: q ignores x"),

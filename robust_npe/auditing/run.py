@@ -66,7 +66,7 @@ def examine(case: Case, attack: Attack, settings: AuditSettings) -> Report:
         "attacks": table,
         "posterior": summaries(case, results, settings),
         "minimal_radius": minimal(case, table, settings),
-        "soundness": soundness(case, attack, results, settings),
+        "soundness": soundness(case, attack, results, table, settings),
         "sensitivity": sensitivity(case, settings),
         "threat": _threat(case),
     }

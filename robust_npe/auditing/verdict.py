@@ -20,6 +20,7 @@ SURPRISING = 0.05  # probability below which chance is no explanation
 USELESS = 0.1  # nats that the right x must be worth
 POOR = 0.1  # mean absolute error of coverage
 LEAKING = 0.01
+NOT_NUMBERS = "densities or samples are NaN there"
 FEW_DRAWS = 30  # from the prior; fewer tell neither tails nor spread
 
 
@@ -34,6 +35,7 @@ class Findings:
         largest: The largest radius.
         num_moved: How many moved by more than 1 nat or one standard deviation up to there.
         num_shaken: How many random noise of such a size moved.
+        num_unknown: At how many of those that did not move this is not known somewhere: NaN.
         radius: Median of the smallest radii found, inf where it is beyond; nan: not searched.
         unusual: How many observations look unlike the simulations; None: not known.
         by_chance: Whether typical observations would be so unusual, too.
@@ -41,7 +43,8 @@ class Findings:
         beyond: How many observations are more unusual than all held-out simulations, by at least
             one check.
         num_held_out: How many of these there are; 0 if they are too few for checks.
-        clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
+        clean: Of held-out simulations: the share without a density, and of the others mean NLL and
+            gain, coverage error, leakage. What is not known is left out; may be empty.
         flags: Sentences on the attack, by flag.
         draws: Draws from the prior that carry the posterior where fewest do; inf: it is not made of
             such draws.
@@ -53,6 +56,7 @@ class Findings:
     largest: float
     num_moved: int
     num_shaken: int
+    num_unknown: int
     radius: float
     unusual: int | None
     by_chance: bool
@@ -69,6 +73,8 @@ class Findings:
         moved, typical = tables["attacks"], tables["typicality"]
         own = moved[moved.attack == attack]
         over = moved[(moved.kl_forward > 1) | (moved.mean_shift > 1)]
+        found = set(over[over.attack == attack].observation)
+        unknown = own[own.kl_forward.isna() | own.mean_shift.isna()].observation
         combined = typical[typical.check == COMBINED]
         known = len(combined) > 0
         return cls(
@@ -76,8 +82,9 @@ class Findings:
             tables["posterior"].observation.nunique(),
             own.observation.nunique(),
             float(own.epsilon.max()),
-            over[over.attack == attack].observation.nunique(),
+            len(found),
             over[over.attack == "noise"].observation.nunique(),
+            len(set(unknown) - found),
             median_radius(tables["minimal_radius"]),
             int((combined.p_value < UNUSUAL).sum()) if known else None,
             _by_chance(combined.p_value),
@@ -96,6 +103,7 @@ def _by_radius(moved: pd.DataFrame) -> pd.DataFrame:
         ["epsilon", "attack"], sort=False
     ):
         over = (part.kl_forward > 1) | (part.mean_shift > 1)
+        unknown = int((~over & (part.kl_forward.isna() | part.mean_shift.isna())).sum())
         row = {
             "epsilon": epsilon,
             "attack": attack,
@@ -103,7 +111,8 @@ def _by_radius(moved: pd.DataFrame) -> pd.DataFrame:
             "largest KL": part.kl_forward.max(),
             "median shift": part.mean_shift.median(),
             "largest shift": part.mean_shift.max(),
-            "moved": f"{int(over.sum())} of {len(part)}",
+            "moved": f"{int(over.sum())} of {len(part)}"
+            + (f", {unknown} not known" if unknown else ""),
         }
         rows.append({k: number(v) if isinstance(v, float) else v for k, v in row.items()})
     return pd.DataFrame(rows).sort_values(["epsilon", "attack"], key=_order, kind="stable")
@@ -151,6 +160,7 @@ def _by_chance(p: pd.Series) -> bool:
 
 def _clean(quality: pd.DataFrame) -> dict[str, float]:
     wanted = {
+        "no_density": ("no_density", "mean"),
         "nll": ("nll", "mean"),
         "gain": ("gain_over_other_x", "median"),
         "information": ("information_gain", "mean"),
@@ -161,7 +171,7 @@ def _clean(quality: pd.DataFrame) -> dict[str, float]:
     found = {}
     for name, (metric, statistic) in wanted.items():
         values = quality[(quality.metric == metric) & (quality.statistic == statistic)].value
-        if len(values):
+        if values.notna().any():
             found[name] = float(values.iloc[0])
     return found
 
@@ -183,10 +193,15 @@ def _first(found: Findings) -> str:
     who = "the observation" if found.num_attacked == 1 else f"the {found.num_attacked} observations"
     reach = f"up to the radius {number(found.largest)}"
     moves = "by more than 1 nat or one posterior standard deviation"
+    if found.num_unknown == found.num_attacked:
+        return (
+            f"Whether perturbations {reach} move the posterior at {who} {moves} is not known: "
+            f"{NOT_NUMBERS}."
+        )
     if not found.num_moved:
         return (
             f"No perturbation that was tried, {reach}, moved the posterior at {who} {moves}; that "
-            "is what this search found, not a proof that there is none."
+            f"is what this search found, not a proof that there is none{_unknown(found)}."
         )
     if found.num_attacked == 1:
         start = f"A perturbation {reach} moves the posterior at {who} {moves}"
@@ -198,9 +213,15 @@ def _first(found: Findings) -> str:
         shaken = f"{found.num_shaken} of {found.num_attacked}" if found.num_attacked > 1 else "too"
         start += f" (random noise of such a size: {shaken})"
     if not found.radius < math.inf:
-        return f"{start}."
+        return f"{start}{_unknown(found)}."
     of_median = "" if found.num_attacked == 1 else " (median observation)"
-    return f"{start}, and a radius of {number(found.radius)} is enough for that{of_median}."
+    radius = f"a radius of {number(found.radius)} is enough for that{of_median}"
+    return f"{start}, and {radius}{_unknown(found)}."
+
+
+def _unknown(found: Findings) -> str:
+    """Say at how many observations nothing is known."""
+    return f"; at {found.num_unknown} it is not known: {NOT_NUMBERS}" if found.num_unknown else ""
 
 
 def _second(found: Findings) -> str:
@@ -223,7 +244,10 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
     if found.draws < FEW_DRAWS:
         few = f"only {number(found.draws)} draws from the prior carry the posterior somewhere"
         doubts.append(f"{few}, too few to believe it (as_posterior(..., num_draws=...))")
-    if "gain" in clean and not clean["gain"] > USELESS:
+    if clean.get("no_density", 0.0) > 0:
+        share = f"{100 * clean['no_density']:.3g} % of the held-out simulations"
+        doubts.append(f"{share} have no density (NaN), and nothing is said about these")
+    if clean.get("gain", math.inf) <= USELESS:
         doubts.append("the posterior hardly depends on x, so that it is robust but useless")
     if "coverage_error" in clean:
         good = clean["coverage_error"] <= POOR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from typing_extensions import override
 
 from robust_npe.checks import require
@@ -25,7 +26,7 @@ from robust_npe.posterior import (
 )
 from robust_npe.random import draws_from, stream
 
-__all__ = ["InformationGain", "Leakage"]
+__all__ = ["InformationGain", "Leakage", "share_outside"]
 
 
 def _log_prior(context: Context, theta: Tensor) -> Tensor:
@@ -119,9 +120,16 @@ class Leakage(Metric):
             q = context.q(x_adv)
             with draws_from(generator):
                 samples = as_vectors(q, q.sample((self.num_samples,)))
-            flat = samples.cpu().reshape(-1, *context.task.prior.event_shape)
-            beyond = is_outside(context.task.prior, flat)
-            return beyond.reshape(samples.shape[:-1]).double().mean(0)
+            return share_outside(context.task.prior, samples)
 
         values = batched(context, outside)
         return [Measurement("leakage", summary_rows(values), values)]
+
+
+def share_outside(prior: Distribution, samples: Tensor) -> Tensor:
+    """Return the share of samples `(S, B, D)` outside of the prior's support, `(B,)`, of those that
+    are numbers: NaN where none is."""
+    flat = samples.float().cpu().reshape(-1, *prior.event_shape)
+    outside = is_outside(prior, flat).reshape(samples.shape[:-1]).double()
+    missing = samples.isnan().any(-1).to(outside.device)
+    return torch.where(missing, torch.nan, outside).nanmean(0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal, Uniform
+from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
 
 import robust_npe as rn
 from robust_npe.attacks import ThreatModel
 from robust_npe.auditing.preparing import Given, prepare
 from robust_npe.auditing.quality import quality
-from tests.auditing.common import PRIOR, QUICK, WEAK, exact, pairs
+from tests.auditing.common import COVARIANCE, PRIOR, QUICK, WEAK, exact, pairs
 
 
 def quick(posterior, x, theta=None, **settings):
@@ -45,8 +45,41 @@ def test_bounds_are_those_that_were_given_or_those_of_the_posterior(known):
     if known == "bounds":
         bounds = {"low": [-4.0, -4.0], "high": [4.0, 4.0]}
     data = rn.tasks.DataTask(theta, x, **bounds)
-    for given in (Given(posterior, x, task=data, simulations=data), Given(posterior, x, None, data)):
+    for task in (data, None):
+        given = Given(posterior, x, task=task, simulations=data)
         case = prepare(given, ThreatModel(), 0.1, QUICK, 0)
         assert case.task.knows_support == (known != "nothing")
         rows = quality(case, QUICK).set_index(["metric", "statistic"]).value
         assert rows.get(("leakage", "mean")) == (None if known == "nothing" else 1.0)
+
+
+@pytest.mark.parametrize("broken", [1.0, 0.5])
+def test_of_a_posterior_that_is_not_a_number_nothing_else_is_said(broken, tmp_path):
+    """The worst of posteriors, not the narrowest, nor one that ignores x or leaks."""
+    theta, x = pairs(500)
+    edge = x[:, 0].quantile(1 - broken)
+
+    def posterior(x):
+        mean = torch.where((x[:, :1] >= edge) | (broken == 1), torch.nan, exact(x).mean)
+        return MultivariateNormal(mean, COVARIANCE, validate_args=False)
+
+    chosen = x[x[:, 0].argsort()][[0, 1, -1]]  # the last one is far within what is broken
+    report = quick(posterior, chosen, simulations=(theta, x), prior=PRIOR)
+    words, clean = report.verdict, report.findings.clean
+    share = clean["no_density"]
+    assert share == 1 if broken == 1 else 0.3 < share < 0.7
+    assert f"{100 * share:.3g} % of the held-out simulations have no density (NaN)" in words
+    for claim in ("useless", "narrow", "wide", "outside of the prior"):
+        assert claim not in words
+    if broken == 1:
+        assert set(clean) == {"no_density"}
+        assert words.startswith("Whether perturbations up to the radius 4 move the posterior")
+        assert "flag" not in words
+    else:
+        assert "the posterior at 2 of 3 observations" in words
+        assert "at 1 it is not known: densities or samples are NaN there" in words
+        assert clean["leakage"] == 0
+        assert clean["coverage_error"] < 0.1
+    assert report.tables["minimal_radius"].radius.isna().all() == (broken == 1)
+    page = (report.save(tmp_path) / "audit.html").read_text()
+    assert "simulations without a density" in page
