@@ -26,9 +26,7 @@ from robust_npe.attacks.objectives import with_samples
 from robust_npe.auditing.case import Case
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.divergences import kl_with_error
-from robust_npe.metrics import Context
 from robust_npe.metrics.information import share_outside
-from robust_npe.metrics.soundness import Soundness
 from robust_npe.posterior import Posterior, as_events, log_prob, posterior_at
 from robust_npe.random import child, draws_from
 
@@ -39,7 +37,6 @@ __all__ = [
     "attacked",
     "minimal",
     "moved",
-    "soundness",
     "summaries",
 ]
 
@@ -232,41 +229,3 @@ def minimal(case: Case, table: pd.DataFrame, settings: AuditSettings) -> pd.Data
             beyond = torch.nan if i in unknown else torch.inf
             rows.append((i, name, nearest if nearest < torch.inf else beyond))
     return pd.DataFrame(rows, columns=["observation", "criterion", "radius"])
-
-
-def soundness(
-    case: Case,
-    attack: Attack,
-    results: Sequence[Attacked],
-    table: pd.DataFrame,
-    settings: AuditSettings,
-) -> pd.DataFrame:
-    """Return the measurements behind the flags of `robust_npe.metrics.Soundness`, one row for each
-    radius and statistic; of observations at which the divergence is known.
-
-    Args:
-        case: What is audited.
-        attack: What searched for x~.
-        results: What it found.
-        table: From `moved`.
-        settings: How finely to measure.
-    """
-    count = min(settings.num_attacked, len(case.x))
-    x, kept, rows = case.x[:count], dict[str, Any](), list[dict[str, Any]]()
-    theta = case.draws(x, 1)[0] if case.theta is None else case.theta[:count]  # not looked at then
-    for result in (r for r in results if r.attack == attack.name):
-        task: Any = case.task  # not looked at
-        own = table[(table.attack == result.attack) & (table.epsilon == result.epsilon)]
-        known = torch.tensor(own.kl_forward.notna().to_numpy())
-        if not known.any():
-            continue
-        zero = result.found.zero_gradients
-        found = Found(result.x_adv[known], None if zero is None else zero[known])
-        given = task, case.posterior, theta[known], x[known], found.x_adv, True, case.seed
-        threat = attack, case.ball, result.epsilon, found, kept
-        context = Context(*given, settings.batch_size, *threat)
-        for measurement in Soundness()(context):
-            rows += [
-                {"epsilon": result.epsilon, "metric": "soundness", **r} for r in measurement.rows
-            ]
-    return pd.DataFrame(rows, columns=["epsilon", "metric", "statistic", "level", "value"])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import robust_npe
+from robust_npe.auditing.findings import number
 from robust_npe.auditing.movement import CLEAN
 from robust_npe.auditing.typicality import ALL, CHECKS
-from robust_npe.auditing.verdict import number
 from robust_npe.metrics.soundness import FLAGS
 from robust_npe.plotting.audit_stages import stage_name
 

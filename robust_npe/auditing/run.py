@@ -13,13 +13,13 @@ from torch import Tensor
 from robust_npe.attacks import Attack
 from robust_npe.attacks import settings as attack_settings
 from robust_npe.auditing.case import Case
+from robust_npe.auditing.findings import number
 from robust_npe.auditing.movement import (
     CLEAN,
     Attacked,
     attacked,
     minimal,
     moved,
-    soundness,
     summaries,
 )
 from robust_npe.auditing.predictive import predictive
@@ -27,8 +27,8 @@ from robust_npe.auditing.quality import quality
 from robust_npe.auditing.report import Report
 from robust_npe.auditing.sensitivity import sensitivity
 from robust_npe.auditing.settings import AuditSettings
+from robust_npe.auditing.soundness import soundness
 from robust_npe.auditing.typicality import typicality
-from robust_npe.auditing.verdict import number
 from robust_npe.checks import ConfigError
 
 __all__ = ["check_theta", "examine"]

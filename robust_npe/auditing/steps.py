@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robust_npe.auditing.verdict import Findings
+from robust_npe.auditing.findings import Findings
 
 __all__ = ["Commands", "next_steps"]
 
+UNRESOLVED = {"unresolved", "zero_gradients"}  # the latter where nothing changes, too
 _METHOD = "rn.attacks.Restarts(rn.attacks.PGD(rn.attacks.KLForward(), steps=200), 10)"
 
 
@@ -35,7 +36,9 @@ class Commands:
 def next_steps(found: Findings, commands: Commands) -> list[tuple[str, str]]:
     """Return what to do next: sentences, each with a command or nothing."""
     steps = []
-    if found.flags:
+    if "unresolved" in found.flags:
+        steps.append(("Take radii that float32 tells from 0 beside x.", ""))
+    if set(found.flags) - UNRESOLVED:
         text = "Repeat the audit with a stronger attack, or another one: the worst counts."
         steps.append((text, commands.stronger))
     if found.unusual and not found.by_chance:

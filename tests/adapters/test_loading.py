@@ -166,7 +166,7 @@ def test_old_files_of_torch_and_what_is_neither(tmp_path):
     with pytest.raises(ConfigError, match=r"it would import .*test_loading\.Linear"):
         load_posterior(path)
     path.write_text("u,v\n1,2\n")
-    with pytest.raises(ConfigError, match="must be a file of rn.save_posterior"):
+    with pytest.raises(ConfigError, match=r"must be a file of rn\.save_posterior"):
         load_posterior(path)
     path.write_bytes(b"\x80\x04\x8c\x02os\x8c\x06system\x86\x93.")  # of a tuple, not of strings
     assert imports_of(path) == [COMPUTED]

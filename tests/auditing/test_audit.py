@@ -187,7 +187,7 @@ def test_a_radius_below_the_resolution_of_x_is_flagged():
     assert table[table.statistic == "unresolved"][["epsilon", "value"]].values.tolist() == [
         [1e-3, 1.0]
     ]
-    assert "flag(s) say that the attack may have missed much" in far.verdict
+    assert "unresolved) say that the attack may have missed much" in far.verdict
     near = quick(exact, x - 1e6, epsilon=[1e-3, 10.0], **settings).tables["soundness"]
     assert "unresolved" not in set(near.statistic)
 

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
 
 import robust_npe as rn
-from robust_npe.attacks import ThreatModel
+from robust_npe.attacks import Found, Noise, ThreatModel
 from robust_npe.auditing.preparing import Given, prepare
 from robust_npe.auditing.quality import quality
 from tests.auditing.common import COVARIANCE, PRIOR, QUICK, WEAK, exact, pairs
@@ -83,3 +83,42 @@ def test_of_a_posterior_that_is_not_a_number_nothing_else_is_said(broken, tmp_pa
     assert report.tables["minimal_radius"].radius.isna().all() == (broken == 1)
     page = (report.save(tmp_path) / "audit.html").read_text()
     assert "simulations without a density" in page
+
+
+class Asleep(Noise):
+    """An attack that goes a hundredth of the way that noise goes."""
+
+    name = "asleep"
+
+    def search(self, posterior, x, theta, ball, generator):
+        drawn = super().search(posterior, x, theta, ball, generator).x_adv
+        return Found(x + 0.01 * (drawn - x))
+
+
+def test_an_attack_weaker_than_noise_is_not_believed(tmp_path):
+    absolute = {"epsilon": 0.5, "epsilon_unit": "absolute"}
+    report = quick(exact, pairs(5)[1], method=Asleep(), **absolute)
+    table, rows = report.tables["attacks"], report.tables["soundness"]
+    medians = table[table.epsilon > 0].groupby("attack")[["kl_forward", "mean_shift"]].median()
+    values = rows.set_index("statistic").value
+    worst = (medians.loc["noise"] / medians.loc["asleep"]).max()
+    assert values["noise"] == pytest.approx(worst)
+    assert worst > 10
+    assert values["flagged"] >= 1
+    assert "random noise moves the posterior further than the attack" in report.verdict
+    sentence = "Flag noise, at epsilon 0.5: random noise of the same size moves the posterior"
+    assert sentence in str(report)
+    assert sentence in (report.save(tmp_path) / "audit.html").read_text()
+    assert any("stronger attack" in text for text, _ in report.next_steps)
+    strong = quick(exact, pairs(5)[1], **absolute)
+    assert strong.tables["soundness"].set_index("statistic").value["noise"] < 1
+    assert "noise" not in strong.findings.flags
+
+
+def test_a_radius_too_small_for_float32_is_explained(tmp_path):
+    report = quick(exact, pairs(2)[1], epsilon=1e-12, epsilon_unit="absolute")
+    sentence = "Flag unresolved, at epsilon 1e-12: float32 hardly tells the ball from its centre"
+    assert sentence in str(report)
+    assert sentence in (report.save(tmp_path) / "audit.html").read_text()
+    assert "unresolved) say that the attack may have missed much" in report.verdict
+    assert not any("stronger attack" in text for text, _ in report.next_steps)
