@@ -223,17 +223,19 @@ def _threat(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _soundness(table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
-    """Return one row for each flag: its name, values over the radii, limits, and what is wrong."""
-    rows = []
+def _soundness(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table with a row for each flag: its value at each radius, limits, and what is wrong;
+    `-` where it does not apply."""
+    rows, radii = [], sorted(table.epsilon.unique())
     for name, flag in FLAGS.items():
-        values = table[table.statistic == name].value.astype(float).tolist()
-        if values:
-            worst = flag.worst(values)
+        own = table[table.statistic == name].set_index("epsilon").value.astype(float)
+        if len(own):
+            worst = flag.worst(own)
             text = flag.meaning(worst) if flag.fires(worst) else "within limits"
-            limits = f"{flag.low:g} to {flag.high:g}"
-            rows.append((name, ", ".join(number(v) for v in values), limits, text))
-    return rows
+            cells = [number(float(own[e])) if e in own.index else "-" for e in radii]
+            rows.append([name, *cells, f"{flag.low:g} to {flag.high:g}", text])
+    heads = ["flag", *(f"epsilon {e:g}" for e in radii), "limits", "meaning"]
+    return {"heads": heads, "rows": rows}
 
 
 def _sensitivity(table: pd.DataFrame) -> dict[str, Any]:
