@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from robust_npe.auditing.findings import Findings
 
-__all__ = ["Commands", "next_steps"]
+__all__ = ["REPEAT", "Commands", "next_steps"]
 
+REPEAT = "Repeat the training with a defense."
+READ = "Read what an audit can and cannot say: docs/audit.md in the sources of robust-npe."
 UNRESOLVED = {"unresolved", "zero_gradients"}  # the latter where nothing changes, too
 _METHOD = "rn.attacks.Restarts(rn.attacks.PGD(rn.attacks.KLForward(), steps=200), 10)"
 
@@ -23,6 +25,7 @@ class Commands:
         simulations: It, with simulations.
         defended: Training with a defense, and
         audit_defended: the audit of what comes out at the same observations.
+        training: What `defended` is, in a sentence.
     """
 
     audit: str = ""
@@ -30,7 +33,8 @@ class Commands:
     further: str = "rn.audit(posterior, x, ..., epsilon=...)"
     simulations: str = "rn.audit(posterior, x, ..., simulations=(theta, x_simulated))"
     defended: str = "rn.train(task, defense=rn.defenses.FIM(beta=0.01))"
-    audit_defended: str = ""
+    audit_defended: str = "rn.audit(defended_posterior, x, ...)"
+    training: str = REPEAT
 
 
 def next_steps(found: Findings, commands: Commands) -> list[tuple[str, str]]:
@@ -48,12 +52,12 @@ def next_steps(found: Findings, commands: Commands) -> list[tuple[str, str]]:
         )
         steps.append((text, ""))
     if found.num_moved:
-        steps.append(("Repeat the training with a defense.", commands.defended))
+        steps.append((commands.training, commands.defended))
         steps.append(("Audit that posterior at the same observations.", commands.audit_defended))
     if not found.num_moved and not found.flags:
         steps.append(("Look further out.", commands.further))
     if not found.clean:
         text = "Bring simulations that the posterior was not trained on: quality is unknown."
         steps.append((text, commands.simulations))
-    steps.append(("Read what an audit can and cannot say: docs/audit.md.", ""))
+    steps.append((READ, ""))
     return steps
