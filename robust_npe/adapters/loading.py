@@ -8,7 +8,8 @@ import logging
 import pickle
 import textwrap
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,7 +138,8 @@ def _builder(builder: str | Builder | None) -> Builder:
     if library == "sbi":
         return lambda dim_theta, dim_x: _build_sbi(name, dim_theta, dim_x)
     if library == "zuko":
-        flows = importlib.import_module("zuko.flows")
+        with _needing("zuko", builder):
+            flows = importlib.import_module("zuko.flows")
         kind = getattr(flows, name, None)
         is_flow = isinstance(kind, type) and issubclass(kind, nn.Module)
         require(is_flow, "builder", builder, "a class of zuko.flows, e.g. zuko:MAF")
@@ -146,10 +148,22 @@ def _builder(builder: str | Builder | None) -> Builder:
 
 
 def _build_sbi(model: str, dim_theta: int, dim_x: int) -> nn.Module:
-    from sbi.neural_nets import posterior_nn
+    with _needing("'robust-npe[sbi]', in an environment without sbibm", f"sbi:{model}"):
+        from sbi.neural_nets import posterior_nn
 
     # numbers to take shapes from; what z-scores them is overwritten with the stored weights
     return posterior_nn(model)(torch.randn(10, dim_theta), torch.randn(10, dim_x))
+
+
+@contextmanager
+def _needing(requirement: str, builder: str | None) -> Iterator[None]:
+    """Say which package a builder needs where that, or a version that knows it, is not there."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"builder={builder!r} needs pip install {requirement} ({error})."
+        ) from error
 
 
 def _from_pickle(path: Path, trust: bool) -> Any:

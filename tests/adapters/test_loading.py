@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -73,6 +75,25 @@ def test_files_that_do_not_fit(tmp_path):
         load_posterior(tmp_path / "missing.safetensors")
     with pytest.raises(ConfigError, match=r"ending in \.safetensors"):
         save_posterior(flow(), tmp_path / "q.pt", "zuko:NSF", (2, 3))
+
+
+def test_builders_of_libraries_that_are_missing_say_what_they_need(tmp_path, monkeypatch):
+    """sbi 0.21, beside sbibm, has no `posterior_nn` there; zuko may be missing altogether."""
+    path = tmp_path / "q.safetensors"
+    for name in ("sbi.neural_nets", "zuko.flows"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name) if name[0] == "s" else None)
+    for builder, needed in (("sbi:maf", r"'sbi==0\.27"), ("zuko:NSF", "zuko")):
+        save_posterior(linear(), path, builder, (2, 3))
+        with pytest.raises(ConfigError, match=f"builder='{builder}' needs pip install {needed}"):
+            load_posterior(path)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_alone_are_told_where_to_go(wrapped, tmp_path):
+    path, weights = tmp_path / "q.pt", linear().state_dict()
+    torch.save({"epoch": 3, "model": weights} if wrapped else weights, path)
+    with pytest.raises(ConfigError, match=r"weights alone .*rn\.save_posterior\(net"):
+        load_posterior(path)
 
 
 class Bomb:

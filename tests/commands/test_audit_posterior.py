@@ -208,7 +208,7 @@ posterior=q.safetensors run=0123456789abcdef -> both are set.
 posterior=q.safetensors builder=gain_of_x:Gian -> builder='gain_of_x:Gian' is not valid
 posterior=q.safetensors builder=zuko:os -> a class of zuko.flows, e.g. zuko:MAF
 posterior=bomb.pt -> it would import builtins.print
-posterior=dict.pt -> posterior=builtins.dict is not valid
+posterior=dict.pt -> posterior='dict of weights, ...' is not valid: it must be a posterior; weights
 posterior=q.safetensors x=nope.csv -> x='nope.csv' is not valid: it must be the path of a file.
 posterior=q.safetensors x=wide.npy -> (300, 12)), the posterior takes 6
 posterior=q.safetensors simulations=pairs.npz x=wide.npy -> has 12 values in each row
