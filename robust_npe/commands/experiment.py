@@ -16,6 +16,7 @@ from robust_npe.attacks import Attack, AutoUnit, Ball, ThreatModel, auto_unit, s
 from robust_npe.checks import ConfigError, require
 from robust_npe.commands.device import checked_device
 from robust_npe.commands.fitting import fit
+from robust_npe.commands.measurable import check_metrics
 from robust_npe.commands.replicates import replicates
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
 from robust_npe.commands.trained import WEIGHTS, Trained
@@ -137,6 +138,7 @@ class Experiment:
         estimator = self._fresh_estimator()
         self.attack.check_posterior(estimator, self.task.dim_x)
         check_inference(estimator, self.defense, config["inference"])
+        check_metrics(self.metrics, self.task, estimator, self.defense.name)
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""

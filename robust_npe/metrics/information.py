@@ -18,6 +18,7 @@ from robust_npe.metrics.base import (
     summary_rows,
 )
 from robust_npe.posterior import (
+    Posterior,
     as_events,
     as_vectors,
     is_outside,
@@ -25,6 +26,7 @@ from robust_npe.posterior import (
     sample_and_log_prob,
 )
 from robust_npe.random import draws_from, stream
+from robust_npe.tasks.base import Task
 
 __all__ = ["InformationGain", "Leakage", "share_outside"]
 
@@ -65,6 +67,10 @@ class InformationGain(Metric):
     def __init__(self, num_samples: int = 256) -> None:
         require(num_samples > 0, "metrics.information_gain.num_samples", num_samples, "positive")
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if task.prior_density else "a prior with a density (task.prior=uniform)"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
@@ -109,6 +115,10 @@ class Leakage(Metric):
     def __init__(self, num_samples: int = 1000) -> None:
         require(num_samples > 0, "metrics.leakage.num_samples", num_samples, "positive")
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if task.knows_support else "bounds of the parameters (task.low and task.high)"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
