@@ -24,6 +24,7 @@ __all__ = [
     "as_worker",
     "deferred_interruption",
     "interruptible",
+    "interruption_behind",
 ]
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as shells report them
@@ -35,6 +36,15 @@ LIMIT = 10.0  # seconds that clearing up may take afterwards
 
 class Terminated(KeyboardInterrupt):
     """The signal SIGTERM, which is taken like Ctrl-C: work is cleared up, and workers end."""
+
+
+def interruption_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interruption that led to an error: one that arrives amid compiled code, of numba
+    for example, becomes the cause of a `SystemError`."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 @contextmanager

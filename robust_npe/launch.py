@@ -29,7 +29,7 @@ from robust_npe.checks import ConfigError, PartialResultError, require
 from robust_npe.cli import fail
 from robust_npe.config import prepare_hydra
 from robust_npe.files import StoreError
-from robust_npe.interruption import as_worker, interruptible
+from robust_npe.interruption import as_worker, interruptible, interruption_behind
 from robust_npe.messages import hydra_message
 from robust_npe.paths import config_directory
 from robust_npe.sweeps import check_folders, tracked, watched
@@ -156,6 +156,8 @@ def _run_command(command: str, config: DictConfig) -> Any:
         return importlib.import_module(f"robust_npe.commands.{command}").main(config)
     except OSError as error:
         raise StoreError(_system_error(error)) from error
+    except SystemError as error:
+        raise interruption_behind(error) or error from error
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "allocate memory" in str(error)):
             raise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Generator, Tensor
@@ -24,6 +26,7 @@ from robust_npe.attacks import (
 )
 from robust_npe.attacks.objectives import with_samples
 from robust_npe.auditing.case import Case
+from robust_npe.auditing.keeping import Keep, at_once, kept_table
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.divergences import kl_with_error
 from robust_npe.metrics.information import share_outside
@@ -68,23 +71,36 @@ class Attacked:
         return self.found.x_adv
 
 
-def attacked(case: Case, attack: Attack, settings: AuditSettings) -> list[Attacked]:
+def attacked(
+    case: Case, attack: Attack, settings: AuditSettings, keep: Keep = at_once
+) -> list[Attacked]:
     """Attack the first observations at every radius; for comparison, with random noise that moves
     the posterior as much as half of 15 draws do."""
     results = []
-    for method in [_MedianNoise(), *([] if attack.name == Noise.name else [attack])]:
-        for epsilon in case.epsilons:
-            generator = case.generator("attack", method.name, str(epsilon))
-            ball, parts = case.ball(epsilon), []
-            with draws_from(child(generator)):  # a posterior that is random draws from there
-                for x, theta in case.batches(settings.batch_size, settings.num_attacked):
-                    parts.append(method.search(case.posterior, x, theta, ball, generator))
-            zero = [part.zero_gradients for part in parts if part.zero_gradients is not None]
-            x_adv = torch.cat([part.x_adv for part in parts])
-            results.append(
-                Attacked(method.name, epsilon, Found(x_adv, torch.cat(zero) if zero else None))
-            )
+    for kind, method in enumerate([_MedianNoise(), attack][: 1 + (attack.name != Noise.name)]):
+        for k, epsilon in enumerate(case.epsilons):
+            search = partial(_searched, case, method, epsilon, settings)
+            arrays = keep(f"attack_{kind}_{k}", search)
+            zero = arrays.get("zero_gradients")
+            x_adv = torch.as_tensor(arrays["x_adv"])
+            found = Found(x_adv, None if zero is None else torch.as_tensor(zero))
+            results.append(Attacked(method.name, epsilon, found))
     return results
+
+
+def _searched(
+    case: Case, method: Attack, epsilon: float, settings: AuditSettings
+) -> dict[str, np.ndarray]:
+    """Attack at one radius, batch by batch."""
+    generator = case.generator("attack", method.name, str(epsilon))
+    ball, parts = case.ball(epsilon), []
+    with draws_from(child(generator)):  # a posterior that is random draws from there
+        for x, theta in case.batches(settings.batch_size, settings.num_attacked):
+            parts.append(method.search(case.posterior, x, theta, ball, generator))
+    zero = [part.zero_gradients for part in parts if part.zero_gradients is not None]
+    arrays = {"x_adv": torch.cat([part.x_adv for part in parts])}
+    arrays |= {"zero_gradients": torch.cat(zero)} if zero else {}
+    return {name: values.cpu().numpy() for name, values in arrays.items()}
 
 
 class _MedianNoise(Noise):
@@ -109,7 +125,9 @@ class _MedianNoise(Noise):
 
 
 @torch.no_grad()
-def moved(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> pd.DataFrame:
+def moved(
+    case: Case, results: Sequence[Attacked], settings: AuditSettings, keep: Keep = at_once
+) -> pd.DataFrame:
     """Return one row for each observation, attack and radius.
 
     `kl_forward` = KL(q(.|x) || q(.|x~)) in nats and `kl_forward_se`, its Monte-Carlo error;
@@ -119,21 +137,25 @@ def moved(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> p
     prior's support where that is known; `effective_draws`, how many draws from the prior carry
     q(.|x~) where it is a weighting of these. The attack `none` at radius 0 is x itself.
     """
-    frames = []
     clean = Attacked(CLEAN, 0.0, Found(case.x))
-    for result in [clean, *results]:
-        start = 0
-        for x, theta in case.batches(settings.batch_size, settings.num_attacked):
-            x_adv = result.x_adv[start : start + len(x)]
-            values = _measured(case, x, x_adv, theta, settings)
-            values["observation"] = range(start, start + len(x))
-            frames.append(
-                pd.DataFrame({**values, "attack": result.attack, "epsilon": result.epsilon})
-            )
-            start += len(x)
-    first = ["observation", "attack", "epsilon"]
+    frames = [
+        kept_table(keep, f"moved_{k}", partial(_moved_by, case, result, settings))
+        for k, result in enumerate([clean, *results])
+    ]
     table = pd.concat(frames, ignore_index=True)
+    first = ["observation", "attack", "epsilon"]
     return table[[*first, *(c for c in table.columns if c not in first)]]
+
+
+def _moved_by(case: Case, result: Attacked, settings: AuditSettings) -> pd.DataFrame:
+    frames, start = [], 0
+    for x, theta in case.batches(settings.batch_size, settings.num_attacked):
+        x_adv = result.x_adv[start : start + len(x)]
+        values = _measured(case, x, x_adv, theta, settings)
+        values["observation"] = range(start, start + len(x))
+        frames.append(pd.DataFrame({**values, "attack": result.attack, "epsilon": result.epsilon}))
+        start += len(x)
+    return pd.concat(frames, ignore_index=True)
 
 
 def _measured(
