@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickletools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -55,8 +55,8 @@ def load_object_array(path: Path) -> object:
 
 def _names(file: BinaryIO) -> Iterator[str]:
     """Yield what one pickle imports. Names are on the stack as strings, perhaps from the memo."""
-    texts: list[object] = []
-    memo: dict[int, object] = {}
+    texts: list[Any] = []
+    memo: dict[Any, Any] = {}
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
         if count > MOST:
             return
@@ -67,7 +67,7 @@ def _names(file: BinaryIO) -> Iterator[str]:
             known = len(texts) > 1 and all(isinstance(text, str) for text in texts[-2:])
             yield f"{texts[-2]}.{texts[-1]}" if known else COMPUTED
         elif name in KEEPS:
-            memo[len(memo) if name == "MEMOIZE" else int(argument)] = texts[-1] if texts else None
+            memo[len(memo) if argument is None else argument] = texts[-1] if texts else None
         if name not in KEEPS and name != "FRAME":
             texts.append(memo.get(argument) if name in PUTS else argument)
 

@@ -31,7 +31,7 @@ def stage_name(kind: str, observation: int, stage: int) -> str:
 def stages(tables: Mapping[str, pd.DataFrame], task: Task | None) -> Iterator[tuple[str, Figure]]:
     """Yield the pictures of single observations, with axes that stay the same as radii grow."""
     x, draws, predictive = (tables[name] for name in ("x", "draws", "predictive"))
-    draws = draws[np.isfinite(draws).all(axis=1)]
+    draws = draws.loc[np.isfinite(draws.to_numpy(float)).all(axis=1)]
     images = task is not None and len(x) > 0 and _draws_images(task, _first(x))
     painter = task if images else None
     label, sizes = ("x", None) if images else _common_unit(tables["threat"])
