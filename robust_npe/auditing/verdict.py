@@ -84,7 +84,12 @@ def _doubts(found: Findings) -> tuple[list[str], list[str]]:
         share = f"{100 * clean['no_density']:.3g} % of the held-out simulations"
         doubts.append(f"{share} have no density (NaN), and nothing is said about these")
     if clean.get("gain", math.inf) <= USELESS:
-        doubts.append("the posterior hardly depends on x, so that it is robust but useless")
+        useless = "the posterior hardly depends on x, so that it is robust but useless"
+        if found.num_moved:
+            useless = (
+                "on held-out simulations another x serves the posterior as well: it is useless"
+            )
+        doubts.append(useless)
     if "coverage_error" in clean:
         good = clean["coverage_error"] <= POOR
         side = "too narrow" if clean["coverage_area"] < 0 else "too wide"

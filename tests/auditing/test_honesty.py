@@ -122,3 +122,18 @@ def test_a_radius_too_small_for_float32_is_explained(tmp_path):
     assert sentence in (report.save(tmp_path) / "audit.html").read_text()
     assert "unresolved) say that the attack may have missed much" in report.verdict
     assert not any("stronger attack" in text for text, _ in report.next_steps)
+
+
+def test_a_posterior_that_moves_is_not_called_robust_where_it_is_useless():
+    """What it says depends on x, and is wrong: not on the first features, which matter."""
+    theta, x = pairs(1000)
+    noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    wide = torch.cat([x, noise], 1)
+
+    def posterior(x):
+        return Independent(Normal(0.3 * x[:, 6:], 1.0), 1)
+
+    absolute = {"epsilon": 10.0, "epsilon_unit": "absolute"}
+    report = quick(posterior, wide[:2], simulations=(theta, wide), **absolute)
+    assert "another x serves the posterior as well: it is useless" in report.verdict
+    assert "robust" not in report.verdict
