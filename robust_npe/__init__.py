@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from robust_npe.adapters import as_posterior, load_posterior, save_posterior
     from robust_npe.api import attack, kl, simulate, train
     from robust_npe.auditing.entry import audit
+    from robust_npe.checks import ConfigError
 
 __all__ = [
+    "ConfigError",
     "__version__",
     "adapters",
     "as_posterior",
@@ -54,6 +56,7 @@ _FUNCTIONS = {name: "robust_npe.api" for name in ("attack", "kl", "simulate", "t
 for _name in ("as_posterior", "load_posterior", "save_posterior"):
     _FUNCTIONS[_name] = "robust_npe.adapters"
 _FUNCTIONS["audit"] = "robust_npe.auditing.entry"
+_FUNCTIONS["ConfigError"] = "robust_npe.checks"
 
 
 def __getattr__(name: str) -> Any:

@@ -40,8 +40,16 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from robust_npe.checks import ConfigError
 from robust_npe.estimators import Pushforward
 from robust_npe.posterior import Posterior, posterior_at
+from robust_npe.random import draws_from, stream
 
-__all__ = ["Encoder", "Gaussian", "as_gaussian", "clopper_pearson", "first_order_margins"]
+__all__ = [
+    "Encoder",
+    "Gaussian",
+    "as_gaussian",
+    "clopper_pearson",
+    "encoder_missing",
+    "first_order_margins",
+]
 
 ROWS = 2**14  # that are decoded at once
 
@@ -76,6 +84,19 @@ def as_gaussian(q: Distribution) -> Gaussian | None:
     if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
         return Gaussian(q.mean, q.stddev)
     return None
+
+
+def encoder_missing(posterior: Posterior, dim_x: int) -> str:
+    """Return which posterior it takes, where this one is no Gaussian; else nothing.
+
+    Args:
+        posterior: Any posterior.
+        dim_x: Number of features.
+    """
+    x = torch.zeros(1, dim_x)
+    with torch.no_grad(), draws_from(stream(0, "trial")):
+        fits = Encoder(posterior).applies(x)
+    return "" if fits else "a Gaussian posterior: estimator=gaussian, gaussian_full or vae"
 
 
 class Encoder:

@@ -55,7 +55,7 @@ def log_prob(q: Distribution, theta: Tensor) -> Tensor:
         return q.log_prob(theta)
     try:
         with torch.no_grad():
-            outside = is_outside(q, theta) & ~as_vectors(q, theta).isnan().any(-1)
+            outside = is_outside(q, theta)
     except (NotImplementedError, AttributeError, ValueError, RuntimeError):
         return q.log_prob(theta)  # it does not know its support, or has more to say about theta
     if not outside.any():
@@ -68,8 +68,10 @@ def log_prob(q: Distribution, theta: Tensor) -> Tensor:
 
 
 def is_outside(q: Distribution, theta: Tensor) -> Tensor:
-    """Tell which events `(*, B, *event_shape)` are outside of the support, bool `(*, B)`."""
+    """Tell which events `(*, B, *event_shape)` are outside of the support, bool `(*, B)`; NaN is
+    nowhere, neither inside nor outside."""
     leading = theta.shape[: theta.ndim - len(q.event_shape)]
+    missing = theta.isnan().reshape(*leading, -1).any(-1)
     masks = []
     if isinstance(q, Independent):
         masks.append(is_outside(q.base_dist, theta))
@@ -80,7 +82,7 @@ def is_outside(q: Distribution, theta: Tensor) -> Tensor:
         masks.append(is_outside(q.base_dist, theta))
     else:
         masks.append(~cast(Any, q).support.check(theta))
-    return torch.stack([mask.reshape(*leading, -1).any(-1) for mask in masks]).any(0)
+    return torch.stack([mask.reshape(*leading, -1).any(-1) for mask in masks]).any(0) & ~missing
 
 
 def gradient(value: Tensor, x: Tensor, create_graph: bool = False) -> Tensor:

@@ -8,7 +8,8 @@ import logging
 import pickle
 import textwrap
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from torch import nn
 from torch.distributions import Distribution, Transform
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from robust_npe.adapters.pickled import imports_of, load_object_array
 from robust_npe.adapters.registry import as_posterior
 from robust_npe.checks import ConfigError, require
 from robust_npe.consent import resolve
@@ -136,7 +138,8 @@ def _builder(builder: str | Builder | None) -> Builder:
     if library == "sbi":
         return lambda dim_theta, dim_x: _build_sbi(name, dim_theta, dim_x)
     if library == "zuko":
-        flows = importlib.import_module("zuko.flows")
+        with _needing("zuko", builder):
+            flows = importlib.import_module("zuko.flows")
         kind = getattr(flows, name, None)
         is_flow = isinstance(kind, type) and issubclass(kind, nn.Module)
         require(is_flow, "builder", builder, "a class of zuko.flows, e.g. zuko:MAF")
@@ -145,16 +148,33 @@ def _builder(builder: str | Builder | None) -> Builder:
 
 
 def _build_sbi(model: str, dim_theta: int, dim_x: int) -> nn.Module:
-    from sbi.neural_nets import posterior_nn
+    with _needing("'robust-npe[sbi]', in an environment without sbibm", f"sbi:{model}"):
+        from sbi.neural_nets import posterior_nn
 
     # numbers to take shapes from; what z-scores them is overwritten with the stored weights
     return posterior_nn(model)(torch.randn(10, dim_theta), torch.randn(10, dim_x))
+
+
+@contextmanager
+def _needing(requirement: str, builder: str | None) -> Iterator[None]:
+    """Say which package a builder needs where that, or a version that knows it, is not there."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"builder={builder!r} needs pip install {requirement} ({error})."
+        ) from error
 
 
 def _from_pickle(path: Path, trust: bool) -> Any:
     if trust:
         log.warning("posterior=%s is loaded as a pickle, which may run any code: trusted", path)
         return _trusted(path)
+    if not zipfile.is_zipfile(path):  # as files of torch.save are
+        names = imports_of(path)
+        expected = "a file of rn.save_posterior (.safetensors), of torch.save, or a pickle"
+        require(names is not None, "posterior", str(path), expected)
+        raise _refused(path, f"it would import {_listed(names or [])}")
     try:
         needed = get_unsafe_globals_in_checkpoint(path)
         allowed = {name: _harmless(name) for name in needed}
@@ -163,13 +183,22 @@ def _from_pickle(path: Path, trust: bool) -> Any:
             # what numpy names its types only while loading, it does not list beforehand
             with safe_globals([*HARMLESS.values(), *((v, k) for k, v in allowed.items())]):
                 return torch.load(path, map_location="cpu", weights_only=True)
-        reason = f"it names {', '.join(refused[:3])}"
+        reason = f"it would import {_listed(refused)}"
     except Exception as error:  # noqa: BLE001 (whatever a broken or foreign file leads to)
         reason = str(error).split("\n", 1)[0].rstrip(".")
-    raise ConfigError(
+    raise _refused(path, reason)
+
+
+def _refused(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
         f"posterior={str(path)!r} cannot be loaded without running code that it chooses: {reason}. "
         "Save weights (rn.save_posterior), or say trust=true if you made the file."
     )
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "nothing") + more
 
 
 def _trusted(path: Path) -> Any:
@@ -177,6 +206,8 @@ def _trusted(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):  # the format of torch.save
             return torch.load(path, map_location="cpu", weights_only=False)
+        if (found := load_object_array(path)) is not None:
+            return found
         with path.open("rb") as file:
             return pickle.load(file)
     except Exception as error:

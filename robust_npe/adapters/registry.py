@@ -4,7 +4,7 @@ imported that is not loaded already."""
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -58,6 +58,13 @@ def as_posterior(obj: Any, **options: Any) -> Posterior:
         if adapter is not None:
             return _resolve(adapter)(obj, **options)
     require(not options, "options", sorted(options), f"left out for a {type(obj).__name__}")
+    if isinstance(obj, Mapping):
+        what = f"{type(obj).__name__} of {', '.join(map(str, list(obj)[:3]))}, ..."
+        expected = (
+            "a posterior; weights alone do not say which network they are of: load them into it, "
+            'and keep it by rn.save_posterior(net, "q.safetensors", builder, dims=(D, Dx))'
+        )
+        require(False, "posterior", what, expected)
     if isinstance(obj, nn.Module):
         # what brings scores of its own, such as an estimator of this package, is left as it is
         return obj.eval() if hasattr(obj, "scores") else ModulePosterior(obj)

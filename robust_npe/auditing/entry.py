@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,19 @@ from robust_npe.auditing.preparing import Given, Rows, prepare
 from robust_npe.auditing.report import Report
 from robust_npe.auditing.run import check_theta, examine
 from robust_npe.auditing.settings import AuditSettings
-from robust_npe.checks import require
+from robust_npe.checks import ConfigError, require
 from robust_npe.posterior import Posterior
 from robust_npe.tasks import DataTask, FunctionTask, Task
 from robust_npe.threads import torch_threads
 
 __all__ = ["audit"]
+
+SETTING = re.compile(r"\btask\.(theta_names|x_names|theta|x|prior|simulator|vectorized=false)\b")
+ARGUMENTS = {
+    "theta": "simulations[0]",
+    "x": "simulations[1]",
+    "vectorized=false": "simulator=rn.tasks.FunctionTask(..., vectorized=False)",
+}
 
 
 def audit(
@@ -73,18 +82,29 @@ def audit(
         ConfigError: The arguments do not fit each other; raised before any work is done.
     """
     require(threads > 0, "threads", threads, "a positive integer")
+    settings, method = settings or AuditSettings(), method or StandardEvaluation(KLForward())
+    for name, value, kind in (("settings", settings, AuditSettings), ("method", method, Attack)):
+        require(isinstance(value, kind), name, value, f"an object of class {kind.__name__}")
     posterior = as_posterior(posterior)
-    settings = settings or AuditSettings()
     names = {"theta": theta_names, "x": x_names}
-    data = _data(simulations, prior if simulator is None else None, names)
-    rows = checked_rows("x", x), None if theta is None else checked_rows("theta", theta)
-    about = {"Posterior": _name(posterior)}
-    given = Given(posterior, *rows, _task(simulator, prior, data, names), data, names, about)
-    threat = ThreatModel(norm, epsilon_unit, "none" if simulator is None else "task")
-    method = method or StandardEvaluation(KLForward())
-    check_theta(method, given.theta)
-    with torch_threads(threads):
+    with _as_arguments(), torch_threads(threads):
+        data = _data(simulations, prior if simulator is None else None, names)
+        rows = checked_rows("x", x), None if theta is None else checked_rows("theta", theta)
+        about = {"Posterior": _name(posterior)}
+        given = Given(posterior, *rows, _task(simulator, prior, data, names), data, names, about)
+        threat = ThreatModel(norm, epsilon_unit, "none" if simulator is None else "task")
+        check_theta(method, given.theta)
         return examine(prepare(given, threat, epsilon, settings, seed), method, settings)
+
+
+@contextmanager
+def _as_arguments() -> Iterator[None]:
+    """Let errors name arguments of `audit`, where tasks name settings of the command line."""
+    try:
+        yield
+    except ConfigError as error:
+        told = SETTING.sub(lambda found: ARGUMENTS.get(found[1], found[1]), str(error))
+        raise ConfigError(told) from error
 
 
 def _data(
@@ -95,8 +115,10 @@ def _data(
     """Return simulations as a task, of which the prior may be known."""
     if simulations is None:
         return None
-    pair = isinstance(simulations, Sequence) and len(simulations) == 2
-    found = f"{type(simulations).__name__} of {len(simulations)}"
+    found = f"{type(simulations).__name__}"
+    pair = False
+    if isinstance(simulations, Sequence):
+        found, pair = f"{found} of {len(simulations)}", len(simulations) == 2
     require(pair, "simulations", found, "a pair: parameters (N, D) and observations (N, Dx)")
     theta, x = (part if isinstance(part, Tensor) else np.asarray(part) for part in simulations)
     data = DataTask(theta, x, theta_names=names["theta"], x_names=names["x"])
@@ -116,6 +138,7 @@ def _task(
         require(own, "simulator", simulator.name, "alone: a task has its own prior and names")
         return simulator
     if simulator is not None:
+        require(prior is not None, "prior", prior, "a distribution, as simulator is a function")
         return FunctionTask(simulator, prior, theta_names=names["theta"], x_names=names["x"])
     require(
         data is not None or prior is None, "prior", prior, "given with simulator or simulations"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Generator, Tensor
@@ -24,11 +26,11 @@ from robust_npe.attacks import (
 )
 from robust_npe.attacks.objectives import with_samples
 from robust_npe.auditing.case import Case
+from robust_npe.auditing.keeping import Keep, at_once, kept_table
 from robust_npe.auditing.settings import AuditSettings
 from robust_npe.divergences import kl_with_error
-from robust_npe.metrics import Context
-from robust_npe.metrics.soundness import Soundness
-from robust_npe.posterior import Posterior, as_events, is_outside, log_prob, posterior_at
+from robust_npe.metrics.information import share_outside
+from robust_npe.posterior import Posterior, as_events, log_prob, posterior_at
 from robust_npe.random import child, draws_from
 
 __all__ = [
@@ -38,7 +40,6 @@ __all__ = [
     "attacked",
     "minimal",
     "moved",
-    "soundness",
     "summaries",
 ]
 
@@ -70,23 +71,36 @@ class Attacked:
         return self.found.x_adv
 
 
-def attacked(case: Case, attack: Attack, settings: AuditSettings) -> list[Attacked]:
+def attacked(
+    case: Case, attack: Attack, settings: AuditSettings, keep: Keep = at_once
+) -> list[Attacked]:
     """Attack the first observations at every radius; for comparison, with random noise that moves
     the posterior as much as half of 15 draws do."""
     results = []
-    for method in [_MedianNoise(), *([] if attack.name == Noise.name else [attack])]:
-        for epsilon in case.epsilons:
-            generator = case.generator("attack", method.name, str(epsilon))
-            ball, parts = case.ball(epsilon), []
-            with draws_from(child(generator)):  # a posterior that is random draws from there
-                for x, theta in case.batches(settings.batch_size, settings.num_attacked):
-                    parts.append(method.search(case.posterior, x, theta, ball, generator))
-            zero = [part.zero_gradients for part in parts if part.zero_gradients is not None]
-            x_adv = torch.cat([part.x_adv for part in parts])
-            results.append(
-                Attacked(method.name, epsilon, Found(x_adv, torch.cat(zero) if zero else None))
-            )
+    for kind, method in enumerate([_MedianNoise(), attack][: 1 + (attack.name != Noise.name)]):
+        for k, epsilon in enumerate(case.epsilons):
+            search = partial(_searched, case, method, epsilon, settings)
+            arrays = keep(f"attack_{kind}_{k}", search)
+            zero = arrays.get("zero_gradients")
+            x_adv = torch.as_tensor(arrays["x_adv"])
+            found = Found(x_adv, None if zero is None else torch.as_tensor(zero))
+            results.append(Attacked(method.name, epsilon, found))
     return results
+
+
+def _searched(
+    case: Case, method: Attack, epsilon: float, settings: AuditSettings
+) -> dict[str, np.ndarray]:
+    """Attack at one radius, batch by batch."""
+    generator = case.generator("attack", method.name, str(epsilon))
+    ball, parts = case.ball(epsilon), []
+    with draws_from(child(generator)):  # a posterior that is random draws from there
+        for x, theta in case.batches(settings.batch_size, settings.num_attacked):
+            parts.append(method.search(case.posterior, x, theta, ball, generator))
+    zero = [part.zero_gradients for part in parts if part.zero_gradients is not None]
+    arrays = {"x_adv": torch.cat([part.x_adv for part in parts])}
+    arrays |= {"zero_gradients": torch.cat(zero)} if zero else {}
+    return {name: values.cpu().numpy() for name, values in arrays.items()}
 
 
 class _MedianNoise(Noise):
@@ -111,31 +125,37 @@ class _MedianNoise(Noise):
 
 
 @torch.no_grad()
-def moved(case: Case, results: Sequence[Attacked], settings: AuditSettings) -> pd.DataFrame:
+def moved(
+    case: Case, results: Sequence[Attacked], settings: AuditSettings, keep: Keep = at_once
+) -> pd.DataFrame:
     """Return one row for each observation, attack and radius.
 
     `kl_forward` = KL(q(.|x) || q(.|x~)) in nats and `kl_forward_se`, its Monte-Carlo error;
     `mean_shift`, the length over parameters of the shift of the mean in posterior standard
     deviations; `parameter`, which one shifts most; `distance` of x~ in the unit of epsilon;
     `nll` = -log q(theta|x~) where theta is known; `leakage`, the mass of q(.|x~) outside of the
-    prior's support where there is one; `effective_draws`, how many draws from the prior carry
+    prior's support where that is known; `effective_draws`, how many draws from the prior carry
     q(.|x~) where it is a weighting of these. The attack `none` at radius 0 is x itself.
     """
-    frames = []
     clean = Attacked(CLEAN, 0.0, Found(case.x))
-    for result in [clean, *results]:
-        start = 0
-        for x, theta in case.batches(settings.batch_size, settings.num_attacked):
-            x_adv = result.x_adv[start : start + len(x)]
-            values = _measured(case, x, x_adv, theta, settings)
-            values["observation"] = range(start, start + len(x))
-            frames.append(
-                pd.DataFrame({**values, "attack": result.attack, "epsilon": result.epsilon})
-            )
-            start += len(x)
-    first = ["observation", "attack", "epsilon"]
+    frames = [
+        kept_table(keep, f"moved_{k}", partial(_moved_by, case, result, settings))
+        for k, result in enumerate([clean, *results])
+    ]
     table = pd.concat(frames, ignore_index=True)
+    first = ["observation", "attack", "epsilon"]
     return table[[*first, *(c for c in table.columns if c not in first)]]
+
+
+def _moved_by(case: Case, result: Attacked, settings: AuditSettings) -> pd.DataFrame:
+    frames, start = [], 0
+    for x, theta in case.batches(settings.batch_size, settings.num_attacked):
+        x_adv = result.x_adv[start : start + len(x)]
+        values = _measured(case, x, x_adv, theta, settings)
+        values["observation"] = range(start, start + len(x))
+        frames.append(pd.DataFrame({**values, "attack": result.attack, "epsilon": result.epsilon}))
+        start += len(x)
+    return pd.concat(frames, ignore_index=True)
 
 
 def _measured(
@@ -145,9 +165,11 @@ def _measured(
         p, q = case.q(x), case.q(x_adv)
     count, generator = settings.num_samples, case.generator("divergence")
     value, error = kl_with_error(p, q, count, generator)
-    if torch.equal(x, x_adv):
-        value, error = torch.zeros_like(value), torch.zeros_like(error)
     before, after = (case.draws(v, count).double() for v in (x, x_adv))
+    if torch.equal(x, x_adv):
+        nowhere = before.isnan().any(0).any(-1).to(value.device)
+        value = torch.where(nowhere, torch.nan, torch.zeros_like(value))
+        error = value.clone()
     std = before.std(0).clamp(min=torch.finfo(torch.float32).tiny)
     shift = (after.mean(0) - before.mean(0)) / std
     names = case.theta_names
@@ -164,9 +186,8 @@ def _measured(
         values["nll"] = -log_prob(density, as_events(density, theta.to(x)))
     if isinstance(q, PriorDraws):
         values["effective_draws"] = q.effective_sample_size.double()
-    if case.task is not None:
-        beyond = is_outside(case.task.prior, after.float().flatten(0, 1))
-        values["leakage"] = beyond.reshape(after.shape[:2]).double().mean(0)
+    if case.task is not None and case.task.knows_support:
+        values["leakage"] = share_outside(case.task.prior, after)
     return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in values.items()}
 
 
@@ -198,7 +219,8 @@ def summaries(case: Case, results: Sequence[Attacked], settings: AuditSettings) 
 def minimal(case: Case, table: pd.DataFrame, settings: AuditSettings) -> pd.DataFrame:
     """Return the smallest radius found at which each of the first observations moves by 1 nat or by
     one posterior standard deviation: an upper bound of the smallest there is, inf where nothing up
-    to four times the largest radius was found. One row for each observation and criterion.
+    to four times the largest radius was found, NaN where nothing is known about the criterion. One
+    row for each observation and criterion.
 
     PGD on the criterion itself is bisected, see `minimal_radius`; where the audit's own attack
     reached the criterion nearer to x, that counts.
@@ -223,25 +245,9 @@ def minimal(case: Case, table: pd.DataFrame, settings: AuditSettings) -> pd.Data
         reached = (
             table[(table.epsilon > 0) & (table[name] > 1)].groupby("observation").distance.min()
         )
+        unknown = set(table[table[name].isna()].observation)
         for i, value in enumerate(radius.tolist()):
-            rows.append((i, name, min(value, float(reached.get(i, torch.inf)))))
+            nearest = min(value, float(reached.get(i, torch.inf)))
+            beyond = torch.nan if i in unknown else torch.inf
+            rows.append((i, name, nearest if nearest < torch.inf else beyond))
     return pd.DataFrame(rows, columns=["observation", "criterion", "radius"])
-
-
-def soundness(
-    case: Case, attack: Attack, results: Sequence[Attacked], settings: AuditSettings
-) -> pd.DataFrame:
-    """Return the measurements behind the flags of `robust_npe.metrics.Soundness`, one row for each
-    radius and statistic."""
-    count = min(settings.num_attacked, len(case.x))
-    x, kept, rows = case.x[:count], dict[str, Any](), list[dict[str, Any]]()
-    theta = case.draws(x, 1)[0] if case.theta is None else case.theta[:count]  # not looked at then
-    for result in (r for r in results if r.attack == attack.name):
-        task: Any = case.task  # not looked at
-        given = task, case.posterior, theta, x, result.x_adv, True, case.seed, settings.batch_size
-        context = Context(*given, attack, case.ball, result.epsilon, result.found, kept)
-        for measurement in Soundness()(context):
-            rows += [
-                {"epsilon": result.epsilon, "metric": "soundness", **r} for r in measurement.rows
-            ]
-    return pd.DataFrame(rows, columns=["epsilon", "metric", "statistic", "level", "value"])

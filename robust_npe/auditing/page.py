@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 import robust_npe
+from robust_npe.auditing.findings import number
 from robust_npe.auditing.movement import CLEAN
 from robust_npe.auditing.typicality import ALL, CHECKS
-from robust_npe.auditing.verdict import number
 from robust_npe.metrics.soundness import FLAGS
 from robust_npe.plotting.audit_stages import stage_name
 
@@ -25,6 +25,7 @@ __all__ = ["page"]
 MOST_BYTES = 2_500_000  # of pictures; what is too much stays in the folder
 LISTED = 10  # rows of tables that have one for each observation
 QUALITY = (
+    ("no_density", "mean", "simulations without a density (NaN)", "0 to 1; left out below"),
     ("nll", "mean", "NLL: mean of -log q(theta|x)", "nats; lower is better"),
     ("information_gain", "mean", "gain over the prior", "nats; 0: no better than the prior"),
     ("gain_over_other_x", "median", "what the right x is worth", "nats; 0: q ignores x"),
@@ -222,17 +223,19 @@ def _threat(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _soundness(table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
-    """Return one row for each flag: its name, values over the radii, limits, and what is wrong."""
-    rows = []
+def _soundness(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table with a row for each flag: its value at each radius, limits, and what is wrong;
+    `-` where it does not apply."""
+    rows, radii = [], sorted(table.epsilon.unique())
     for name, flag in FLAGS.items():
-        values = table[table.statistic == name].value.astype(float).tolist()
-        if values:
-            worst = flag.worst(values)
+        own = table[table.statistic == name].set_index("epsilon").value.astype(float)
+        if len(own):
+            worst = flag.worst(own)
             text = flag.meaning(worst) if flag.fires(worst) else "within limits"
-            limits = f"{flag.low:g} to {flag.high:g}"
-            rows.append((name, ", ".join(number(v) for v in values), limits, text))
-    return rows
+            cells = [number(float(own[e])) if e in own.index else "-" for e in radii]
+            rows.append([name, *cells, f"{flag.low:g} to {flag.high:g}", text])
+    heads = ["flag", *(f"epsilon {e:g}" for e in radii), "limits", "meaning"]
+    return {"heads": heads, "rows": rows}
 
 
 def _sensitivity(table: pd.DataFrame) -> dict[str, Any]:
@@ -262,20 +265,21 @@ def _smallest(table: pd.DataFrame) -> list[tuple[int, str, str]]:
     ]
 
 
-def _worst(report: Report) -> list[tuple[str, ...]]:
-    """Return the observations that move most at the largest radius."""
-    table = report.tables["attacks"]
+def _worst(report: Report) -> dict[str, Any]:
+    """Return a table of the observations that move most at the largest radius: heads and rows."""
+    table, typicality = report.tables["attacks"], report.tables["typicality"]
     rows = table[(table.attack == report.attack) & (table.epsilon == table.epsilon.max())]
     rows = rows.sort_values("kl_forward", ascending=False, na_position="first")[:LISTED]
-    return list(_worst_rows(rows, report.tables["typicality"]))
-
-
-def _worst_rows(rows: pd.DataFrame, typicality: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     combined = typicality[typicality.space == "all"].set_index("observation").p_value
-    p_values = dict(zip(combined.index, combined, strict=True))
-    for row in rows.to_dict("records"):
-        i = row["observation"]
-        p = number(p_values[i]) if i in p_values else ""
-        leak = number(100 * row["leakage"]) if "leakage" in row else ""
-        shift = f"{number(row['mean_shift'])} ({row['parameter']})"
-        yield str(i), number(row["kl_forward"]), shift, leak, p
+    columns = {
+        "observation": [str(i) for i in rows.observation],
+        "KL (nats)": [number(value) for value in rows.kl_forward],
+        "shift (sd)": [
+            f"{number(r.mean_shift)} ({r.parameter})" for r in rows.itertuples(index=False)
+        ],
+    }
+    if "leakage" in rows:
+        columns["outside of the prior (%)"] = [number(100 * value) for value in rows.leakage]
+    if len(combined):
+        columns["p-value"] = [number(float(combined[i])) for i in rows.observation]
+    return {"heads": list(columns), "rows": list(zip(*columns.values(), strict=True))}

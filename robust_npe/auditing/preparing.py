@@ -111,11 +111,11 @@ def prepare(
 def _task(given: Given) -> Task | None:
     """Return what knows prior, names and perhaps the simulator."""
     task, data = given.task, given.simulations
-    if data is None or task is data:
+    if data is None:
         return task
-    if task is None:
+    if task is None or task is data:
         prior = getattr(given.posterior, "prior", None)  # as posteriors of sbi know theirs
-        if prior is not None and isinstance(data.prior, Empirical):
+        if prior is not None and isinstance(data.prior, Empirical) and not data.knows_support:
             data.prior = Empirical(data.prior.theta, prior.support)
         return data
     for name in ("dim_theta", "dim_x"):

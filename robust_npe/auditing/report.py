@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from robust_npe.auditing.findings import Findings
 from robust_npe.auditing.steps import Commands, next_steps
-from robust_npe.auditing.verdict import Findings, verdict
+from robust_npe.auditing.verdict import verdict
 from robust_npe.files import write_atomically
 from robust_npe.tasks import Task
 
@@ -76,4 +77,6 @@ class Report:
 
     def __str__(self) -> str:
         """Return the short summary for terminals."""
-        return f"{self.findings.table.to_string(index=False)}\n\n{self.verdict}"
+        found = self.findings
+        flags = [f"Flag {name}, {text}." for name, text in found.flags.items()]
+        return "\n\n".join((found.table.to_string(index=False), self.verdict, *flags))

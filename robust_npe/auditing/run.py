@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from robust_npe.attacks import Attack
 from robust_npe.attacks import settings as attack_settings
 from robust_npe.auditing.case import Case
+from robust_npe.auditing.findings import number
+from robust_npe.auditing.keeping import Keep, at_once, kept_table
 from robust_npe.auditing.movement import (
     CLEAN,
     Attacked,
     attacked,
     minimal,
     moved,
-    soundness,
     summaries,
 )
 from robust_npe.auditing.predictive import predictive
@@ -27,8 +29,8 @@ from robust_npe.auditing.quality import quality
 from robust_npe.auditing.report import Report
 from robust_npe.auditing.sensitivity import sensitivity
 from robust_npe.auditing.settings import AuditSettings
+from robust_npe.auditing.soundness import soundness
 from robust_npe.auditing.typicality import typicality
-from robust_npe.auditing.verdict import number
 from robust_npe.checks import ConfigError
 
 __all__ = ["check_theta", "examine"]
@@ -38,13 +40,14 @@ log = logging.getLogger(__name__)
 NUM_DRAWN = 400  # posterior samples in pictures
 
 
-def examine(case: Case, attack: Attack, settings: AuditSettings) -> Report:
+def examine(case: Case, attack: Attack, settings: AuditSettings, keep: Keep = at_once) -> Report:
     """Measure everything that applies to a case.
 
     Args:
         case: A posterior at observations.
         attack: What searches for x~. An objective that needs theta needs those of the case.
         settings: How finely to measure.
+        keep: Keeps what takes long, for an audit that is interrupted.
 
     Raises:
         ConfigError: Posterior, observations and attack do not fit each other; raised before any
@@ -58,15 +61,18 @@ def examine(case: Case, attack: Attack, settings: AuditSettings) -> Report:
             settings.num_attacked,
             len(case.x),
         )
-    tables = {"quality": quality(case, settings), "typicality": typicality(case, settings)}
+    tables = {
+        "quality": quality(case, settings),
+        "typicality": kept_table(keep, "typicality", partial(typicality, case, settings)),
+    }
     log.info("attacking %d observations ...", min(settings.num_attacked, len(case.x)))
-    results = attacked(case, attack, settings)
-    table = moved(case, results, settings)
+    results = attacked(case, attack, settings, keep)
+    table = moved(case, results, settings, keep)
     tables |= {
         "attacks": table,
         "posterior": summaries(case, results, settings),
-        "minimal_radius": minimal(case, table, settings),
-        "soundness": soundness(case, attack, results, settings),
+        "minimal_radius": kept_table(keep, "minimal", partial(minimal, case, table, settings)),
+        "soundness": soundness(case, attack, results, table, settings),
         "sensitivity": sensitivity(case, settings),
         "threat": _threat(case),
     }

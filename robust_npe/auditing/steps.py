@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robust_npe.auditing.verdict import Findings
+from robust_npe.auditing.findings import Findings
 
-__all__ = ["Commands", "next_steps"]
+__all__ = ["REPEAT", "Commands", "next_steps"]
 
+REPEAT = "Repeat the training with a defense."
+READ = "Read what an audit can and cannot say: docs/audit.md in the sources of robust-npe."
+UNRESOLVED = {"unresolved", "zero_gradients"}  # the latter where nothing changes, too
 _METHOD = "rn.attacks.Restarts(rn.attacks.PGD(rn.attacks.KLForward(), steps=200), 10)"
 
 
@@ -22,6 +25,7 @@ class Commands:
         simulations: It, with simulations.
         defended: Training with a defense, and
         audit_defended: the audit of what comes out at the same observations.
+        training: What `defended` is, in a sentence.
     """
 
     audit: str = ""
@@ -29,13 +33,16 @@ class Commands:
     further: str = "rn.audit(posterior, x, ..., epsilon=...)"
     simulations: str = "rn.audit(posterior, x, ..., simulations=(theta, x_simulated))"
     defended: str = "rn.train(task, defense=rn.defenses.FIM(beta=0.01))"
-    audit_defended: str = ""
+    audit_defended: str = "rn.audit(defended_posterior, x, ...)"
+    training: str = REPEAT
 
 
 def next_steps(found: Findings, commands: Commands) -> list[tuple[str, str]]:
     """Return what to do next: sentences, each with a command or nothing."""
     steps = []
-    if found.flags:
+    if "unresolved" in found.flags:
+        steps.append(("Take radii that float32 tells from 0 beside x.", ""))
+    if set(found.flags) - UNRESOLVED:
         text = "Repeat the audit with a stronger attack, or another one: the worst counts."
         steps.append((text, commands.stronger))
     if found.unusual and not found.by_chance:
@@ -45,12 +52,12 @@ def next_steps(found: Findings, commands: Commands) -> list[tuple[str, str]]:
         )
         steps.append((text, ""))
     if found.num_moved:
-        steps.append(("Repeat the training with a defense.", commands.defended))
+        steps.append((commands.training, commands.defended))
         steps.append(("Audit that posterior at the same observations.", commands.audit_defended))
     if not found.num_moved and not found.flags:
         steps.append(("Look further out.", commands.further))
     if not found.clean:
         text = "Bring simulations that the posterior was not trained on: quality is unknown."
         steps.append((text, commands.simulations))
-    steps.append(("Read what an audit can and cannot say: docs/audit.md.", ""))
+    steps.append((READ, ""))
     return steps

@@ -1,176 +1,19 @@
-"""From tables to plain words: what was found, and what to do next."""
+"""From the findings of an audit to two sentences of plain words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-import pandas as pd
-from scipy.special import bdtrc
+from robust_npe.auditing.findings import UNUSUAL, Findings, number
+from robust_npe.auditing.typicality import FEWEST
 
-from robust_npe.auditing.typicality import ALL, COMBINED, FEWEST
-from robust_npe.metrics.soundness import OF_PGD, flags
+__all__ = ["verdict"]
 
-__all__ = ["Findings", "median_radius", "number", "verdict"]
-
-UNUSUAL = 0.01  # p-value below which an observation is called unlike the simulations
-SURPRISING = 0.05  # probability below which chance is no explanation
 USELESS = 0.1  # nats that the right x must be worth
 POOR = 0.1  # mean absolute error of coverage
 LEAKING = 0.01
 FEW_DRAWS = 30  # from the prior; fewer tell neither tails nor spread
-
-
-@dataclass(frozen=True)
-class Findings:
-    """The numbers that words are made of.
-
-    Attributes:
-        table: Radius by attack: median and largest KL and shift, and how many moved.
-        num_observations: How many were given, and
-        num_attacked: how many were attacked.
-        largest: The largest radius.
-        num_moved: How many moved by more than 1 nat or one standard deviation up to there.
-        num_shaken: How many random noise of such a size moved.
-        radius: Median of the smallest radii found, inf where it is beyond; nan: not searched.
-        unusual: How many observations look unlike the simulations; None: not known.
-        by_chance: Whether typical observations would be so unusual, too.
-        smallest_p: The smallest combined p-value there may be.
-        beyond: How many observations are more unusual than all held-out simulations, by at least
-            one check.
-        num_held_out: How many of these there are; 0 if they are too few for checks.
-        clean: Mean NLL and gain on held-out simulations, coverage error, leakage; may be empty.
-        flags: Sentences on the attack, by flag.
-        draws: Draws from the prior that carry the posterior where fewest do; inf: it is not made of
-            such draws.
-    """
-
-    table: pd.DataFrame
-    num_observations: int
-    num_attacked: int
-    largest: float
-    num_moved: int
-    num_shaken: int
-    radius: float
-    unusual: int | None
-    by_chance: bool
-    smallest_p: float
-    beyond: int
-    num_held_out: int
-    clean: Mapping[str, float]
-    flags: Mapping[str, str]
-    draws: float = math.inf
-
-    @classmethod
-    def of(cls, tables: Mapping[str, pd.DataFrame], attack: str) -> Findings:
-        """Return the findings of an audit's tables."""
-        moved, typical = tables["attacks"], tables["typicality"]
-        own = moved[moved.attack == attack]
-        over = moved[(moved.kl_forward > 1) | (moved.mean_shift > 1)]
-        combined = typical[typical.check == COMBINED]
-        known = len(combined) > 0
-        return cls(
-            _by_radius(moved),
-            tables["posterior"].observation.nunique(),
-            own.observation.nunique(),
-            float(own.epsilon.max()),
-            over[over.attack == attack].observation.nunique(),
-            over[over.attack == "noise"].observation.nunique(),
-            median_radius(tables["minimal_radius"]),
-            int((combined.p_value < UNUSUAL).sum()) if known else None,
-            _by_chance(combined.p_value),
-            _smallest_p(typical),
-            _beyond(typical),
-            _num_held_out(typical),
-            _clean(tables["quality"]),
-            {k: v for k, v in flags(tables["soundness"]).items() if k != OF_PGD},
-            float(moved.effective_draws.min()) if "effective_draws" in moved else math.inf,
-        )
-
-
-def _by_radius(moved: pd.DataFrame) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for (epsilon, attack), part in moved[moved.epsilon > 0].groupby(
-        ["epsilon", "attack"], sort=False
-    ):
-        over = (part.kl_forward > 1) | (part.mean_shift > 1)
-        row = {
-            "epsilon": epsilon,
-            "attack": attack,
-            "median KL": part.kl_forward.median(),
-            "largest KL": part.kl_forward.max(),
-            "median shift": part.mean_shift.median(),
-            "largest shift": part.mean_shift.max(),
-            "moved": f"{int(over.sum())} of {len(part)}",
-        }
-        rows.append({k: number(v) if isinstance(v, float) else v for k, v in row.items()})
-    return pd.DataFrame(rows).sort_values(["epsilon", "attack"], key=_order, kind="stable")
-
-
-def _order(column: pd.Series) -> pd.Series:
-    return column.astype(float) if column.name == "epsilon" else column != "noise"
-
-
-def median_radius(table: pd.DataFrame) -> float:
-    """Return the median over observations of the smallest radius of either criterion."""
-    if table.empty:
-        return math.nan
-    nearest = table.groupby("observation").radius.min().sort_values()
-    return float(nearest.iloc[(len(nearest) - 1) // 2])
-
-
-def _smallest_p(typical: pd.DataFrame) -> float:
-    """Return a p-value that all observations may be above: each check has a most unusual one among
-    held-out simulations, and these tie with whatever is beyond them."""
-    if typical.empty:
-        return math.nan
-    single = typical[(typical.observation != ALL) & (typical.check != COMBINED)]
-    checks = len(single.groupby(["space", "check"]))
-    return (1 + checks) / (1 + float(typical.num_held_out.iloc[0]))
-
-
-def _beyond(typical: pd.DataFrame) -> int:
-    single = typical[(typical.observation != ALL) & (typical.check != COMBINED)]
-    lowest = single.p_value <= 1 / (1 + single.num_held_out)
-    return int(single[lowest].observation.nunique())
-
-
-def _num_held_out(typical: pd.DataFrame) -> int:
-    return 0 if typical.empty else int(typical.num_held_out.iloc[0])
-
-
-def _by_chance(p: pd.Series) -> bool:
-    """Tell whether p-values of typical observations have a smallest one as small, and as many small
-    ones, in more than 5 % of cases."""
-    if p.empty or float(p.min()) * len(p) < SURPRISING:
-        return p.empty
-    return bool(bdtrc(int((p < UNUSUAL).sum()) - 1, len(p), UNUSUAL) > SURPRISING)
-
-
-def _clean(quality: pd.DataFrame) -> dict[str, float]:
-    wanted = {
-        "nll": ("nll", "mean"),
-        "gain": ("gain_over_other_x", "median"),
-        "information": ("information_gain", "mean"),
-        "coverage_error": ("coverage", "mean_absolute_error"),
-        "coverage_area": ("coverage", "signed_area"),
-        "leakage": ("leakage", "mean"),
-    }
-    found = {}
-    for name, (metric, statistic) in wanted.items():
-        values = quality[(quality.metric == metric) & (quality.statistic == statistic)].value
-        if len(values):
-            found[name] = float(values.iloc[0])
-    return found
-
-
-def number(value: Any) -> str:
-    """Return a number as people read it."""
-    if isinstance(value, float) and math.isnan(value):
-        return "not known"
-    return "infinite" if value == math.inf else f"{value:.3g}"
+NOT_NUMBERS = "densities or samples are NaN there"
 
 
 def verdict(found: Findings) -> str:
@@ -183,10 +26,15 @@ def _first(found: Findings) -> str:
     who = "the observation" if found.num_attacked == 1 else f"the {found.num_attacked} observations"
     reach = f"up to the radius {number(found.largest)}"
     moves = "by more than 1 nat or one posterior standard deviation"
+    if found.num_unknown == found.num_attacked:
+        return (
+            f"Whether perturbations {reach} move the posterior at {who} {moves} is not known: "
+            f"{NOT_NUMBERS}."
+        )
     if not found.num_moved:
         return (
             f"No perturbation that was tried, {reach}, moved the posterior at {who} {moves}; that "
-            "is what this search found, not a proof that there is none."
+            f"is what this search found, not a proof that there is none{_unknown(found)}."
         )
     if found.num_attacked == 1:
         start = f"A perturbation {reach} moves the posterior at {who} {moves}"
@@ -198,9 +46,15 @@ def _first(found: Findings) -> str:
         shaken = f"{found.num_shaken} of {found.num_attacked}" if found.num_attacked > 1 else "too"
         start += f" (random noise of such a size: {shaken})"
     if not found.radius < math.inf:
-        return f"{start}."
+        return f"{start}{_unknown(found)}."
     of_median = "" if found.num_attacked == 1 else " (median observation)"
-    return f"{start}, and a radius of {number(found.radius)} is enough for that{of_median}."
+    radius = f"a radius of {number(found.radius)} is enough for that{of_median}"
+    return f"{start}, and {radius}{_unknown(found)}."
+
+
+def _unknown(found: Findings) -> str:
+    """Say at how many observations nothing is known."""
+    return f"; at {found.num_unknown} it is not known: {NOT_NUMBERS}" if found.num_unknown else ""
 
 
 def _second(found: Findings) -> str:
@@ -218,13 +72,24 @@ def _second(found: Findings) -> str:
 def _doubts(found: Findings) -> tuple[list[str], list[str]]:
     """Return what stands against trust, and what does not."""
     doubts, fine, clean = [], [], found.clean
+    if "noise" in found.flags:
+        doubts.append("at some radius random noise moves the posterior further than the attack")
     if found.flags:
-        doubts.append(f"{len(found.flags)} flag(s) say that the attack may have missed much")
+        which = f"{len(found.flags)} flag(s) ({', '.join(found.flags)})"
+        doubts.append(f"{which} say that the attack may have missed much")
     if found.draws < FEW_DRAWS:
         few = f"only {number(found.draws)} draws from the prior carry the posterior somewhere"
         doubts.append(f"{few}, too few to believe it (as_posterior(..., num_draws=...))")
-    if "gain" in clean and not clean["gain"] > USELESS:
-        doubts.append("the posterior hardly depends on x, so that it is robust but useless")
+    if clean.get("no_density", 0.0) > 0:
+        share = f"{100 * clean['no_density']:.3g} % of the held-out simulations"
+        doubts.append(f"{share} have no density (NaN), and nothing is said about these")
+    if clean.get("gain", math.inf) <= USELESS:
+        useless = "the posterior hardly depends on x, so that it is robust but useless"
+        if found.num_moved:
+            useless = (
+                "on held-out simulations another x serves the posterior as well: it is useless"
+            )
+        doubts.append(useless)
     if "coverage_error" in clean:
         good = clean["coverage_error"] <= POOR
         side = "too narrow" if clean["coverage_area"] < 0 else "too wide"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from robust_npe.commands.audited import audited_posterior, audited_run
 from robust_npe.commands.following import commands_of
 from robust_npe.config import AuditConfig, checked
 from robust_npe.store import Store
+from robust_npe.store.parts import PARTS, part
 
 __all__ = ["main"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raise it when the same settings come to mean other tables or another page
+VERSION = 3  # raise it when the same settings come to mean other tables or another page
 OF_POSTERIORS = {"task": None, "simulations": None, "builder": None, "trust": False}
 
 
@@ -59,12 +61,16 @@ def main(config: DictConfig) -> str:
             "Command": commands.audit,
             "Software": f"{software}, seed {settings['seed']}",
         }
-        found = examine(replace(case, about=about), audited.attack, finely)
+
+        def keep(name: str, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+            return part(folder / PARTS / f"{name}.npz", make)
+
+        found = examine(replace(case, about=about), audited.attack, finely, keep)
         report = replace(found, commands=commands)
         report.save(folder, settings["report"])
         (folder / "summary.txt").write_text(f"{report}\n")
 
-    artefact = Store(settings["output_dir"]).get("audits", description, make)
+    artefact = Store(settings["output_dir"]).get("audits", description, make, resumable=True)
     if not artefact.created:
         log.info("this audit was done before: nothing to compute")
     artefact.verify("summary.txt")

@@ -17,6 +17,7 @@ from robust_npe.checks import ConfigError, require
 from robust_npe.commands.checks import check_attack, check_target
 from robust_npe.commands.device import checked_device
 from robust_npe.commands.fitting import fit
+from robust_npe.commands.measurable import check_metrics
 from robust_npe.commands.replicates import replicates
 from robust_npe.commands.runs import earlier_config, run_folder, stored_estimators
 from robust_npe.commands.trained import WEIGHTS, Trained
@@ -134,6 +135,7 @@ class Experiment:
         check_inference(estimator, self.defense, config["inference"])
         deployed = self.defense.deploy([estimator] * self.defense.num_members, self.task)
         check_target(self.attack, deployed, self.task.dim_x, self.evaluation)
+        check_metrics(self.metrics, self.task, estimator, self.defense.name)
 
     def _load_source(self, run: str) -> Posterior:
         """Return the posterior of another run, for attacks that search on it."""

@@ -17,7 +17,7 @@ from robust_npe.checks import ConfigError
 from robust_npe.commands.experiment import Experiment
 from robust_npe.consent import VARIABLE
 
-__all__ = ["experiment_of", "typed", "with_changes"]
+__all__ = ["experiment_of", "key_of", "typed", "with_changes"]
 
 QUOTED = re.compile("'([0-9a-f]{16})'")  # an id of a run, see `launch`
 
@@ -45,7 +45,7 @@ def with_changes(words: Sequence[str], changes: Mapping[str, str | None]) -> str
 
     Keys below a key that changes are left out: they are of the choice before.
     """
-    kept = [word for word in words if _key(word) not in changes]
+    kept = [word for word in words if key_of(word) not in changes]
     kept += [f"{key}={value}" for key, value in changes.items() if value is not None]
     return shlex.join(kept)
 
@@ -62,7 +62,7 @@ def experiment_of(train: str) -> Experiment | None:
         return None
 
 
-def _key(word: str) -> str:
+def key_of(word: str) -> str:
     """Return the group or key that a word sets, e.g. `attack` for `attack.steps=5`."""
     return re.split("[.=]", word.lstrip("+"))[0] if "=" in word else word
 

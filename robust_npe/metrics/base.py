@@ -112,6 +112,17 @@ class Metric(Component, ABC):
         """Return measurements; an empty list where the metric does not apply to the context. It is
         not called where it `needs_theta` and the task has none."""
 
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        """Return what the metric needs and a run will not have, as far as that can be told before:
+        words that complete "it needs". Empty for a metric that applies.
+
+        Args:
+            task: The task.
+            estimator: What will be trained, on the CPU.
+            defense: Name of the defense.
+        """
+        return ""
+
 
 def batched(context: Context, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
     """Apply a function of `(theta, x, x_adv)` batch by batch and concatenate, without graph."""

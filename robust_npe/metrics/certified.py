@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from typing_extensions import override
 
+from robust_npe.attacks import L2
 from robust_npe.certificates import certified_kl
+from robust_npe.defenses import Smoothing
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
+from robust_npe.posterior import Posterior
+from robust_npe.tasks.base import Task
 
 __all__ = ["CertifiedKL"]
 
@@ -22,6 +26,13 @@ class CertifiedKL(Metric):
     """
 
     name = "certified_kl"
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        bound = certified_kl(estimator, torch.zeros(1, task.dim_x), L2(1.0))
+        if defense == Smoothing.name or bound is not None:
+            return ""
+        return "estimator=gaussian or gaussian_full with an mlp or no embedding, or smoothing"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

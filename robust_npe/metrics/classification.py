@@ -16,6 +16,7 @@ from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.metrics.summary import row
 from robust_npe.posterior import Posterior, posterior_at
+from robust_npe.tasks.base import Task
 
 __all__ = ["Accuracy", "ExpectedGradient", "SoftmaxRobustness", "WeightPosterior"]
 
@@ -24,6 +25,10 @@ class OfClassifiers(Metric):
     """Common part: nothing is measured where the posterior is no classifier."""
 
     needs_theta = True
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if getattr(estimator, "classifies", False) else "a classifier"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

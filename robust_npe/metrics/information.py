@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from typing_extensions import override
 
 from robust_npe.checks import require
@@ -17,6 +18,7 @@ from robust_npe.metrics.base import (
     summary_rows,
 )
 from robust_npe.posterior import (
+    Posterior,
     as_events,
     as_vectors,
     is_outside,
@@ -24,8 +26,9 @@ from robust_npe.posterior import (
     sample_and_log_prob,
 )
 from robust_npe.random import draws_from, stream
+from robust_npe.tasks.base import Task
 
-__all__ = ["InformationGain", "Leakage"]
+__all__ = ["InformationGain", "Leakage", "share_outside"]
 
 
 def _log_prior(context: Context, theta: Tensor) -> Tensor:
@@ -66,6 +69,10 @@ class InformationGain(Metric):
         self.num_samples = num_samples
 
     @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if task.prior_density else "a prior with a density (task.prior=uniform)"
+
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
         if not context.task.prior_density:
             return []
@@ -92,7 +99,8 @@ class Leakage(Metric):
     """`leakage`: the mass of q(.|x~) outside of the support of the prior, between 0 and 1.
 
     0 by construction for the estimators of this package, which map to the support by a bijection;
-    estimators of other kinds leak, and coverage and KL to the truth suffer from it.
+    estimators of other kinds leak, and coverage and KL to the truth suffer from it. Left out where
+    nobody said where parameters may lie (`Task.knows_support`).
 
     References:
         Deistler, Goncalves & Macke (2022), "Truncated proposals for scalable and hassle-free
@@ -109,16 +117,29 @@ class Leakage(Metric):
         self.num_samples = num_samples
 
     @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if task.knows_support else "bounds of the parameters (task.low and task.high)"
+
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
+        if not context.task.knows_support:
+            return []
         generator = context.generator("leakage")
 
         def outside(_: Tensor, __: Tensor, x_adv: Tensor) -> Tensor:
             q = context.q(x_adv)
             with draws_from(generator):
                 samples = as_vectors(q, q.sample((self.num_samples,)))
-            flat = samples.cpu().reshape(-1, *context.task.prior.event_shape)
-            beyond = is_outside(context.task.prior, flat)
-            return beyond.reshape(samples.shape[:-1]).double().mean(0)
+            return share_outside(context.task.prior, samples)
 
         values = batched(context, outside)
         return [Measurement("leakage", summary_rows(values), values)]
+
+
+def share_outside(prior: Distribution, samples: Tensor) -> Tensor:
+    """Return the share of samples `(S, B, D)` outside of the prior's support, `(B,)`, of those that
+    are numbers: NaN where none is."""
+    flat = samples.float().cpu().reshape(-1, *prior.event_shape)
+    outside = is_outside(prior, flat).reshape(samples.shape[:-1]).double()
+    missing = samples.isnan().any(-1).to(outside.device)
+    return torch.where(missing, torch.nan, outside).nanmean(0)

@@ -15,11 +15,19 @@ from typing_extensions import override
 from robust_npe.attacks import L2, Ball, MaxDamage
 from robust_npe.attacks.damage import OfDeviations
 from robust_npe.checks import require
-from robust_npe.encoders import Encoder, Gaussian, clopper_pearson, first_order_margins
+from robust_npe.encoders import (
+    Encoder,
+    Gaussian,
+    clopper_pearson,
+    encoder_missing,
+    first_order_margins,
+)
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.minimal_radius import smallest_radii, warn_unless_climbed
 from robust_npe.metrics.summary import row
+from robust_npe.posterior import Posterior
 from robust_npe.random import child
+from robust_npe.tasks.base import Task
 
 __all__ = ["MarginBound", "MarginMeasured", "NotRobust"]
 
@@ -89,6 +97,10 @@ class MarginBound(Metric):
         self.num_observations = num_observations
         self.num_samples = num_samples
         self.confidence = confidence
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return encoder_missing(estimator, task.dim_x)
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
@@ -177,6 +189,10 @@ class MarginMeasured(Metric):
         self.num_samples = num_samples
         self.bound_samples = bound_samples
         self.confidence = confidence
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return encoder_missing(estimator, task.dim_x)
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

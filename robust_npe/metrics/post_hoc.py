@@ -6,10 +6,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from robust_npe.checks import require
-from robust_npe.defenses import Resampled, SmoothedPosterior
+from robust_npe.defenses import Resampled, Resampling, SmoothedPosterior, Smoothing
 from robust_npe.divergences import kl
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.posterior import Posterior, as_events, log_prob, posterior_at
+from robust_npe.tasks.base import Task
 
 __all__ = ["EffectiveSize", "SmoothingBias"]
 
@@ -22,6 +23,10 @@ class EffectiveSize(Metric):
     """
 
     name = "effective_size"
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if defense == Resampling.name else f"defense={Resampling.name}"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
@@ -54,6 +59,10 @@ class SmoothingBias(Metric):
         expected = "a positive integer"
         require(num_samples > 0, "metrics.smoothing_bias.num_samples", num_samples, expected)
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if defense == Smoothing.name else f"defense={Smoothing.name}"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

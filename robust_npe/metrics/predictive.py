@@ -8,8 +8,9 @@ from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
-from robust_npe.posterior import as_vectors
+from robust_npe.posterior import Posterior, as_vectors
 from robust_npe.random import draws_from
+from robust_npe.tasks.base import Task
 
 __all__ = ["Predictive"]
 
@@ -38,6 +39,10 @@ class Predictive(Metric):
         require(num_samples > 0, f"{name}.num_samples", num_samples, "positive")
         self.num_observations = num_observations
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if task.knows("simulate") else "a task with a simulator"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

@@ -7,9 +7,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from robust_npe.checks import require
-from robust_npe.encoders import Encoder, clopper_pearson
+from robust_npe.encoders import Encoder, clopper_pearson, encoder_missing
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.metrics.summary import row
+from robust_npe.posterior import Posterior
+from robust_npe.tasks.base import Task
 
 __all__ = ["LikelihoodDegradation", "RRobustness", "ReconstructionDamage"]
 
@@ -38,6 +40,10 @@ class RRobustness(Metric):
         require(num_samples > 0, "metrics.r_robustness.num_samples", num_samples, "positive")
         self.r = r
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return encoder_missing(estimator, task.dim_x)
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:
@@ -77,6 +83,10 @@ class LikelihoodDegradation(Metric):
     name = "likelihood_degradation"
 
     @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if Encoder(estimator).log_likelihood is not None else "estimator=vae"
+
+    @override
     def __call__(self, context: Context) -> list[Measurement]:
         encoder = Encoder(context.posterior)
         log_likelihood = encoder.log_likelihood
@@ -111,6 +121,10 @@ class ReconstructionDamage(Metric):
         name = "metrics.reconstruction_damage.num_samples"
         require(num_samples > 0, name, num_samples, "positive")
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return encoder_missing(estimator, task.dim_x)
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

@@ -16,7 +16,7 @@ from robust_npe.checks import require
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.mmd import mmd
 from robust_npe.metrics.two_sample import c2st
-from robust_npe.posterior import as_events, as_vectors, log_prob
+from robust_npe.posterior import Posterior, as_events, as_vectors, log_prob
 from robust_npe.random import draws_from, stream
 from robust_npe.reference import (
     ImpossibleObservationError,
@@ -25,6 +25,7 @@ from robust_npe.reference import (
     Target,
     reference_posterior,
 )
+from robust_npe.tasks.base import Task
 
 __all__ = ["ReferencePosterior"]
 
@@ -72,6 +73,11 @@ class ReferencePosterior(Metric):
         self.settings = ReferenceSettings(
             num_samples=num_samples, method=method, max_evaluations=max_evaluations
         )
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        known = task.knows("log_likelihood") or task.knows("true_posterior")
+        return "" if known else "a task with a likelihood or a closed-form posterior"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

@@ -96,8 +96,17 @@ FLAGS = {
         0.0,
         lambda worst: (
             f"float32 hardly tells the ball from its centre on {100 * worst:.3g} % of the "
-            "observations, which are so far from 0: nothing was tested there. Subtract a constant "
-            "from x before training, or take a larger radius"
+            "observations, which are so far from 0 beside the radius: nothing was tested there. "
+            "Take a larger radius, or subtract a constant from x before training"
+        ),
+    ),
+    "noise": Flag(
+        0.0,
+        1.0,
+        lambda worst: (
+            f"random noise of the same size moves the posterior {worst:.3g} times as far (median "
+            "KL or median shift of the mean): the attack is weak, or climbs something else; try "
+            "objective=mean_shift or another attack, too"
         ),
     ),
     "stronger": Flag(

@@ -9,8 +9,9 @@ from typing_extensions import override
 from robust_npe.checks import require
 from robust_npe.divergences import kl_with_error, standard_error
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, kl_measurements
-from robust_npe.posterior import as_events, as_vectors, log_prob
+from robust_npe.posterior import Posterior, as_events, as_vectors, log_prob
 from robust_npe.random import draws_from
+from robust_npe.tasks.base import Task
 
 __all__ = ["TruePosterior"]
 
@@ -34,6 +35,10 @@ class TruePosterior(Metric):
     def __init__(self, num_samples: int = 256) -> None:
         require(num_samples > 0, "metrics.true_posterior.num_samples", num_samples, "positive")
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if task.knows("true_posterior") else "a task with a closed-form posterior"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

@@ -14,8 +14,9 @@ from typing_extensions import override
 from robust_npe.checks import require
 from robust_npe.discrepancy import z_scored
 from robust_npe.metrics.base import Context, Measurement, Metric
-from robust_npe.posterior import as_vectors
+from robust_npe.posterior import Posterior, as_vectors
 from robust_npe.random import draws_from
+from robust_npe.tasks.base import Task
 
 __all__ = ["C2ST", "c2st"]
 
@@ -76,6 +77,10 @@ class C2ST(Metric):
         require(num_samples > 9, "metrics.c2st.num_samples", num_samples, "at least 10")
         self.num_references = num_references
         self.num_samples = num_samples
+
+    @override
+    def missing(self, task: Task, estimator: Posterior, defense: str) -> str:
+        return "" if task.num_references else "a task with reference posteriors"
 
     @override
     def __call__(self, context: Context) -> list[Measurement]:

@@ -31,6 +31,7 @@ def stage_name(kind: str, observation: int, stage: int) -> str:
 def stages(tables: Mapping[str, pd.DataFrame], task: Task | None) -> Iterator[tuple[str, Figure]]:
     """Yield the pictures of single observations, with axes that stay the same as radii grow."""
     x, draws, predictive = (tables[name] for name in ("x", "draws", "predictive"))
+    draws = draws.loc[np.isfinite(draws.to_numpy(float)).all(axis=1)]
     images = task is not None and len(x) > 0 and _draws_images(task, _first(x))
     painter = task if images else None
     label, sizes = ("x", None) if images else _common_unit(tables["threat"])
@@ -41,7 +42,8 @@ def stages(tables: Mapping[str, pd.DataFrame], task: Task | None) -> Iterator[tu
         truth = tables["truth"][tables["truth"].observation == i].drop(columns="observation")
         for k, epsilon in enumerate(sorted(mine.epsilon.unique())):
             yield stage_name("x", i, k), _observation(mine, epsilon, painter, label)
-            yield stage_name("posterior", i, k), _posterior(samples, epsilon, truth)
+            if len(samples):
+                yield stage_name("posterior", i, k), _posterior(samples, epsilon, truth)
             if {0.0, epsilon} <= set(simulated.epsilon):
                 yield stage_name("predictive", i, k), _predictive(simulated, epsilon, label)
 
@@ -176,6 +178,8 @@ def _draw_pair(
     color: str,
     label: str,
 ) -> None:
+    if samples.empty:
+        return
     if across == below:
         bins: Any = np.linspace(limits[0], limits[1], 31) if limits[1] > limits[0] else 10
         axes.hist(samples[across], bins, color=color, alpha=0.55, density=True, label=label)

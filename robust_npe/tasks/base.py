@@ -96,6 +96,11 @@ class Task(Component, ABC):
         return vector_support(support, self.dim_theta, f"task {self.name}")
 
     @property
+    def knows_support(self) -> bool:
+        """Whether it is known where parameters may lie, and not only where some of them do."""
+        return getattr(self.prior, "knows_support", True)
+
+    @property
     def theta_names(self) -> list[str]:
         """Names of the parameters, for tables and axes."""
         return [f"theta_{i + 1}" for i in range(self.dim_theta)]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 from typing_extensions import override
 
 from robust_npe.checks import ConfigError, require
@@ -100,7 +100,7 @@ class DataTask(ShapedTask):
         theta = theta[theta.isfinite().all(1)]
         require(len(theta) > 0, "task.theta", "no finite row", "finite")
         if low is None and high is None and kind == "empirical":
-            return Empirical(theta, constraints.real_vector)
+            return Empirical(theta)
         uniform = box(low, high)
         dim = theta.shape[1]
         require(uniform.event_shape == (dim,), "task.low", low, f"a list of {dim} numbers")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.distributions.constraints import Constraint
+from torch.distributions.constraints import Constraint, real_vector
 
 __all__ = ["Empirical"]
 
@@ -17,15 +17,17 @@ class Empirical(Distribution):
 
     Args:
         theta: The parameters.
-        support: Where parameters may lie: all of them lie there, and the posterior will.
+        support: Where parameters may lie: all of them lie there, and the posterior will. None: not
+            known; anywhere, then.
     """
 
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
 
-    def __init__(self, theta: Tensor, support: Constraint) -> None:
+    def __init__(self, theta: Tensor, support: Constraint | None = None) -> None:
         super().__init__(torch.Size(), theta.shape[1:], validate_args=False)
         self.theta = theta
-        self._support = support
+        self.knows_support = support is not None
+        self._support = real_vector if support is None else support
 
     @property
     def support(self) -> Constraint:

@@ -74,8 +74,12 @@ def _csv(path: Path, what: str, name: str) -> tuple[np.ndarray, list[str]]:
     return _columns(pd.read_csv(path), path, name)
 
 
-def _parquet(path: Path, what: str, name: str) -> tuple[np.ndarray, list[str]]:
-    return _columns(pd.read_parquet(path), path, name)
+def _parquet(path: Path, what: str, name: str) -> tuple[np.ndarray, list[str] | None]:
+    table = pd.read_parquet(path)
+    if not all(_is_number(str(column)) for column in table.columns):
+        return _columns(table, path, name)
+    named = table.rename(columns=lambda number: f"column {number}")  # pandas counts where none are
+    return _columns(named, path, name)[0], None
 
 
 def _columns(table: pd.DataFrame, path: Path, setting: str) -> tuple[np.ndarray, list[str]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import zuko
@@ -13,6 +16,7 @@ from torch.distributions import Independent, Normal
 
 from robust_npe.adapters import load_posterior, save_posterior
 from robust_npe.adapters.loading import _harmless
+from robust_npe.adapters.pickled import COMPUTED, imports_of
 from robust_npe.checks import ConfigError
 from robust_npe.random import draws_from, stream
 
@@ -73,6 +77,25 @@ def test_files_that_do_not_fit(tmp_path):
         save_posterior(flow(), tmp_path / "q.pt", "zuko:NSF", (2, 3))
 
 
+def test_builders_of_libraries_that_are_missing_say_what_they_need(tmp_path, monkeypatch):
+    """sbi 0.21, beside sbibm, has no `posterior_nn` there; zuko may be missing altogether."""
+    path = tmp_path / "q.safetensors"
+    for name in ("sbi.neural_nets", "zuko.flows"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name) if name[0] == "s" else None)
+    for builder, needed in (("sbi:maf", "'robust-npe.sbi.'"), ("zuko:NSF", "zuko")):
+        save_posterior(linear(), path, builder, (2, 3))
+        with pytest.raises(ConfigError, match=f"builder='{builder}' needs pip install {needed}"):
+            load_posterior(path)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_alone_are_told_where_to_go(wrapped, tmp_path):
+    path, weights = tmp_path / "q.pt", linear().state_dict()
+    torch.save({"epoch": 3, "model": weights} if wrapped else weights, path)
+    with pytest.raises(ConfigError, match=r"weights alone .*rn\.save_posterior\(net"):
+        load_posterior(path)
+
+
 class Bomb:
     def __init__(self, path):
         self.path = path
@@ -128,3 +151,43 @@ def test_trusted_files_of_pickle_and_what_is_neither(tmp_path):
     with pytest.raises(ConfigError, match="cannot be loaded: ") as error:
         load_posterior(path, trust=True)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_says_what_it_would_import(protocol, tmp_path):
+    path, mark = tmp_path / "q.pkl", tmp_path / "it ran"
+    content = {"net": linear(), "bomb": Bomb(mark), "again": [Linear, exec]}
+    path.write_bytes(pickle.dumps(content, protocol))
+    with pytest.raises(ConfigError, match=r"it would import .*trust=true") as error:
+        load_posterior(path)
+    assert "\n" not in str(error.value)
+    assert not mark.exists()
+    names = imports_of(path)
+    module = "builtins" if protocol > 2 else "__builtin__"  # its name in Python 2
+    assert {f"{module}.exec", f"{__name__}.Linear"} <= set(names)
+    assert "posterior" not in " ".join(names)
+    assert COMPUTED not in names
+
+
+def test_files_of_numpy_with_objects(tmp_path):
+    path, net = tmp_path / "q.npy", linear()
+    np.save(path, np.array(net, dtype=object), allow_pickle=True)
+    with pytest.raises(ConfigError, match=r"it would import .*test_loading\.Linear"):
+        load_posterior(path)
+    torch.testing.assert_close(load_posterior(path, trust=True)(X).mean, net(X).mean)
+    np.save(path, np.zeros(3))
+    for trust in (False, True):
+        with pytest.raises(ConfigError, match=r"q\.npy' (is not valid|cannot be loaded)"):
+            load_posterior(path, trust=trust)
+
+
+def test_old_files_of_torch_and_what_is_neither(tmp_path):
+    path = tmp_path / "q.pt"
+    torch.save(linear(), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ConfigError, match=r"it would import .*test_loading\.Linear"):
+        load_posterior(path)
+    path.write_text("u,v\n1,2\n")
+    with pytest.raises(ConfigError, match=r"must be a file of rn\.save_posterior"):
+        load_posterior(path)
+    path.write_bytes(b"\x80\x04\x8c\x02os\x8c\x06system\x86\x93.")  # of a tuple, not of strings
+    assert imports_of(path) == [COMPUTED]

@@ -187,7 +187,7 @@ def test_a_radius_below_the_resolution_of_x_is_flagged():
     assert table[table.statistic == "unresolved"][["epsilon", "value"]].values.tolist() == [
         [1e-3, 1.0]
     ]
-    assert "flag(s) say that the attack may have missed much" in far.verdict
+    assert "unresolved) say that the attack may have missed much" in far.verdict
     near = quick(exact, x - 1e6, epsilon=[1e-3, 10.0], **settings).tables["soundness"]
     assert "unresolved" not in set(near.statistic)
 
@@ -225,6 +225,9 @@ def test_other_shapes(posterior, tmp_path):
     assert pd.read_csv(tmp_path / "attacks.csv").kl_forward.notna().all()
 
 
+OF_PAIRS = {"simulator": None, "simulations": (torch.ones(20, 2), torch.ones(20, 6))}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -239,6 +242,18 @@ def test_other_shapes(posterior, tmp_path):
         ({"posterior": 3}, "posterior=builtins.int is not valid"),
         ({"posterior": lambda x: x}, "must be a torch distribution"),
         ({"method": FGSM(CoverageBreaking())}, "give theta"),
+        ({"settings": 3}, "settings=3 is not valid: it must be an object of class AuditSettings"),
+        ({"method": "pgd"}, "method='pgd' is not valid: it must be an object of class Attack"),
+        ({"simulations": 3}, "simulations='int' is not valid: it must be a pair"),
+        (OF_PAIRS | {"x_names": ["a"]}, r"^x_names=\['a'\] is not valid: it must be 6"),
+        (OF_PAIRS | {"theta_names": ["a"]}, "^theta_names="),
+        ({"simulations": (torch.ones(9, 2), torch.ones(8, 6))}, r"^simulations\[0\] has the shape"),
+        ({"simulator": simulate}, "^prior=None is not valid: it must be a distribution, as"),
+        (
+            {"simulator": lambda theta: simulate(theta)[:1], "prior": PRIOR},
+            r"needs simulator=rn\.tasks\.FunctionTask\(\.\.\., vectorized=False\)",
+        ),
+        ({"posterior": {"weight": torch.ones(2)}}, r"keep it by rn\.save_posterior\(net"),
         ({"settings": replace(QUICK)}, None),
     ],
 )
@@ -248,7 +263,7 @@ def test_wrong_arguments_are_refused_in_one_line(change, message):
         with pytest.raises(ConfigError, match=r"audit\.num_samples=1"):
             replace(QUICK, num_samples=1)
         return
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(rn.ConfigError, match=message) as error:
         quick(**arguments)
     assert "\n" not in str(error.value)
 

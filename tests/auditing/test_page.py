@@ -107,6 +107,18 @@ def test_the_page_says_what_the_tables_say(saved):
     assert all(step in text for step, _ in report.next_steps)
 
 
+def test_the_soundness_of_each_radius_stands_below_it(saved):
+    report, folder = saved
+    page = (folder / "audit.html").read_text()
+    text = page.partition("<caption>Flags of the attack</caption>")[2]
+    cells = [re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row) for row in text.split("</tr>")]
+    assert cells[0] == ["flag", "epsilon 0.25", "epsilon 0.5", "epsilon 1", "limits", "meaning"]
+    (error,) = (row for row in cells if row and row[0] == "gradient_error")
+    table = report.tables["soundness"]
+    values = table[table.statistic == "gradient_error"].set_index("epsilon").value
+    assert [float(cell) for cell in error[1:4]] == pytest.approx(values.tolist(), rel=0.01)
+
+
 def test_what_does_not_fit_is_left_out_and_said(saved, monkeypatch):
     report, folder = saved
     drawn = {path.stem: path.read_bytes() for path in folder.glob("*.png")}

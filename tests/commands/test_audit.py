@@ -3,6 +3,7 @@ from __future__ import annotations
 import html
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from robust_npe import cli
 from robust_npe.commands import audit, train
 from robust_npe.commands.words import with_changes
+from robust_npe.interruption import INTERRUPTED
 from tests.test_config import composed
 
 SMALL = ("scale=smoke", "num_simulations=128", "training.max_epochs=1", "estimator=gaussian")
@@ -146,3 +148,46 @@ def test_commands_with_changes():
     ]
     changed = with_changes(words, {"attack": "auto", "x": None})
     assert changed == "robust-npe --module 'my sim.py' audit attack=auto"
+
+
+def test_an_audit_that_was_interrupted_goes_on(trained, monkeypatch):
+    """Attacks are not repeated, and the tables are those of an audit without interruption."""
+    output, _ = trained
+    words = "report=false", "seed=3", "epsilon=[0.5,1]"
+    whole = Path(tables(audited(trained, *words)))
+    expected = {path.name: path.read_bytes() for path in whole.glob("*.csv")}
+    shutil.rmtree(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("robust_npe.auditing.run.minimal", raised(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            audited(trained, *words)
+    kept = {path.stem for path in output.glob("audits/*.partial/parts/*.npz")}
+    attacks = {f"attack_{kind}_{radius}" for kind in (0, 1) for radius in (0, 1)}
+    assert kept == attacks | {f"moved_{k}" for k in range(5)} | {"typicality"}
+    monkeypatch.setattr("robust_npe.auditing.movement._searched", raised(AssertionError))
+    again = Path(tables(audited(trained, *words)))
+    assert {path.name: path.read_bytes() for path in again.glob("*.csv")} == expected
+    assert not (again / "parts").exists()
+
+
+def test_an_interruption_amid_compiled_code_is_one(trained, monkeypatch, capsys):
+    """numba makes a SystemError of it."""
+
+    def compiled(*arguments):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr("robust_npe.auditing.run.minimal", compiled)
+    output, run = trained
+    given = f"run={run}", f"x={output / 'x.npy'}", f"output_dir={output}", *QUICK, "seed=4"
+    assert cli.main(["audit", *given]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"robust-npe: {INTERRUPTED}"
+
+
+def raised(kind):
+    def function(*arguments, **settings):
+        raise kind
+
+    return function

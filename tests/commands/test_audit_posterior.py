@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -152,11 +155,50 @@ def test_pickles_of_known_classes_need_no_trust_and_others_need_it(folder, capsy
     assert audit(folder, "posterior=gmm.pt", *small) == 0
     torch.save(rn.attacks.Noise(), "other.pt")
     assert audit(folder, "posterior=other.pt", *small) == 2
-    assert "it names robust_npe.attacks.base.Noise" in capsys.readouterr().err
+    assert "it would import robust_npe.attacks.base.Noise" in capsys.readouterr().err
     assert audit(folder, "posterior=other.pt", "trust=true", *small) == 2
     said = capsys.readouterr().err
     assert "other.pt is loaded as a pickle, which may run any code: trusted" in said
     assert "the posterior at x with 6 features raised TypeError" in said
+
+
+OF_TASK = ["task=function", "task.simulator=simulator_of_x:simulate"]
+OF_TASK.append("task.prior=simulator_of_x:prior")
+
+
+def steps(folder, given):
+    """Return the commands of the page about an audit."""
+    few = "audit.num_simulations=60", "audit.num_held_out=40", "audit.num_samples=30"
+    quick = [word for word in QUICK if not word.startswith(("report", "audit.num_samples"))]
+    consent = (f"--module={folder / name}.py" for name in ("gain_of_x", "simulator_of_x"))
+    words = "posterior=q.safetensors", "x=x.npy", "epsilon=2", *given
+    assert cli.main([*consent, "audit", *words, *few, *quick]) == 0
+    (page,) = Path("outputs/audits").glob("*/audit.html")
+    return re.findall(r"<br><code>(.*)</code>", html.unescape(page.read_text()))
+
+
+def test_what_comes_next_with_simulations_runs_as_it_is_printed(folder, capsys):
+    """A defended training on them, and the audit of its run."""
+    stored = np.load("pairs.npz")
+    np.savez("few.npz", theta=stored["theta"][:110], x=stored["x"][:110])
+    *_, training, audit = steps(folder, ["simulations=few.npz"])
+    for command in (training, audit):
+        assert cli.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    assert len(list(Path("outputs/runs").iterdir())) == 1
+    assert len(list(Path("outputs/audits").iterdir())) == 2
+
+
+def test_what_comes_next_of_a_task_is_a_training_on_it(folder):
+    *_, training, audit = steps(folder, OF_TASK)
+    own = f"simulator_of_x.py train {' '.join(OF_TASK)}"
+    assert training.endswith(f"{own} defense=fim beta=0.01")
+    assert re.search(r" audit x=x.npy epsilon=2 .*run=[0-9a-f]{16}$", audit)
+
+
+def test_what_comes_next_where_nothing_is_known_is_for_sbi(folder):
+    code = steps(folder, ["epsilon_unit=absolute"])[0]
+    assert code.startswith("import robust_npe as rn; builder = rn.integrations.sbi.defended(")
+    compile(code, "page", "exec")
 
 
 WRONG = """
@@ -165,8 +207,8 @@ posterior=broken.safetensors -> posterior='broken.safetensors' is no file of wei
 posterior=q.safetensors run=0123456789abcdef -> both are set.
 posterior=q.safetensors builder=gain_of_x:Gian -> builder='gain_of_x:Gian' is not valid
 posterior=q.safetensors builder=zuko:os -> a class of zuko.flows, e.g. zuko:MAF
-posterior=bomb.pt -> it names builtins.print
-posterior=dict.pt -> posterior=builtins.dict is not valid
+posterior=bomb.pt -> it would import builtins.print
+posterior=dict.pt -> posterior='dict of weights, ...' is not valid: it must be a posterior; weights
 posterior=q.safetensors x=nope.csv -> x='nope.csv' is not valid: it must be the path of a file.
 posterior=q.safetensors x=wide.npy -> (300, 12)), the posterior takes 6
 posterior=q.safetensors simulations=pairs.npz x=wide.npy -> has 12 values in each row

@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "audit-sbi.md"
 def test_the_code_of_the_page_runs(capsys):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
     code = "\n".join(blocks)
-    small = code.replace("simulate(5000)", "simulate(1000)").replace("epochs=40", "epochs=8")
+    small = code.replace("simulate(10_000)", "simulate(1000)").replace("epochs=40", "epochs=8")
     assert small.count("epochs=8") == 2
     names = {}
     with draws_from(stream(0)):

@@ -129,6 +129,12 @@ def test_files_in_every_form_hold_the_same_pairs(form, tmp_path):
     assert task.name == f"x.{form}"
 
 
+@pytest.mark.skipif(NO_PARQUET, reason="pandas has no engine for parquet here")
+def test_columns_of_parquet_need_no_names(tmp_path):
+    pd.DataFrame(arrays()[1]).to_parquet(tmp_path / "pairs.parquet")
+    assert FilesTask(*[tmp_path / "pairs.parquet"] * 2).x_names == ["x_1", "x_2", "x_3"]
+
+
 def test_one_npz_file_may_hold_both(tmp_path):
     theta, x = arrays()
     path = tmp_path / "both.npz"
