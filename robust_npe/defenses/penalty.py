@@ -32,10 +32,10 @@ class PenaltyGradient:
         rows: Observations of the batch that are used; None for all.
         every: The gradient is renewed every so many steps and held in between.
         weight: Weight of the newest gradient in the moving average, in (0, 1].
-        limit: A new gradient is clipped to so many times the mean norm of the last ones; None for
-            no limit. One that is held for long needs it: where a single observation has a very
-            large penalty, several steps along its gradient lead to where that of all is larger
-            still, and training diverges.
+        limit: A new gradient is clipped to so many times the mean norm of the last ones, and one
+            that is not finite is left out; None for neither. A single sample may have a penalty
+            millions of times as large as usual, and steps along its gradient lead to where that
+            of all is larger still, until training diverges.
     """
 
     num_samples: int
@@ -198,7 +198,8 @@ class Penalized(Defense):
             return estimator.loss(batch.theta, batch.x)
         settings = self.settings
         part = batch.x[: settings.rows]  # batches come shuffled, so this is a random sub-batch
-        if settings.every == settings.weight == 1 and self.max_norm is None:
+        is_plain = settings.every == settings.weight == 1 and settings.limit is None
+        if is_plain and self.max_norm is None:
             penalty = self.penalty(estimator, part, generator, attached=True).mean()
         else:
             if self._step % settings.every == 0:
@@ -211,16 +212,21 @@ class Penalized(Defense):
         penalty = self.penalty(estimator, x, generator, attached=True).mean()
         parameters = _trainable(estimator)
         gradients = torch.autograd.grad(penalty, parameters, materialize_grads=True)
-        self._average.update(self._clipped(gradients))
-        self._last_penalty = penalty.detach()
+        clipped = self._clipped(gradients)
+        if clipped is not None:
+            self._average.update(clipped)
+            self._last_penalty = penalty.detach()
 
-    def _clipped(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    def _clipped(self, gradients: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """Return gradients within the limits, None for some that are not finite."""
         limit, most = self.settings.limit, self.max_norm
         if limit is None and most is None:
             return gradients
         allowed = math.inf if most is None else most
         norm = float(torch.stack(torch._foreach_norm(list(gradients))).norm())
         if limit is not None:
+            if not math.isfinite(norm):
+                return None
             last = self._mean_norm or norm
             allowed = min(allowed, limit * last)
             self._mean_norm = last + NORM_WEIGHT * (min(norm, allowed) - last)
