@@ -7,7 +7,7 @@ import torch
 from torch.distributions.constraints import real_vector
 
 from robust_npe.checks import ConfigError
-from robust_npe.defenses import FIM, Batch, FIMEigenvalue
+from robust_npe.defenses import FIM, Batch, FIMEigenvalue, Jacobian
 from robust_npe.defenses.penalty import GradientAverage, PenaltyGradient, with_gradient
 from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity, MixtureDensityNetwork
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
@@ -141,9 +141,30 @@ def test_one_gradient_that_is_far_too_long_is_clipped_where_gradients_are_held(p
     assert 1.5 < norms[2.0][20] / norms[2.0][:20].mean() < 2.5
 
 
-def test_what_is_held_for_long_is_clipped():
-    held = [FIM.variants["fast", "differentiated"], FIMEigenvalue.gradients["fast"]]
-    assert [(settings.every, settings.limit) for settings in held] == [(8, 2.0), (8, 2.0)]
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_gradient_that_is_not_finite_is_left_out(problem, bad):
+    scale = 1.0
+
+    class Scaled(FIM):
+        def penalty(self, estimator, x, generator, attached):
+            return scale * super().penalty(estimator, x, generator, attached)
+
+    defense = set_up(Scaled(1.0, rows=15, every=1), problem)
+    (usual,) = penalty_gradients(defense, problem, 1)
+    scale = bad
+    (held,) = penalty_gradients(defense, problem, 1)
+    torch.testing.assert_close(held, usual, rtol=1e-4, atol=1e-5)  # the last one stays
+    scale = 1.0
+    after = penalty_gradients(defense, problem, 2)[1]
+    assert after.isfinite().all()
+    assert not torch.allclose(after, usual)
+
+
+def test_fast_gradients_have_a_limit_and_published_ones_have_none():
+    assert {settings.limit for settings in FIM.variants.values()} == {2.0}
+    for defense in (FIM, FIMEigenvalue, Jacobian):
+        limits = {name: settings.limit for name, settings in defense.gradients.items()}
+        assert limits == {"fast": 2.0, "exact": None}
 
 
 def test_average_is_bias_corrected():
