@@ -228,6 +228,7 @@ class PruneConfig(CommonConfig):
     kind: str | None = None
     older_than: float | None = None
     unfinished: bool = False
+    damaged: bool = False
     older_format: bool = False
     unused: bool = False
     delete: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +32,42 @@ def main(config: DictConfig) -> str:
     settings = checked(config, PruneConfig)
     days = settings["older_than"]
     require(days is None or days >= 0, "older_than", days, "a number of days, not negative")
-    conditions = ("kind", "older_than", "unfinished", "older_format", "unused")
-    if all(settings[name] in (None, False) for name in conditions):
+    conditions = ("kind", "older_than", "unfinished", "damaged", "older_format", "unused")
+    if all(settings[name] is None or settings[name] is False for name in conditions):
         raise ConfigError(f"nothing says what to remove: set one of {', '.join(conditions)}.")
-    busy = in_progress(Path(settings["output_dir"])) if settings["unused"] else []
+    found = inventory(Path(settings["output_dir"]))
+    if settings["unused"]:
+        _check_uses(found, in_progress(Path(settings["output_dir"])))
+    chosen = [e for e in of_kind(found, settings["kind"]) if _meets(e, settings)]
+    if not chosen:
+        return "nothing to remove"
+    if not settings["delete"]:
+        return f"{shown(chosen)}\nwould remove {_total(chosen)}: add delete=true to do so"
+    kept = {entry.path: why for entry in chosen if (why := remove(entry))}
+    removed = f"removed {_total([entry for entry in chosen if entry.path not in kept])}"
+    if kept:
+        reasons = "; ".join(f"{path}: {why}" for path, why in kept.items())
+        raise PartialResultError(f"{removed}; {len(kept)} stay: {reasons.rstrip('.')}.")
+    return removed
+
+
+def _total(entries: Sequence[Entry]) -> str:
+    return f"{len(entries)} artefacts, {sum(entry.size for entry in entries) / 1e6:.1f} MB"
+
+
+def _check_uses(entries: Sequence[Entry], busy: Sequence[str]) -> None:
+    """Refuse to tell what is unused where it is not known what runs use."""
     if busy:
         raise ConfigError(
             f"unused=true cannot be told while runs are being made ({', '.join(busy[:3])}): what "
             "they use is known when they have ended."
         )
-    entries = of_kind(inventory(Path(settings["output_dir"])), settings["kind"])
-    chosen = [entry for entry in entries if _meets(entry, settings)]
-    if not chosen:
-        return "nothing to remove"
-    total = f"{len(chosen)} artefacts, {sum(entry.size for entry in chosen) / 1e6:.1f} MB"
-    if not settings["delete"]:
-        return f"{shown(chosen)}\nwould remove {total}: add delete=true to do so"
-    kept = [f"{entry.path}: {why}" for entry in chosen if (why := remove(entry))]
-    if kept:
-        raise PartialResultError(f"removed {total}, except {len(kept)}: {'; '.join(kept)}.")
-    return f"removed {total}"
+    unread = [str(e.path) for e in entries if e.kind == "runs" and e.state == "unreadable"]
+    if unread:
+        raise ConfigError(
+            f"unused=true cannot be told while runs cannot be read ({', '.join(unread[:3])}): "
+            "repeat their commands, or remove them with damaged=true kind=runs."
+        )
 
 
 def _meets(entry: Entry, settings: dict[str, Any]) -> bool:
@@ -62,6 +79,7 @@ def _meets(entry: Entry, settings: dict[str, Any]) -> bool:
     return (
         old
         and (entry.state == "unfinished" or not settings["unfinished"])
+        and (entry.state in ("damaged", "unreadable") or not settings["damaged"])
         and (entry.older or not settings["older_format"])
         and (unused or not settings["unused"])
     )

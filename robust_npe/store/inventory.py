@@ -149,15 +149,21 @@ def remove(entry: Entry) -> str:
     The artefact's lock is held meanwhile, so nobody finds half of it.
     """
     lock = entry.path.parent.parent / LOCKS / lock_name(entry.kind, entry.key)
+    aside = entry.path.with_name(f"{entry.path.name}.removed")
     try:
         with locked(lock), naming(entry.path, "removed"):
-            if not entry.path.is_dir() or _newest(entry.path) > entry.modified:
+            if not entry.path.is_dir():
+                return ""  # somebody else did
+            if _newest(entry.path) > entry.modified:
                 return "it changed"
-            aside = entry.path.with_name(f"{entry.path.name}.removed")
+            if aside.is_dir():  # of a removal that was killed
+                shutil.rmtree(aside)
             entry.path.rename(aside)
             shutil.rmtree(aside)
     except InUseError:
         return "a process is working on it"
+    except StoreError as error:
+        return str(error)
     return ""
 
 

@@ -27,6 +27,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 PARTS = "parts"  # folder that an unfinished artefact may have, see `robust_npe.store.parts`
+OWN = "manifest_sha256"  # of all else in the manifest
 MAX_BYTES = 2**24
 PACKAGES = ("robust-npe", "torch", "numpy", "numba", "nflows", "sbibm")
 REMEDY = "Repeat the command that made it: the damaged one is set aside."
@@ -60,6 +61,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     wrong = [key for key, kind in TYPES.items() if not isinstance(manifest.get(key), kind)]
     if wrong:
         raise CorruptArtefactError(f"{path} lacks {', '.join(wrong)}. {REMEDY}")
+    if manifest.pop(OWN, None) not in (None, _own_checksum(manifest)):  # older ones have none
+        raise CorruptArtefactError(f"{path} does not match its checksum: it was changed. {REMEDY}")
     for name in map(PurePosixPath, manifest["sha256"]):
         if name.is_absolute() or ".." in name.parts:
             raise StoreError(f"{path} names {name}, which lies outside of its folder: remove it.")
@@ -90,7 +93,13 @@ def write_manifest(
             p.as_posix(): checksum(folder / p) for p in files if p.parts[0] not in (MANIFEST, PARTS)
         },
     }
+    manifest = json.loads(json.dumps(manifest))  # as it will be read
+    manifest[OWN] = _own_checksum(manifest)
     write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def _own_checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(path: Path) -> str:

@@ -121,3 +121,42 @@ def test_wrong_settings(words, message, stored, capsys):
     assert cli.main(["prune", "delete=true", *words]) == 2
     assert message in capsys.readouterr().err
     assert remaining(stored) == set(stored)
+
+
+def flip(artefact, old, new):
+    path = artefact.path / "manifest.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def test_what_is_unused_is_not_known_where_a_run_cannot_be_read(stored, capsys):
+    flip(stored["run"], '"facts"', '"fbcts"')
+    assert cli.main(["prune", "unused=true", "delete=true"]) == 2
+    assert f"runs cannot be read (outputs/runs/{stored['run'].key})" in capsys.readouterr().err
+    assert remaining(stored) == {*stored}
+    assert cli.main(["prune", "damaged=true", "kind=runs", "delete=true"]) == 0
+    assert remaining(stored) == {*stored} - {"run"}
+
+
+def test_damaged_ones_are_removed_by_themselves(stored, capsys):
+    flip(stored["unused"], '"split": "train"', '"split": "trbin"')
+    aside = stored["used"].path.with_name("0123.damaged-1")
+    aside.mkdir()
+    (aside / "data").write_bytes(b"0")
+    assert cli.main(["prune", "damaged=true", "delete=true"]) == 0
+    assert "removed 2 artefacts" in capsys.readouterr().out
+    assert remaining(stored) == {*stored} - {"unused"}
+    assert not aside.exists()
+
+
+def test_a_removal_that_was_killed_is_no_obstacle(stored):
+    left = stored["attack"].path.with_name(f"{stored['attack'].key}.removed")
+    (left / "x").mkdir(parents=True)
+    assert cli.main(["prune", "kind=attacks", "delete=true"]) == 0
+    assert not {"attack", "other attack"} & remaining(stored)
+    assert not left.exists()
+
+
+def test_any_age_is_a_condition(stored, capsys):
+    assert cli.main(["prune", "older_than=0"]) == 0
+    assert "would remove 6 artefacts" in capsys.readouterr().out

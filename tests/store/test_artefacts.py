@@ -248,11 +248,28 @@ def test_hostile_manifests_are_refused(tmp_path, kind):
         Store(tmp_path).get("things", {}, write("two"))
 
 
+def test_a_manifest_that_was_changed_is_set_aside(tmp_path):
+    store = Store(tmp_path)
+    path = store.get("things", {"a": 1}, write("one")).path / "manifest.json"
+    text = path.read_text()
+    for old, new in (('"length": 3', '"length": 4'), ('"a": 1', '"a": 2'), ('"host', '"hast')):
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        assert store.find("things", path.parent.name) is None
+    again = store.get("things", {"a": 1}, write("one"))
+    assert again.created
+    assert again.manifest["facts"] == {"length": 3}
+    del (old := json.loads(text))["manifest_sha256"]  # as of older versions
+    path.write_text(json.dumps(old))
+    assert not store.get("things", {"a": 1}, write("one")).created
+
+
 @pytest.mark.parametrize("name", ["/etc/hostname", "../../other"])
 def test_manifests_name_files_of_their_own_only(tmp_path, name):
     manifest = Store(tmp_path).get("things", {}, write("one")).path / "manifest.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**content, "sha256": {name: "0"}}))
+    forged = {"sha256": {name: "0"}, "manifest_sha256": None}
+    manifest.write_text(json.dumps({**content, **forged}))
     with pytest.raises(StoreError, match="lies outside"):
         Store(tmp_path).get("things", {}, write("two"))
 

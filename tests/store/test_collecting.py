@@ -20,7 +20,8 @@ def add_run(root, name, description=None, created=None):
     folder = Store(root).get("runs", {"name": name, **(description or {})}, make).path
     if created:
         path = folder / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "created": created}))
+        forged = {"created": created, "manifest_sha256": None}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **forged}))
     return folder
 
 
