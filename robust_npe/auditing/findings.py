@@ -41,6 +41,7 @@ class Findings:
         clean: Of held-out simulations: the share without a density, and of the others mean NLL and
             gain, coverage error, leakage. What is not known is left out; may be empty.
         flags: Sentences on the attack, by flag.
+        touched: Whether the attack changed any observation.
         draws: Draws from the prior that carry the posterior where fewest do; inf: it is not made of
             such draws.
     """
@@ -60,6 +61,7 @@ class Findings:
     num_held_out: int
     clean: Mapping[str, float]
     flags: Mapping[str, str]
+    touched: bool = True
     draws: float = math.inf
 
     @classmethod
@@ -88,6 +90,7 @@ class Findings:
             _num_held_out(typical),
             _clean(tables["quality"]),
             _flags(tables["soundness"]),
+            bool((own.distance != 0).any()),
             float(moved.effective_draws.min()) if "effective_draws" in moved else math.inf,
         )
 

@@ -48,6 +48,7 @@ QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 CRITERIA: dict[str, type[Objective]] = {"kl_forward": KLForward, "mean_shift": MeanShift}
 """What counts as moved when it exceeds 1: nats, or posterior standard deviations."""
 NOISES, JUDGING = 15, 64  # draws of noise, and samples behind the divergence of each
+RESOLVED = 4.0  # numbers of float32 that a standard deviation must span to be one
 BEYOND = 4.0  # of the largest radius: where the search for the smallest one gives up
 
 
@@ -104,7 +105,7 @@ def _searched(
 
 
 class _MedianNoise(Noise):
-    """Of 15 uniform draws from the ball, the one with the median divergence."""
+    """Of 15 random perturbations as large as the radius, the one with the median divergence."""
 
     def search(
         self,
@@ -115,8 +116,8 @@ class _MedianNoise(Noise):
         generator: Generator,
     ) -> Found:
         """Draw, judge with common random numbers, and choose for each observation."""
-        draw = super().search
-        drawn = [draw(posterior, x, theta, ball, generator).x_adv for _ in range(NOISES)]
+        x = x.detach()
+        drawn = [ball.filled(x, ball.surface(x, generator)) for _ in range(NOISES)]
         judge = with_samples(KLForward()(posterior, x, theta, child(generator)), JUDGING)
         with torch.no_grad():
             values = torch.stack([judge(x_adv) for x_adv in drawn])
@@ -170,8 +171,10 @@ def _measured(
         nowhere = before.isnan().any(0).any(-1).to(value.device)
         value = torch.where(nowhere, torch.nan, torch.zeros_like(value))
         error = value.clone()
-    std = before.std(0).clamp(min=torch.finfo(torch.float32).tiny)
-    shift = (after.mean(0) - before.mean(0)) / std
+    std, difference = before.std(0), after.mean(0) - before.mean(0)
+    blurred = std <= RESOLVED * torch.finfo(torch.float32).eps * before.abs().amax(0)
+    shift = difference / torch.where(blurred, torch.nan, std)
+    shift = torch.where(difference == 0, 0.0, shift)
     names = case.theta_names
     values: dict[str, Any] = {
         "kl_forward": value.double(),

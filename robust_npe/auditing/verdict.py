@@ -13,7 +13,7 @@ USELESS = 0.1  # nats that the right x must be worth
 POOR = 0.1  # mean absolute error of coverage
 LEAKING = 0.01
 FEW_DRAWS = 30  # from the prior; fewer tell neither tails nor spread
-NOT_NUMBERS = "densities or samples are NaN there"
+NOT_NUMBERS = "densities or samples are NaN there, or float32 has not the digits of their spread"
 
 
 def verdict(found: Findings) -> str:
@@ -26,6 +26,11 @@ def _first(found: Findings) -> str:
     who = "the observation" if found.num_attacked == 1 else f"the {found.num_attacked} observations"
     reach = f"up to the radius {number(found.largest)}"
     moves = "by more than 1 nat or one posterior standard deviation"
+    if not found.touched:
+        return (
+            f"Nothing was tested: perturbations {reach} are lost in the rounding of float32 at "
+            f"{who}, so look at units and radii."
+        )
     if found.num_unknown == found.num_attacked:
         return (
             f"Whether perturbations {reach} move the posterior at {who} {moves} is not known: "

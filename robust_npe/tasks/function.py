@@ -108,14 +108,17 @@ class FunctionTask(ShapedTask):
         shape = torch.broadcast_shapes(theta.shape[:-1], x.shape[:-1])
         theta = theta.expand(*shape, self.dim_theta).reshape(-1, self.dim_theta)
         x = x.expand(*shape, self.dim_x).reshape(-1, *self.x_shape)
-        value = call(self.likelihood, "task.log_likelihood", self.array, theta, x)
-        value = torch.as_tensor(value)
+        return self._likelihood(self.array, theta, x).reshape(shape)
+
+    def _likelihood(self, array: str, theta: Tensor, x: Tensor) -> Tensor:
+        assert self.likelihood is not None
+        value = torch.as_tensor(call(self.likelihood, "task.log_likelihood", array, theta, x))
         if value.shape != (len(theta),):
             raise ConfigError(
                 f"task.log_likelihood returned the shape {tuple(value.shape)} for {len(theta)} "
                 f"rows of theta and x, expected ({len(theta)},)."
             )
-        return value.reshape(shape)
+        return value
 
     @override
     def knows(self, what: str) -> bool:
@@ -170,7 +173,9 @@ class FunctionTask(ShapedTask):
             warnings.simplefilter("ignore")
             x = self._function(array)(theta, stream(0, "x of the trial"))
             if self.likelihood is not None:
-                call(self.likelihood, "task.log_likelihood", array, theta, x)
+                values = self._likelihood(array, theta, x)
+                if bool(values.isnan().all()):
+                    raise ConfigError("task.log_likelihood is NaN for all theta of a trial.")
         return x
 
 

@@ -8,6 +8,7 @@ from abc import ABC
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Independent, Uniform
@@ -90,8 +91,11 @@ class ShapedTask(Task, ABC):
         return None if self.noise_std is None else expected_norm(self._noise_stds())
 
     def _noise_stds(self) -> list[float]:
-        std = self.noise_std
-        return list(std) if isinstance(std, Sequence) else [float(std or 0)] * self.dim_x
+        try:
+            stds = np.asarray(self.noise_std, dtype=float)
+        except (TypeError, ValueError):
+            return []  # no numbers
+        return stds.ravel().tolist() if stds.ndim else [float(stds)] * self.dim_x
 
     def plot(self, axes: Axes, x: Tensor, **style: Any) -> None:
         """Draw an image, the channels of a series, or the features in a row."""

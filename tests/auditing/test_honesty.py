@@ -30,6 +30,27 @@ def test_without_a_prior_nothing_is_said_about_what_lies_outside_of_it(tmp_path)
         assert ("outside of the prior (%)" in page) == told
 
 
+def test_noise_is_as_large_as_the_radius():
+    attacks = quick(exact, pairs(5)[1], epsilon=0.3, epsilon_unit="absolute").tables["attacks"]
+    distances = attacks[attacks.attack == "noise"].distance.to_numpy()
+    assert distances == pytest.approx(0.3, rel=1e-3)
+
+
+def test_a_radius_that_is_lost_in_rounding_is_no_test():
+    x = 1e6 + pairs(2)[1]
+    report = quick(lambda x: exact(x - 1e6), x, epsilon=1e-3, epsilon_unit="absolute")
+    assert report.verdict.startswith("Nothing was tested: perturbations up to the radius 0.001")
+
+
+def test_shifts_are_not_known_where_float32_has_no_digits_for_the_spread():
+    def sharp(x):
+        return Independent(Normal(x[:, :1] + 1e4, torch.full_like(x[:, :1], 1e-7)), 1)
+
+    x = pairs(2)[1]
+    attacks = quick(sharp, x, epsilon=0.3, epsilon_unit="absolute").tables["attacks"]
+    assert attacks[attacks.epsilon > 0].mean_shift.isna().all()
+
+
 @pytest.mark.parametrize("known", ["nothing", "posterior", "bounds"])
 def test_bounds_are_those_that_were_given_or_those_of_the_posterior(known):
     """Posteriors of sbi bring their prior along."""

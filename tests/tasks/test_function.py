@@ -70,6 +70,15 @@ def test_what_depends_on_the_kind_of_arrays_must_be_decided():
     torch.testing.assert_close(x, 2 * torch.eye(2) - 1)
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "message"),
+    [(lambda theta, x: x, "returned the shape"), (lambda theta, x: x[:, 0] * np.nan, "is NaN for")],
+)
+def test_a_likelihood_is_tried_before_any_work(likelihood, message):
+    with pytest.raises(ConfigError, match=f"task.log_likelihood {message}"):
+        FunctionTask(with_torch, NORMAL, log_likelihood=likelihood)
+
+
 def test_a_generator_of_its_own_is_noticed(caplog):
     def simulate(theta):
         return theta + np.random.default_rng().normal(size=theta.shape)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import robust_npe as rn
+from robust_npe.checks import ConfigError
 from robust_npe.components import bind
 from robust_npe.config import choice
 from robust_npe.estimators import Embedding
@@ -59,6 +60,16 @@ def test_expected_norm_of_the_noise(stds):
     expected = np.linalg.norm(noise, axis=1).mean()
     assert expected_norm(stds) == pytest.approx(expected, rel=0.01)
     assert task((len(stds),), noise_std=stds).noise_norm == expected_norm(stds)
+
+
+@pytest.mark.parametrize("stds", [["a", "b"], [1.0], [-1.0, 1.0], "wide", [0.0, 0.0]])
+def test_noise_that_is_none(stds):
+    with pytest.raises(ConfigError, match=r"task\.noise_std=.* a positive number, or 2 of them"):
+        task((2,), noise_std=stds)
+
+
+def test_noise_of_any_array():
+    assert task((2,), noise_std=np.array([1.0, 2.0])).noise_norm == expected_norm([1.0, 2.0])
 
 
 @pytest.mark.parametrize("shape", [(4,), (30, 2), (9, 9), (3, 9, 9)])
