@@ -35,8 +35,8 @@ class FIM(Penalized):
     gradient in between; it counts on compiled scores, which MAF and NSF offer on a CPU. With an
     embedding net, which makes each observation dearer, it takes fewer of them, at every step; for
     other estimators and devices, whose gradient costs several times as much, it is renewed at every
-    eighth step only. Unusually large gradients are clipped with `fast`. See benchmarks/README.md
-    for what that costs in likelihood.
+    eighth step only. With `fast`, gradients far larger than usual are clipped. See
+    benchmarks/README.md for what that costs in likelihood.
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
@@ -45,12 +45,12 @@ class FIM(Penalized):
 
     name = "fim"
     gradients: ClassVar[dict[str, PenaltyGradient]] = {
-        "fast": PenaltyGradient(num_samples=1, rows=320, every=2, weight=1.0, limit=2.0),
+        "fast": PenaltyGradient(num_samples=1, rows=320, every=2, weight=1.0, limit=10.0),
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
     }
     variants: ClassVar[dict[tuple[str, ScoreMethod], PenaltyGradient]] = {
         ("fast", "embedded"): PenaltyGradient(
-            num_samples=1, rows=80, every=1, weight=1.0, limit=2.0
+            num_samples=1, rows=80, every=1, weight=1.0, limit=10.0
         ),
         ("fast", "differentiated"): PenaltyGradient(
             num_samples=1, rows=256, every=8, weight=1.0, limit=2.0

@@ -40,7 +40,7 @@ class Jacobian(Penalized):
 
     name = "jacobian"
     gradients: ClassVar[dict[str, PenaltyGradient]] = {
-        "fast": PenaltyGradient(num_samples=1, rows=320, every=4, weight=1.0, limit=2.0),
+        "fast": PenaltyGradient(num_samples=1, rows=320, every=4, weight=1.0, limit=10.0),
         "exact": PenaltyGradient(num_samples=1, rows=None, every=1, weight=1.0),
     }
 

@@ -35,7 +35,8 @@ class PenaltyGradient:
         limit: A new gradient is clipped to so many times the mean norm of the last ones, and one
             that is not finite is left out; None for neither. A single sample may have a penalty
             millions of times as large as usual, and steps along its gradient lead to where that
-            of all is larger still, until training diverges.
+            of all is larger still, until training diverges. Gradients that are held for long need a
+            small limit; a large one keeps what heavy tails contribute to the mean.
     """
 
     num_samples: int
