@@ -24,6 +24,7 @@ from torch.distributions import Distribution
 from robust_npe.adapters.sbi import density
 from robust_npe.checks import ConfigError, require
 from robust_npe.defenses import Batch, Defense
+from robust_npe.defenses.penalty import Penalized
 from robust_npe.posterior import differentiated_scores
 from robust_npe.random import stream
 
@@ -51,14 +52,18 @@ def defended(
         settings: Further arguments of `posterior_nn`.
 
     Raises:
-        ConfigError: The defense trains several nets, or does its work after training.
+        ConfigError: The defense trains several nets, or does its work after training, or the model
+            has not what it needs; when training begins: there is no such model.
     """
     require(isinstance(defense, Defense), "defense", defense, "an object of class Defense")
     after = type(defense).deploy is not Defense.deploy or defense.num_members > 1
     expected = "one that trains a single net; apply the others to the trained posterior"
     require(not after, "defense", defense.name, expected)
     if isinstance(density_estimator, str):
-        build: Builder = posterior_nn(density_estimator, **settings)
+        samples = density_estimator != "mdn" or not isinstance(defense, Penalized)
+        expected = f"a flow such as maf: {defense.name} needs reparameterised samples"
+        require(samples, "density_estimator", density_estimator, expected)
+        build: Builder = _named(density_estimator, settings)
     else:
         require(not settings, "settings", sorted(settings), "left out for a builder")
         build = density_estimator
@@ -69,6 +74,21 @@ def defended(
         net.__class__ = type(f"Defended{plain.__name__}", (_Defended, plain), {"_plain": plain})
         net.__dict__["_training"] = _DefendedLoss(net, copy.deepcopy(defense), theta, x, seed)
         return net
+
+    return builder
+
+
+def _named(model: str, settings: dict[str, Any]) -> Builder:
+    build: Builder = posterior_nn(model, **settings)
+
+    def builder(theta: Tensor, x: Tensor) -> nn.Module:
+        try:
+            return build(theta, x)
+        except NotImplementedError as error:
+            raise ConfigError(
+                f"density_estimator={model!r} is not valid: it must be a model of "
+                f"sbi.neural_nets.posterior_nn ({error})."
+            ) from error
 
     return builder
 
