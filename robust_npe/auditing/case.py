@@ -135,6 +135,11 @@ class Case:
             raise ConfigError(
                 f"x has {self.x.shape[1]} features, the simulations have {self.task.dim_x}."
             )
+        if self.task is not None and self.task.dim_theta != self.dim_theta:
+            raise ConfigError(
+                f"the posterior has {self.dim_theta} parameters, the simulations have "
+                f"{self.task.dim_theta}."
+            )
         for what, found in (("theta", self.dim_theta), ("x", self.x.shape[1])):
             names = getattr(self, f"{what}_names")
             expected = f"{found}, those of {what} as the posterior has it"

@@ -84,6 +84,8 @@ def _parquet(path: Path, what: str, name: str) -> tuple[np.ndarray, list[str] | 
 
 def _columns(table: pd.DataFrame, path: Path, setting: str) -> tuple[np.ndarray, list[str]]:
     names = [str(column) for column in table.columns]
+    if table.empty:
+        raise ConfigError(f"{setting}={str(path)!r} has no rows, expected one per simulation.")
     for name, column in table.items():
         if column.dtype.kind not in "fiub":
             raise ConfigError(

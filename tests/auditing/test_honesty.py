@@ -10,6 +10,7 @@ import robust_npe as rn
 from robust_npe.attacks import Found, Noise, ThreatModel
 from robust_npe.auditing.preparing import Given, prepare
 from robust_npe.auditing.quality import quality
+from robust_npe.checks import ConfigError
 from tests.auditing.common import COVARIANCE, PRIOR, QUICK, WEAK, exact, pairs
 
 
@@ -28,6 +29,15 @@ def test_without_a_prior_nothing_is_said_about_what_lies_outside_of_it(tmp_path)
         page = (report.save(tmp_path) / "audit.html").read_text()
         assert ("mass outside of the prior" in page) == told
         assert ("outside of the prior (%)" in page) == told
+
+
+def test_simulations_of_other_parameters_are_refused():
+    theta, x = pairs(60)
+    fewer = (theta[:, :1], x)
+    with pytest.raises(
+        ConfigError, match=r"the posterior has \d parameters, the simulations have 1"
+    ):
+        quick(exact, x[:2], simulations=fewer)
 
 
 def test_noise_is_as_large_as_the_radius():

@@ -83,6 +83,7 @@ def test_columns_of_a_table_may_come_in_any_order(trained):
     ("content", "message"),
     [
         (None, "it must be the path of a file"),
+        ("a,b\n", "has no rows"),
         ("a,b\n1,2\n", "has 2 columns, expected 10: x_1, x_2, x_3, x_4, x_5 and 5 more."),
         ("x_1,x_2\n1,2\n", "has 2 columns, expected 10"),
         (f"{','.join(f'x_{i}' for i in range(10))}\n{','.join('1' * 10)}\n", "no column x_10."),

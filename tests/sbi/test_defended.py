@@ -136,9 +136,9 @@ def test_other_defenses(problem):
         defended("maf", Ensemble(NoDefense()))
     with pytest.raises(ConfigError, match=r"needs the `standardize` .* FIM"):
         train(defended("maf", DRO()), problem, epochs=1)
-    with pytest.raises(ConfigError, match="density_estimator='mdn' .* reparameterised samples"):
+    with pytest.raises(ConfigError, match=r"density_estimator='mdn' .* reparameterised samples"):
         defended("mdn", FIM())
-    with pytest.raises(ConfigError, match="density_estimator='mof' .* a model of"):
+    with pytest.raises(ConfigError, match=r"density_estimator='mof' .* a model of"):
         train(defended("mof", FIM()), problem, epochs=1)
     with pytest.raises(ConfigError, match="left out for a builder"):
         defended(posterior_nn("maf"), FIM(), hidden_features=10)
