@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Distribution
 
 from robust_npe.adapters.prior_draws import PriorDraws
 from robust_npe.attacks import (
@@ -171,10 +172,10 @@ def _measured(
         nowhere = before.isnan().any(0).any(-1).to(value.device)
         value = torch.where(nowhere, torch.nan, torch.zeros_like(value))
         error = value.clone()
-    std, difference = before.std(0), after.mean(0) - before.mean(0)
+    (mean, std), (mean_adv, _) = (_moments(q, s) for q, s in ((p, before), (q, after)))
     blurred = std <= RESOLVED * torch.finfo(torch.float32).eps * before.abs().amax(0)
-    shift = difference / torch.where(blurred, torch.nan, std)
-    shift = torch.where(difference == 0, 0.0, shift)
+    shift = (mean_adv - mean) / torch.where(blurred, torch.nan, std)
+    shift = torch.where(mean_adv == mean, 0.0, shift)
     names = case.theta_names
     values: dict[str, Any] = {
         "kl_forward": value.double(),
@@ -192,6 +193,14 @@ def _measured(
     if case.task is not None and case.task.knows_support:
         values["leakage"] = share_outside(case.task.prior, after)
     return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in values.items()}
+
+
+def _moments(q: Distribution, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each parameter `(B, D)`, exact where they are known."""
+    if isinstance(q, PriorDraws):
+        mean, std = q.moments()
+        return mean.to(samples), std.to(samples)
+    return samples.mean(0), samples.std(0)
 
 
 @torch.no_grad()
