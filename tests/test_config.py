@@ -82,6 +82,8 @@ def test_every_choice_composes_and_builds(override, tmp_path, tmp_path_factory, 
     also = ALSO.get(override, "").split()
     if override.startswith(("objective=classifier/", "attack=classifier/", "inference=")):
         also = ["task=classification/half_moons", "estimator=classifier/mlp"]
+    if override.startswith("metric=[") and override != "metric=[nll]":
+        override = override.replace("]", ",nll]")  # which applies to every task
     task = override.removeprefix("task=")
     given = own_settings(task, tmp_path_factory.mktemp("own"), monkeypatch)
     also += [f"task.{key}={value}" for key, value in given.items()]

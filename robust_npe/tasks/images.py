@@ -214,7 +214,7 @@ def _pixels(images: np.ndarray) -> Tensor:
 def _images(path: Path) -> np.ndarray:
     """Return the images of an npy file, `(N, H, W)`."""
     array, _ = read_array(path, "x", "task.folder")
-    is_colour = array.ndim > 2 and array.shape[-1] in (3, 4) and array.shape[-2] > 4
+    is_colour = array.ndim > 2 and array.shape[-1] in (3, 4) and array.shape[-2] >= 8
     array = array[None] if array.ndim == 2 else array
     highest = 255 if array.dtype.kind in "iu" else 1
     if is_colour or array.ndim != 3 or not bool(((array >= 0) & (array <= highest)).all()):
