@@ -47,7 +47,7 @@ ESTIMATORS = ("maf", "nsf", "fmpe")
 NUM_SIMULATIONS, NUM_VALIDATION, NUM_TEST = 10_000, 512, 2000
 REFERENCES, SAMPLES = 3, 1000
 CHUNK = 100  # observations whose samples are held at a time
-SOLVED = 500  # test pairs of sbi's fmpe, whose every sample is an ODE solved to high accuracy
+SOLVED = 500, 64  # test pairs and samples of sbi's fmpe, each an ODE solved to high accuracy
 FIELDS = ("library", "task", "estimator", "seed", "nll", "error", "leakage", "epochs", "seconds")
 Arrays = dict[str, np.ndarray]
 
@@ -125,12 +125,12 @@ def train_sbi(arrays: Arrays, task: str, name: str, seed: int) -> tuple[dict[str
     share = NUM_VALIDATION / (NUM_SIMULATIONS + NUM_VALIDATION)
     estimator = trainer.append_simulations(*pairs).train(validation_fraction=share)
     seconds = time.process_time() - start
-    number = SOLVED if name == "fmpe" else NUM_TEST
+    number, drawn = SOLVED if name == "fmpe" else (NUM_TEST, 256)
     theta, x = (torch.from_numpy(arrays[f"{v}_test"][:number]) for v in ("theta", "x"))
     reference = torch.from_numpy(arrays["x_reference"])
     with torch.no_grad():
         log_prob, sample = density_sbi(estimator, name)
-        accepted = acceptance(arrays, sample, x)
+        accepted = acceptance(arrays, sample, x, drawn)
         losses = accepted.log() - log_prob(theta, x)
         samples = inside(arrays, sample, reference) if len(reference) else torch.zeros(0)
     facts = {"seconds": seconds, "epochs": trainer.summary["epochs_trained"][-1]}
@@ -155,11 +155,10 @@ def density_sbi(estimator: Any, name: str) -> tuple[Callable[..., Tensor], Calla
     )
 
 
-def acceptance(arrays: Arrays, sample: Callable[..., Tensor], x: Tensor) -> Tensor:
+def acceptance(arrays: Arrays, sample: Callable[..., Tensor], x: Tensor, count: int) -> Tensor:
     """Return the share of samples within the prior, `(B,)`; one where it is unbounded."""
     if not np.isfinite([arrays["lower_bound"], arrays["upper_bound"]]).any():
         return torch.ones(len(x))
-    count = 64 if len(x) == SOLVED else 256
     shares = [is_inside(arrays, sample(part, count)).float().mean(0) for part in x.split(CHUNK)]
     return torch.cat(shares).clamp(min=1 / count)
 

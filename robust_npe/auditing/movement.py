@@ -78,8 +78,9 @@ def attacked(
 ) -> list[Attacked]:
     """Attack the first observations at every radius; for comparison, with random noise that moves
     the posterior as much as half of 15 draws do."""
-    results = []
-    for kind, method in enumerate([_MedianNoise(), attack][: 1 + (attack.name != Noise.name)]):
+    noise, results = _MedianNoise(), []
+    methods = [noise] if attack.name == Noise.name else [noise, attack]
+    for kind, method in enumerate(methods):
         for k, epsilon in enumerate(case.epsilons):
             search = partial(_searched, case, method, epsilon, settings)
             arrays = keep(f"attack_{kind}_{k}", search)

@@ -229,7 +229,7 @@ def _how_well_known(table: pd.DataFrame) -> list[str]:
         advice = f"it would take {enough} of them for {100 * KNOWN:g} %"
     return [
         f"the median KL(q||q~) of {count:.0f} observations is known to within "
-        f"{100 * worst:.2g} % (sd) at epsilon {epsilon}: " + advice
+        f"{100 * worst:.2g} % (sd) at epsilon {epsilon}: {advice}"
     ]
 
 

@@ -16,8 +16,9 @@ from robust_npe.checks import require
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.estimators import Estimator
 from robust_npe.estimators.base import ScoreMethod
+from robust_npe.states import numbered, take_over
 
-__all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "with_gradient"]
+__all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "norm_of", "with_gradient"]
 
 NORM_WEIGHT = 0.1  # of the newest norm in the mean of the last ones
 VALIDATION_ROWS = 256  # enough to choose an epoch, where training uses a part of the batch
@@ -87,15 +88,18 @@ class GradientAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, not copied, and the number of updates."""
-        sums = {str(i): value for i, value in enumerate(self._sum)}
-        return {"sum": sums, "updates": self._updates}
+        return {"sum": numbered(self._sum), "updates": self._updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        for i, value in enumerate(self._sum):
-            value.copy_(state["sum"][str(i)])
+        take_over(self._sum, state["sum"])
         self._updates = state["updates"]
         self._correct()
+
+
+def norm_of(gradients: Sequence[Tensor]) -> float:
+    """Return the Euclidean norm of a list of gradients as one vector."""
+    return float(torch.stack(torch._foreach_norm(list(gradients))).norm())
 
 
 def with_gradient(
@@ -224,7 +228,7 @@ class Penalized(Defense):
         if limit is None and most is None:
             return gradients
         allowed = math.inf if most is None else most
-        norm = float(torch.stack(torch._foreach_norm(list(gradients))).norm())
+        norm = norm_of(gradients)
         if limit is not None:
             if not math.isfinite(norm):
                 return None

@@ -105,10 +105,9 @@ def draw(script: Path, scale: str, output: Path, overrides: Sequence[str]) -> st
     return ""
 
 
-def redrawn(
-    scripts: Sequence[Path], tables: Path, output: Path, workers: int = 2
-) -> Iterator[Path]:
-    """Draw the figures of scripts from tables in a folder, as small PNG files, and yield them."""
+def redrawn(scripts: Sequence[Path], tables: Path, output: Path) -> Iterator[Path]:
+    """Draw the figures of scripts from tables in a folder, as small PNG files, two at a time, and
+    yield them."""
     work = partial(_redraw, tables=tables, output=output)
     if len(scripts) == 1:
         yield from work(scripts[0])

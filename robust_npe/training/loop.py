@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from robust_npe.defenses import Batch, Defense
+from robust_npe.defenses.penalty import norm_of
 from robust_npe.estimators import Estimator
 from robust_npe.random import child, draws_from, replay
 from robust_npe.training.checkpoints import Checkpoint, resumed
@@ -165,7 +166,7 @@ def _step(state: TrainingState, batch: Batch, clip_norm: float) -> float:
 def _clip_gradient(estimator: Estimator, max_norm: float) -> float:
     """Shorten the gradient to the given norm, and return the norm that it had."""
     gradients = [p.grad for p in estimator.parameters() if p.grad is not None]
-    norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
+    norm = norm_of(gradients)
     if norm > max_norm:
         torch._foreach_mul_(gradients, max_norm / norm)
     return norm
