@@ -168,7 +168,7 @@ def _run_command(command: str, config: DictConfig) -> Any:
 
 def _system_error(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}."
+    return f"{where}{error.strerror or str(error).rstrip('.')}."
 
 
 class _Parser(ArgumentParser):

@@ -34,3 +34,10 @@ def test_status_2_where_nothing_can_be_read(tmp_path, capsys):
     assert cli.main(["collect"]) == 2
     assert "No run in outputs/runs can be read" in capsys.readouterr().err
     assert not (tmp_path / "outputs" / "results.csv").exists()
+
+
+@pytest.mark.parametrize("words", [["list"], ["collect"], ["pareto"], ["compare", "run=a,b"]])
+def test_a_question_leaves_nothing_behind(elsewhere, words, capsys):
+    cli.main([*words, "output_dir=mistyped"])
+    assert "mistyped" in "".join(capsys.readouterr())
+    assert list(elsewhere.iterdir()) == []
