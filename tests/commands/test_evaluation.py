@@ -11,7 +11,7 @@ from torch import nn
 
 from robust_npe.commands.evaluation import evaluate
 from robust_npe.commands.experiment import Experiment, Trained
-from robust_npe.commands.train import summary
+from robust_npe.commands.summary import summary
 from tests.helpers import Exact
 from tests.test_config import composed
 
@@ -45,7 +45,14 @@ def test_attacks_that_see_no_gradient_are_told(tmp_path, digits, told):
     assert "nan" not in summary(table).split("medians")[1]
 
 
-COLUMNS = {"task": "sir", "estimator": "maf", "defense": "none", "beta": None, "attack": "pgd"}
+COLUMNS = {
+    "task": "sir",
+    "estimator": "maf",
+    "defense": "none",
+    "beta": None,
+    "attack": "pgd",
+    "level": None,
+}
 
 
 def table(*rows):
@@ -124,3 +131,23 @@ def test_the_share_without_overlap_is_shown_where_there_is_any():
     assert printed(*rows)["2.0"].split(maxsplit=1) == ["200", "90 % of kl_forward"]
     assert "the share above 30 nats" in summary(table(*rows))
     assert "no overlap" not in summary(table(*rows[:2]))
+
+
+def test_metrics_that_are_off_by_default_have_columns():
+    found = table(
+        (0.5, "sbc", "ks_p_value", 0.9),
+        (0.5, "sbc", "ks_p_value", 0.4),
+        (0.5, "detectability_classifier", "auroc", 0.75),
+    )
+    found["level"] = [None, 1.0, None, None]  # of a parameter; of all
+    lines = summary(found).splitlines()
+    assert "SBC p-value" in lines[2]
+    assert "AUROC of classifier" in lines[2]
+    assert lines[-1].split() == ["0.5", "0.4", "0.75"]
+
+
+def test_without_a_number_for_each_radius_there_is_no_table():
+    found = table().assign(metric="minimal_radius_kl_forward", statistic="median", value=0.47)
+    assert summary(found).splitlines() == [
+        "sir, maf, defense none: median minimal radius (kl_forward) 0.470"
+    ]
