@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 Builder = Callable[[int, int], nn.Module]
 
+LIBRARIES = ("sbi", "zuko")  # whose networks are built by name
 MAX_BYTES = 2**32
 MAX_DIM = 10**6  # of theta and x, which the file names before its weights are looked at
 
@@ -62,10 +63,20 @@ def save_posterior(
             its default settings), `zuko:MAF` (or another class of `zuko.flows`), or `file:function`
             in a module of your own, called with the two numbers.
         dims: Numbers of parameters D and of features Dx.
+
+    Raises:
+        ConfigError: A builder of sbi or zuko makes another network, so that the file would be of
+            no use; nothing is written.
     """
     path = Path(path)
     require(path.suffix == ".safetensors", "path", str(path), "a file ending in .safetensors")
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    if builder.partition(":")[0] in LIBRARIES:
+        named = (
+            f"the posterior does not fit builder={builder!r} with dims={tuple(dims)}; where it has "
+            "settings of its own, name a function that builds it (file:function)"
+        )
+        _built(_builder(builder), dims, tensors, named)
     facts = {"builder": builder, "dim_theta": str(dims[0]), "dim_x": str(dims[1])}
     write_atomically(path, save(tensors, facts))
 
@@ -120,14 +131,21 @@ def _from_weights(path: Path, builder: str | Builder | None) -> nn.Module:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     build = _builder(facts.get("builder") if builder is None else builder)
+    dims = int(facts["dim_theta"]), int(facts["dim_x"])
+    return _built(build, dims, tensors, f"posterior={str(path)!r} does not fit its builder")
+
+
+def _built(
+    build: Builder, dims: tuple[int, int], tensors: dict[str, Tensor], otherwise: str
+) -> nn.Module:
+    """Build a network with these weights, or say why not."""
     with draws_from(stream(0, "build")):
-        module = build(int(facts["dim_theta"]), int(facts["dim_x"]))
+        module = build(*dims)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         lines = [textwrap.shorten(line, 120, placeholder=" ...") for line in str(error).split("\n")]
-        reason = " ".join(lines[:5])
-        raise ConfigError(f"posterior={str(path)!r} does not fit its builder: {reason}") from error
+        raise ConfigError(f"{otherwise}: {' '.join(lines[:5])}") from error
     return module
 
 

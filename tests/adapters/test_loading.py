@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -60,9 +61,9 @@ def test_weights_come_back_with_a_builder_of_ones_own(tmp_path):
 
 def test_files_that_do_not_fit(tmp_path):
     path = tmp_path / "q.safetensors"
-    save_posterior(flow(hidden_features=(8,)), path, "zuko:NSF", (2, 3))
+    save_posterior(flow(), path, "zuko:NSF", (2, 3))
     with pytest.raises(ConfigError, match=r"does not fit its builder: .*size mismatch"):
-        load_posterior(path)
+        load_posterior(path, partial(zuko.flows.NSF, hidden_features=(8,)))
     with pytest.raises(ConfigError, match="a class of zuko"):
         load_posterior(path, "zuko:os")
     save_file(flow().state_dict(), path)
@@ -77,15 +78,28 @@ def test_files_that_do_not_fit(tmp_path):
         save_posterior(flow(), tmp_path / "q.pt", "zuko:NSF", (2, 3))
 
 
+@pytest.mark.parametrize(
+    ("net", "dims"), [(flow(hidden_features=(8,)), (2, 3)), (flow(), (2, 4)), (linear(), (2, 3))]
+)
+def test_what_could_not_be_loaded_is_not_saved(net, dims, tmp_path):
+    path = tmp_path / "q.safetensors"
+    with pytest.raises(ConfigError, match=r"does not fit builder='zuko:NSF' with dims=\(2, "):
+        save_posterior(net, path, "zuko:NSF", dims)
+    assert not path.exists()
+
+
 def test_builders_of_libraries_that_are_missing_say_what_they_need(tmp_path, monkeypatch):
     """sbi 0.21, beside sbibm, has no `posterior_nn` there; zuko may be missing altogether."""
     path = tmp_path / "q.safetensors"
     for name in ("sbi.neural_nets", "zuko.flows"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name) if name[0] == "s" else None)
     for builder, needed in (("sbi:maf", "'robust-npe.sbi.'"), ("zuko:NSF", "zuko")):
-        save_posterior(linear(), path, builder, (2, 3))
-        with pytest.raises(ConfigError, match=f"builder='{builder}' needs pip install {needed}"):
-            load_posterior(path)
+        message = f"builder='{builder}' needs pip install {needed}"
+        with pytest.raises(ConfigError, match=message):
+            save_posterior(linear(), path, builder, (2, 3))
+        save_posterior(linear(), path, "mynet:Linear", (2, 3))
+        with pytest.raises(ConfigError, match=message):
+            load_posterior(path, builder)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
