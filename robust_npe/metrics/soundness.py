@@ -158,8 +158,8 @@ class Soundness(Metric):
     Args:
         num_observations: Observations that are looked at, from the first.
         num_samples: Samples of divergences without a closed form.
-        thorough: Whether to run `black_box` and `stronger`, which cost an attack each; None for
-            attacks of the standard evaluation (`auto`) only.
+        thorough: Whether to run `black_box` and, for the standard evaluation (`auto`), `stronger`,
+            which cost an attack each; None for the standard evaluation only.
     """
 
     name = "soundness"
