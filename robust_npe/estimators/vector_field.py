@@ -1,8 +1,8 @@
 r"""The network of a continuous flow, whose exact divergence costs one more matrix product.
 
 F(z) = b3 + W3 (h1 + h2), h1 = silu(g W1 z + b1), h2 = silu(b2 + W2 h1), where the gain g depends on
-time, the shifts b1, b2 on the observation and on time, and none on z. With the slopes d1 and d2 of both
-layers, the trace of the Jacobian W3 (I + diag(d2) W2) diag(d1 g) W1 is
+time, the shifts b1, b2 on the observation and on time, and none on z. With the slopes d1 and d2 of
+both layers, the trace of the Jacobian W3 (I + diag(d2) W2) diag(d1 g) W1 is
 
     tr dF/dz = d1 . (g diag A) + d2 . (M d1),    A = W1 W3,    M_jk = W2_jk A_kj g_k,
 
