@@ -1,6 +1,6 @@
 """Fashion-MNIST: what attacks leave of the accuracy of Bayesian classifiers, and what that costs.
 
-    python benchmarks/bnn.py FOLDER      # with the IDX files, 28 x 28; 5 minutes of one core
+    python benchmarks/bnn.py FOLDER      # with the IDX files, 28 x 28; 4 minutes of one core
 
 One line for each kind of inference: two hidden layers of 256 units, accuracy on all test images,
 then on the first 200 of them under attacks in L_inf with epsilon 0.1, see

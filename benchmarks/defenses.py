@@ -1,7 +1,7 @@
 """Which defense gives most robustness for the likelihood it costs?
 
     python benchmarks/defenses.py run        # hours on two cores; continues where it was stopped
-    python benchmarks/defenses.py report     # the table, from the stored runs
+    python benchmarks/defenses.py report     # the tables, from the stored runs
 
 Every defense has one setting that trades likelihood for robustness. Its front is the lowest KL
 under attack that it reaches for a given loss of likelihood on clean data, interpolated between the

@@ -20,7 +20,7 @@ from robust_npe.interruption import INTERRUPTED, interruptible
 from robust_npe.recipes import ERRORS, SCALES, Runner, draw_from, scripts
 
 FOLDER = Path(__file__).parent
-LAST = "figure6"  # its simulations take hours
+LAST = "figure6"  # its simulations take longest
 
 
 def names(given: list[str]) -> list[str]:

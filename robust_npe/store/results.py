@@ -51,7 +51,7 @@ KEYS: dict[str, tuple[str, str]] = {
 RESULT_COLUMNS: dict[str, tuple[str, str]] = {
     **KEYS,
     "statistic": ("string", "how the metric is summarised over observations, e.g. median"),
-    "level": ("float", "nominal level, or number of the parameter or reference observation"),
+    "level": ("float", "nominal level, radius, or number of the parameter, reference or draws"),
     "value": ("float", "the number; nats for nll and kl; inf is a number, empty means missing"),
 }
 """Columns of results.csv: type and meaning."""
