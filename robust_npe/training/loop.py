@@ -26,6 +26,8 @@ __all__ = ["run_epoch", "train"]
 
 log = logging.getLogger(__name__)
 
+RESTARTS = 3  # a training that diverges more often than that is given up
+
 
 @torch.enable_grad()  # which importing bayesflow switches off in the whole process
 def train(
@@ -39,6 +41,9 @@ def train(
     tracker: Tracker | None = None,
 ) -> History:
     """Train an estimator in place and restore the weights of its best epoch.
+
+    Where the loss becomes non-finite, training goes back to the best weights with a smaller
+    learning rate, as on a plateau; with a constant learning rate, or the fourth time, it ends.
 
     Args:
         estimator: A fresh estimator; its standardisation is fitted here.
@@ -122,6 +127,8 @@ def run_epoch(
         history.validation_loss.append(_validate(state, Batch(*validation)))
         history.diverged = not math.isfinite(history.validation_loss[-1])
     if history.diverged:
+        if settings.decay_patience and history.best_epoch >= 0 and history.restarts < RESTARTS:
+            _restart(state, pairs, settings)
         return
     if history.validation_loss[-1] < min(history.validation_loss[:-1], default=math.inf):
         history.best_epoch = epoch
@@ -130,6 +137,24 @@ def run_epoch(
     if settings.decay_patience and idle and idle % settings.decay_patience == 0:
         state.learning_rate *= settings.decay_factor
         state.return_to_best()
+
+
+def _restart(state: TrainingState, pairs: Pairs, settings: TrainingSettings) -> None:
+    """Go back to the best weights with a smaller learning rate and nothing else remembered."""
+    history = state.history
+    history.validation_loss[state.epoch - 1 :] = [math.inf]
+    history.diverged = False
+    state.learning_rate *= settings.decay_factor
+    state.return_to_best()
+    state.forget_moments()
+    state.defense.setup(state.estimator, *pairs)  # its averages may hold what led astray
+    log.warning(
+        "the loss became non-finite in epoch %d: training goes on from the weights of epoch %d "
+        "with a learning rate of %.2g",
+        state.epoch - 1,
+        history.best_epoch,
+        state.learning_rate,
+    )
 
 
 def _order(state: TrainingState, num_pairs: int) -> tuple[Tensor, Generator]:

@@ -26,7 +26,8 @@ class History:
 
     Attributes:
         train_loss: Mean training loss of each epoch.
-        validation_loss: Objective on the validation set after each epoch.
+        validation_loss: Objective on the validation set after each epoch, inf for one in which the
+            loss became non-finite and after which training went on from the best weights.
         best_epoch: Epoch (from 0) whose weights were kept.
         diverged: A loss or its gradient became non-finite; training stopped there.
         num_pairs: Number of pairs that were trained on.
@@ -44,6 +45,11 @@ class History:
     def epochs_since_best(self) -> int:
         """Number of epochs without improvement."""
         return len(self.validation_loss) - 1 - self.best_epoch
+
+    @property
+    def restarts(self) -> int:
+        """How often training went on from the best weights since the loss became non-finite."""
+        return sum(map(math.isinf, self.validation_loss))
 
     @property
     def latest(self) -> dict[str, float]:
@@ -127,6 +133,12 @@ class TrainingState:
         """Go on from the best weights, with the optimizer's moments as they are."""
         self.estimator.load_state_dict(self.best_weights)
         self.average.estimator.load_state_dict(self.best_weights)
+
+    def forget_moments(self) -> None:
+        """Make the optimizer one that has taken no step yet."""
+        for moments in self._moments().values():
+            for value in moments.values():
+                value.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it: nested dictionaries of tensors, which are not copied (as in torch),

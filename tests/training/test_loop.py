@@ -194,10 +194,57 @@ def test_divergence_restores_earlier_weights_and_is_reported(bad_step, caplog):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_validation_loss_that_is_not_finite_is_a_divergence(value):
     defense = Scripted([5, 4, value, 1])
-    history, estimator = run(defense)
+    history, estimator = run(defense, decay_patience=None)
     assert history.diverged
     assert history.best_epoch == 1
     assert same(estimator.state_dict(), defense.weights[1])
+
+
+@pytest.mark.parametrize("bad_step", [8, 11, None])  # in a step of epoch 2, or its validation
+def test_training_goes_on_from_the_best_weights_after_a_divergence(bad_step, caplog, adam):
+    script = [5, 4, 2, 1] if bad_step else [5, 4, math.nan, 2, 1]
+    defense = Scripted(script, bad_step)
+    defense.seen = []
+    defense.setup = lambda estimator, theta, x: defense.seen.append(
+        (copy.deepcopy(estimator.state_dict()), len(theta))
+    )
+    history, estimator = run(defense, max_epochs=5)
+    assert not history.diverged
+    assert history.restarts == 1
+    assert history.validation_loss == [5, 4, math.inf, 2, 1]
+    assert history.learning_rate == pytest.approx([1e-2, 1e-2, 1e-2, 3e-3, 3e-3])
+    assert adam[0].rates[-8:] == [pytest.approx(3e-3)] * 8
+    _, again = defense.seen
+    assert same(again[0], defense.weights[1])  # the best ones
+    assert again[1] == len(DATA[0])
+    assert len(history.train_loss) == 5
+    assert same(estimator.state_dict(), defense.weights[-1])
+    assert "goes on from the weights of epoch 1 with a learning rate of 0.003" in caplog.text
+
+
+def test_moments_are_forgotten_after_a_divergence():
+    class Huge(NoDefense):
+        count = 0
+
+        def loss(self, estimator, batch, generator):
+            self.count += 1  # four steps per epoch: the last one of the second, first of the third
+            factor = {8: 1e12, 9: math.nan}.get(self.count, 1.0)
+            return super().loss(estimator, batch, generator) * factor
+
+    (calm, _), (history, _) = run(max_epochs=8), run(Huge(), max_epochs=8)
+    assert history.restarts == 1
+    # with moments of 1e12 nothing would be learned any more
+    assert history.validation_loss[-1] < calm.validation_loss[1]
+
+
+def test_a_training_that_diverges_again_and_again_is_given_up():
+    defense = Scripted([5, math.nan, 4, *[math.nan] * 9])
+    history, estimator = run(defense, max_epochs=20)
+    assert history.diverged
+    assert history.restarts == 3
+    assert history.best_epoch == 2
+    assert len(history.train_loss) == 6
+    assert same(estimator.state_dict(), defense.weights[2])
 
 
 @pytest.mark.parametrize("defense", [Scripted([5], bad_step=0), Scripted([math.nan])])
