@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator
 
 from robust_npe.plotting.cells import (
     MARKS,
@@ -28,6 +27,7 @@ from robust_npe.plotting.layout import (
     task_panels,
 )
 from robust_npe.plotting.lines import log_limits, looks_of
+from robust_npe.plotting.losses import loss_axis
 from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
@@ -43,7 +43,6 @@ DEFENSE = ["defense", "beta", "defense_epsilon", "defense_settings"]
 STRENGTH = ["beta", "defense_epsilon", "settings"]
 SEEDS = ["seed", "data_seed"]
 LOST = "clean negative log likelihood, in nats above no defense"
-SYMMETRIC_TICKS = (-10, -2, -0.5, -0.2, 0, 0.5, 2, 10, 50, 200)
 EXPENSIVE = 0.5  # nats of likelihood
 
 
@@ -160,15 +159,16 @@ def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
 def _fronts_part(
     runs: pd.DataFrame,
     labels: tuple[str, str],
-    scale: Callable[[Axes, pd.Series], None],
+    scale: Callable[[Axes, pd.Series], list[str]],
     notes: list[str] | None = None,
 ) -> Part:
     looks, tasks = looks_of(runs.assign(defense=runs.family), "defense"), in_paper_order(runs.task)
 
     def draw(place: SubFigure) -> list[str]:
+        told: dict[str, None] = {}
         for task, axes in task_panels(place, tasks).items():
             own = runs[runs.task == task]
-            scale(axes, own.x)
+            told |= dict.fromkeys(scale(axes, own.x))
             log_limits(axes, own.y.to_numpy())
             plain = own[own.family == "none"].y.mean()
             axes.axhline(plain, color="0.7", linewidth=0.7, zorder=0)
@@ -176,7 +176,7 @@ def _fronts_part(
                 _draw_front(axes, own[own.family == family], look, line_name("defense", family))
         label_axes(place, *labels)
         add_legend(part, place, place.axes)
-        return [*_strengths(runs), *(notes or []), *notes_of(runs)]
+        return [*_strengths(runs), *(notes or []), *told, *notes_of(runs)]
 
     legend = [line_name("defense", family) for family in looks]
     part = Part(draw, 52.0 * rows_of(len(tasks)) + 6, legend, narrow=len(tasks) == 1)
@@ -242,20 +242,7 @@ def _strengths(runs: pd.DataFrame) -> list[str]:
     return settings_note(runs.assign(defense=runs.family), "defense")
 
 
-def loss_axis(axes: Axes, x: pd.Series) -> None:
-    """Linear around zero, logarithmic where likelihoods lost differ by orders of magnitude."""
-    axes.axvline(0, color="0.7", linewidth=0.7, zorder=0)
-    if x.max() > 2:
-        axes.set_xscale("symlog", linthresh=0.5, linscale=1.0)
-        ticks = [t for t in SYMMETRIC_TICKS if 1.5 * x.min() <= t <= 1.5 * x.max()]
-        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-        axes.set_xticks([], minor=True)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 10]))
-        axes.xaxis.set_major_formatter("{x:g}")
-
-
-def _logarithmic(axes: Axes, x: pd.Series) -> None:
+def _logarithmic(axes: Axes, x: pd.Series) -> list[str]:
     axes.set_xscale("log")
     axes.axvline(1, color="0.7", linewidth=0.7, zorder=0)
     ticks = [
@@ -263,6 +250,7 @@ def _logarithmic(axes: Axes, x: pd.Series) -> None:
     ]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
+    return []
 
 
 def draw_point(axes: Axes, point: pd.Series, look: Look, size: float) -> None:

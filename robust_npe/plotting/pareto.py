@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.cells import marks_note, marks_of
-from robust_npe.plotting.fronts import loss_axis
 from robust_npe.plotting.layout import (
     Part,
     add_legend,
@@ -21,6 +20,7 @@ from robust_npe.plotting.layout import (
     task_panels,
 )
 from robust_npe.plotting.lines import log_limits, looks_of
+from robust_npe.plotting.losses import loss_axis
 from robust_npe.plotting.names import line_name
 from robust_npe.plotting.style import Look
 
@@ -43,9 +43,10 @@ def pareto_plot(points: pd.DataFrame, max_nll_loss: float, epsilon: float) -> Fi
     labels = f"clean NLL, in nats above {relative}", f"KL under attack\nat radius {epsilon:g}, nats"
 
     def draw(place: SubFigure) -> list[str]:
+        told: dict[str, None] = {}
         for name, axes in task_panels(place, groups).items():
             own = points[points.group == name]
-            loss_axis(axes, own.loss)
+            told |= dict.fromkeys(loss_axis(axes, own.loss))
             log_limits(axes, own.kl.to_numpy())
             _draw_settings(axes, own, looks)
             low, high = axes.get_xlim()
@@ -53,7 +54,7 @@ def pareto_plot(points: pd.DataFrame, max_nll_loss: float, epsilon: float) -> Fi
             axes.set_xlim(low, high)
         label_axes(place, *labels)
         add_legend(part, place, place.axes)
-        return [*_notes(points), f"Shaded: at most {max_nll_loss:g} nats lost."]
+        return [*_notes(points), *told, f"Shaded: at most {max_nll_loss:g} nats lost."]
 
     legend = [FRONT, *(line_name("defense", family) for family in looks)]
     part = Part(draw, 52.0 * rows_of(len(groups)) + 6, legend, narrow=len(groups) == 1)

@@ -15,13 +15,13 @@ from robust_npe.plotting.fronts import (
     LOST,
     clipped,
     draw_point,
-    loss_axis,
     means,
     notes_of,
     outcomes,
 )
 from robust_npe.plotting.layout import Part, figure_of, label_axes, task_panels
 from robust_npe.plotting.lines import log_limits
+from robust_npe.plotting.losses import loss_axis
 from robust_npe.plotting.names import in_paper_order, line_name
 from robust_npe.plotting.style import COLORS, Look
 
@@ -56,13 +56,13 @@ def tradeoff_part(
     colors = ScalarMappable(LogNorm(betas.min() / margin, betas.max() * margin), "viridis_r")
 
     def draw(place: SubFigure) -> list[str]:
-        panels = task_panels(place, tasks, rows=1)
+        panels, told = task_panels(place, tasks, rows=1), dict[str, None]()
         for task, axes in panels.items():
             points = means(runs[runs.task == task])
             log_limits(axes, points[["y", "y_least", "y_most"]].to_numpy().ravel())
             points = clipped(axes, points)
             axes.plot(points.x, points.y, color="0.6", linewidth=0.8, zorder=1)
-            loss_axis(axes, points.x)
+            told |= dict.fromkeys(loss_axis(axes, points.x, len(tasks)))
             for _, point in points.iterrows():
                 plain = np.isnan(point.beta)
                 color = COLORS["none"] if plain else to_hex(tuple(colors.to_rgba(point.beta)))
@@ -73,6 +73,6 @@ def tradeoff_part(
         place.colorbar(colors, ax=list(panels.values()), **look).minorticks_off()
         label_axes(place, LOST, f"KL under attack\nat radius {epsilon:g}, nats")
         name = line_name("defense", defense)
-        return [f"Squares: no defense; circles: {name}.", *notes_of(runs)]
+        return [f"Squares: no defense; circles: {name}.", *told, *notes_of(runs)]
 
     return Part(draw, 46.0)

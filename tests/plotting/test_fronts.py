@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from robust_npe.plotting import (
     COLORS,
@@ -11,6 +13,7 @@ from robust_npe.plotting import (
     tradeoff_plot,
 )
 from robust_npe.plotting.fronts import outcomes
+from robust_npe.plotting.losses import loss_axis
 from tests.plotting.tables import clean, divergences, table
 
 # radius 0.5: KL 10 without defense; FIM 5 and 1 (one seed, two seeds), adversarial training 2
@@ -119,3 +122,18 @@ def test_what_is_not_above_its_resolution_is_hollow_at_the_end_of_the_axis():
     hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
     assert [line.get_xydata().ravel().tolist() for line in hollow] == [pytest.approx([0.3, bottom])]
     assert "not told from zero" in figure.get_supxlabel().replace("\n", " ")
+
+
+@pytest.mark.parametrize("columns", [3, 6])
+def test_ticks_of_lost_likelihood_leave_room_for_their_labels(columns):
+    axes = Figure().subplots()
+    x = pd.Series([-0.6, -0.1, 0.0, 0.4, 2.5, 4.0])
+    (note,) = loss_axis(axes, x, columns)
+    assert "logarithmic beyond 0.5" in note
+    axes.plot(x, x)
+    low, high = axes.transScale.transform([(v, 1) for v in axes.get_xlim()])[:, 0]
+    ticks = axes.transScale.transform([(t, 1) for t in axes.get_xticks()])[:, 0]
+    assert (np.diff(ticks) > 0.04 * columns * (high - low)).all()
+    assert 0 in axes.get_xticks()
+    assert len(ticks) >= 3
+    assert loss_axis(Figure().subplots(), pd.Series([0.0, 1.0])) == []
