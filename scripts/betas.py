@@ -9,10 +9,12 @@ import sys
 
 from robust_npe.plotting import by_setting_plot
 from robust_npe.recipes import FigureScript, main
+from robust_npe.recipes.tables import selected
 
 FIGURE = FigureScript(
     name="betas",
-    recipes=["betas", "seeds"],
+    recipes=["betas", "figure5"],
+    gather=selected(defense=["none", "fim"]),
     draw=lambda tables: by_setting_plot(tables["results"], "beta"),
 )
 
