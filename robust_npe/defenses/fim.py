@@ -81,7 +81,7 @@ class FIMEigenvalue(Penalized):
 
     name = "fim_eigenvalue"
     gradients: ClassVar[dict[str, PenaltyGradient]] = {
-        "fast": PenaltyGradient(num_samples=5, rows=64, every=8, weight=1.0, limit=2.0),
+        "fast": PenaltyGradient(num_samples=5, rows=64, every=8, weight=1.0, limit=10.0),
         "exact": PenaltyGradient(num_samples=5, rows=None, every=1, weight=0.85),
     }
 
