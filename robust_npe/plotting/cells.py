@@ -40,6 +40,8 @@ SETTINGS = (
 
 CELL = ["task", *SETTINGS, "epsilon", "metric", "statistic", "level"]
 SEEDS = ["seed", "data_seed"]
+TEXTS = ["defense_settings", "attack_settings"]
+"""Columns of texts whose empty ones `pandas.read_csv` reads as NaN."""
 
 MARKS = {
     "diverged": ("†", "a training diverged (earlier weights were restored)"),
@@ -70,7 +72,12 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
         NothingToDrawError: There are none.
         ValueError: Two runs differ in something that no column tells.
     """
-    rows = table[table.metric.isin([*metrics])]
+    lacking = [name for name in ("run_id", *CELL, *SEEDS, "value") if name not in table]
+    if lacking:
+        raise ValueError(f"The table lacks the columns {', '.join(lacking)}: it is not a tidy one.")
+    texts = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
+    rows = table.assign(**texts)
+    rows = rows[rows.metric.isin([*metrics])]
     if rows.empty:
         raise NothingToDrawError(f"no rows with metric {' or '.join(metrics)}")
     bad = (table.metric == "training") & (table.statistic == "diverged") & (table.value > 0)

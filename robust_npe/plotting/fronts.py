@@ -257,8 +257,8 @@ def draw_point(axes: Axes, point: pd.Series, look: Look, size: float) -> None:
     """Draw one setting of a defense: mean over seeds, whiskers, and what speaks against it."""
     errors: dict[str, Any] = {
         f"{name}err": [
-            [point[name] - point[f"{name}_least"]],
-            [point[f"{name}_most"] - point[name]],
+            [max(0.0, point[name] - point[f"{name}_least"])],  # rounding makes them negative
+            [max(0.0, point[f"{name}_most"] - point[name])],
         ]
         for name in ("x", "y")
     }

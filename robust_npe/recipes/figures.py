@@ -52,8 +52,19 @@ class FigureScript:
         return {name: table.assign(scale=scale) for name, table in self.gather(recipes).items()}
 
     def save(self, tables: Tables, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-        """Draw, and write the figure into a folder."""
-        drawn = self.draw(tables)
+        """Draw, and write the figure into a folder.
+
+        Raises:
+            StoreError: The tables are not those of this figure.
+        """
+        try:
+            drawn = self.draw(tables)
+        except (KeyError, AttributeError) as error:
+            name = error.name if isinstance(error, AttributeError) else error.args[0]
+            raise StoreError(
+                f"the tables of {self.name} lack {str(name)!r}: they are damaged, or of another "
+                f"version. Make them again: make {self.name}."
+            ) from error
         figures = {"": drawn} if isinstance(drawn, Figure) else drawn
         paths = []
         for suffix, figure in figures.items():

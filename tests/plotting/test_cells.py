@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from pandas.testing import assert_frame_equal
 
 from robust_npe.plotting import NothingToDrawError, tolerance_plot
 from robust_npe.plotting.cells import cells, points
@@ -68,3 +69,16 @@ def test_below_two_standard_errors_is_zero_only_where_nothing_is_negative():
 def test_a_missing_metric_is_named():
     with pytest.raises(NothingToDrawError, match="mmd"):
         cells(table(divergences(math.pi)), ["mmd"])
+
+
+def test_empty_settings_may_be_missing_values():
+    """As `pandas.read_csv` returns them."""
+    rows = table(divergences(1.0), divergences(2.0, defense="fim", beta=0.1)).assign(run_id="a")
+    read = rows.assign(defense_settings=math.nan, attack_settings=math.nan)
+    assert_frame_equal(cells(read, ["kl_forward"]), cells(rows, ["kl_forward"]), check_dtype=False)
+
+
+def test_a_table_without_its_columns_is_refused():
+    rows = table(divergences(1.0)).assign(run_id="a").drop(columns=["attack", "seed"])
+    with pytest.raises(ValueError, match=r"lacks the columns attack, seed"):
+        cells(rows, ["kl_forward"])

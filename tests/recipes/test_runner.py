@@ -9,7 +9,7 @@ from PIL import Image
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import StoreError
-from robust_npe.recipes import FigureScript, Runner, draw_from
+from robust_npe.recipes import FigureScript, Runner, draw_from, read_tables, scripts
 from tests.recipes.common import TINY
 
 SCRIPT = """
@@ -105,3 +105,11 @@ def test_committed_tables_are_enough_to_draw(tmp_path):
     ]
     with pytest.raises(StoreError, match="no tables of figures"):
         list(draw_from(folder, [], tmp_path / "drawn", tmp_path))
+
+
+def test_tables_that_are_not_those_of_the_figure_are_one_line(tmp_path):
+    root = Path(__file__).parents[2]
+    figure = scripts(root / "scripts")["figure5"][1]
+    tables = read_tables("figure5", root / "docs" / "gallery" / "tables")
+    with pytest.raises(StoreError, match=r"the tables of figure5 lack 'betas'.*make figure5"):
+        figure.save({"results": tables["results"]}, tmp_path)
