@@ -37,7 +37,8 @@ class PenaltyGradient:
             that is not finite is left out; None for neither. A single sample may have a penalty
             millions of times as large as usual, and steps along its gradient lead to where that
             of all is larger still, until training diverges. Gradients that are held for long need a
-            small limit; a large one keeps what heavy tails contribute to the mean.
+            small limit; a large one keeps what heavy tails contribute to the mean, without which
+            the penalty grows where they are most of it.
     """
 
     num_samples: int
