@@ -162,7 +162,9 @@ def test_a_gradient_that_is_not_finite_is_left_out(problem, bad):
 
 def test_fast_gradients_have_a_limit_and_published_ones_have_none():
     every = [*FIM.variants.values(), *(d.gradients["fast"] for d in (FIM, FIMEigenvalue, Jacobian))]
-    assert [s.limit for s in every] == [2.0 if s.every == 8 else 10.0 for s in every]
+    differentiated = FIM.variants["fast", "differentiated"]
+    # with 2 the objective of the eigenvalue rises while it is trained
+    assert [s.limit for s in every] == [2.0 if s is differentiated else 10.0 for s in every]
     assert {d.gradients["exact"].limit for d in (FIM, FIMEigenvalue, Jacobian)} == {None}
 
 
