@@ -9,12 +9,10 @@ import sys
 
 from robust_npe.plotting import by_setting_plot
 from robust_npe.recipes import FigureScript, main
-from robust_npe.recipes.tables import selected
 
 FIGURE = FigureScript(
     name="betas",
-    recipes=["betas", "figure5"],
-    gather=selected(defense=["none", "fim"]),
+    recipes=["betas", "seeds"],
     draw=lambda tables: by_setting_plot(tables["results"], "beta"),
 )
 

@@ -16,13 +16,13 @@ from robust_npe.recipes import FigureScript, Recipe, main
 
 def gather(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
     """Return the defenses with one setting each, and FIM over beta beside no defense."""
-    results, betas = (recipe.table() for recipe in recipes)
-    return {"results": results, "betas": pd.concat([results[results.defense == "none"], betas])}
+    results, *betas = (recipe.table() for recipe in recipes)
+    return {"results": results, "betas": pd.concat(betas, ignore_index=True)}
 
 
 FIGURE = FigureScript(
     name="figure5",
-    recipes=["figure5", "betas"],
+    recipes=["figure5", "betas", "seeds"],
     gather=gather,
     draw=lambda tables: defenses_figure(tables["results"], tables["betas"], epsilon=0.5),
 )

@@ -12,7 +12,7 @@ from robust_npe.recipes import FigureScript, main
 
 FIGURE = FigureScript(
     name="fronts",
-    recipes=["figure5", "betas", "training_epsilon"],
+    recipes=["figure5", "betas", "seeds", "training_epsilon"],
     draw=lambda tables: front_plot(tables["results"], epsilon=0.5),
 )
 
