@@ -5,7 +5,7 @@ from __future__ import annotations
 from robust_npe.plotting.attackable import attackable_figure
 from robust_npe.plotting.bound import analytic_bound_plot, with_analytic_bound
 from robust_npe.plotting.broken import broken_plot
-from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.cells import NothingToDrawError, UntidyTableError
 from robust_npe.plotting.comparisons import (
     attack_strength_plot,
     by_setting_plot,
@@ -33,6 +33,7 @@ __all__ = [
     "COLORS",
     "EPSILON_COLORS",
     "NothingToDrawError",
+    "UntidyTableError",
     "analytic_bound_plot",
     "attack_strength_plot",
     "attackable_figure",

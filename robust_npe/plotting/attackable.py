@@ -14,9 +14,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MultipleLocator, NullLocator
 
 from robust_npe.plotting.cells import NothingToDrawError
-from robust_npe.plotting.describing import defense_title, radius_text, require_one, training_note
+from robust_npe.plotting.describing import attack_note, defense_title, require_one, training_note
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.names import line_name
 from robust_npe.plotting.style import COLORS
 from robust_npe.plotting.tolerance import LABELS
 
@@ -29,8 +28,8 @@ LOWEST = 1e-4  # nats; below, an estimate is noise
 NOTE = (
     "A, B: each point is an attacked observation at the parameters that generated it; on the line "
     "an infected person infects one other at first (contact and recovery rate are equal). C: the "
-    "same against the height of the epidemic, with medians of eighths of the observations. "
-    f"Estimates below {LOWEST:g} nats are drawn there."
+    "same against the height of the epidemic (in a population of 5), with medians of eighths of "
+    f"the observations. Estimates below {LOWEST:g} nats are drawn there."
 )
 
 
@@ -65,7 +64,7 @@ def attackable_figure(table: pd.DataFrame) -> Figure:
         for axes, letter in zip(panels, ascii_uppercase, strict=False):
             axes.set_title(letter, loc="left", fontweight="bold")
         first, count = table.iloc[0], table.observation.nunique()
-        what = f"{line_name('attack', first.attack)}, {radius_text(first)}; {count} observations."
+        what = f"{attack_note(first)}; {count} observations."
         return [NOTE, what, training_note(table)]
 
     return figure_of([Part(draw, 60)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure, SubFigure
 from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import require_one
 from robust_npe.plotting.layout import Part, add_legend, figure_of
-from robust_npe.plotting.names import task_name
-from robust_npe.plotting.style import line_looks
+from robust_npe.plotting.names import number_text, task_name
+from robust_npe.plotting.style import COLORS, Look, line_looks
 
 __all__ = ["gradients_figure", "suite_figure", "tradeoff_figure"]
 
@@ -60,7 +61,7 @@ def suite_figure(table: pd.DataFrame) -> Figure:
         values = table[[*ATTACKS]].to_numpy()
         cells.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
-            color = "white" if value > 0.6 else "black"
+            color = "white" if value > 0.72 else "black"
             look: dict[str, Any] = {"ha": "center", "va": "center", "color": color, "fontsize": 6}
             cells.text(j, i, f"{value:.2f}", **look)
         cells.set_xticks(range(len(ATTACKS)), [*ATTACKS.values()], fontsize=5)
@@ -124,6 +125,8 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
             axes.set_xticks(decades := [n for n in (1, 10, 100) if n <= table.draws.max()], decades)
         panels[0].set_ylabel(r"$\|E\,\nabla_x \mathrm{loss}\|_\infty$, mean")
         _draw_kept(panels[-1], table)
+        for axes, letter in zip(panels, ascii_uppercase, strict=False):
+            axes.set_title(letter, loc="left", fontweight="bold")
         add_legend(part, place, panels[:1])
         return _gradient_notes(table)
 
@@ -136,14 +139,15 @@ def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
     rows = table.sort_values("draws").drop_duplicates("run_id", keep="last")
     rows = rows.assign(width=rows.hidden.map(lambda h: _numbers(h)[0]))
     rows = rows.assign(kept=rows["mean"] / rows.single)
-    for prior, own in rows.groupby("prior"):
+    looks = Look(COLORS["clean"], "o"), Look(COLORS["adversarial"], "s")
+    for (prior, own), look in zip(rows.groupby("prior"), looks, strict=False):
         means = own.groupby("width").kept.mean()
-        axes.plot(means.index, means, marker=".", label=str(prior))
+        axes.plot(means.index, means, markersize=3, label=str(prior), **look._asdict())
     axes.set(xscale="log", xlabel="width", ylim=(0, 1.05))
     axes.set_ylabel(r"$\|E\,\nabla_x\| \,/\, E\,\|\nabla_x\|$")
     axes.set_xticks(sorted(rows.width.unique()), sorted(rows.width.unique()))
     axes.minorticks_off()
-    axes.legend(fontsize=5)
+    axes.legend()
 
 
 def _gradient_notes(table: pd.DataFrame) -> list[str]:
@@ -151,7 +155,7 @@ def _gradient_notes(table: pd.DataFrame) -> list[str]:
     zero, double = (100 * runs[c].max() for c in ("zero_single", "zero_single_float64"))
     share, rhat = 100 * (runs.converged == 0).mean(), runs.rhat.median()
     return [
-        "Right: size of the expected gradient over that of single ones; where they cancel it is 0.",
+        "C: size of the expected gradient over that of single ones; where they cancel it is 0.",
         f"At most {zero:.2g} % of single gradients are exactly zero in float32, {double:.2g} % in "
         f"float64. {share:.0f} % of the samplers have not converged (median R-hat {rhat:.2g}).",
     ]
@@ -201,7 +205,7 @@ def _tradeoff_note(table: pd.DataFrame, lines: list[str]) -> str:
         rows = table[table.line == line]
         enough = len(rows) > 2 and rows.accuracy.nunique() > 1
         rank = rows.accuracy.corr(rows.softmax_robustness, method="spearman") if enough else np.nan
-        told.append(f"{line} {rank:.2f} ({len(rows)} networks)")
+        told.append(f"{line} {number_text(round(rank, 2))} ({len(rows)} networks)")
     sampled = table.converged.dropna()
     unconverged = f" {int((sampled == 0).sum())} of {len(sampled)} samplers have not converged."
     ranks = f"Rank correlation (Spearman) of accuracy and softmax robustness: {'; '.join(told)}."

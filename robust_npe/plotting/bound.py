@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import figure_of
 from robust_npe.plotting.tolerance import BOUND, tolerance_part
 from robust_npe.tasks import GaussianLinear
@@ -45,4 +46,5 @@ def analytic_bound_plot(table: pd.DataFrame, compare: str = "estimator") -> Figu
     own = table[(table.task == GaussianLinear.name) & ~table.metric.isin(others)]
     if own.empty:
         raise NothingToDrawError(f"no rows of task {GaussianLinear.name}")
-    return figure_of([tolerance_part(with_analytic_bound(own), "kl_forward", compare)])
+    part = tolerance_part(with_analytic_bound(own), "kl_forward", compare)
+    return figure_of([part], setup_note(own))

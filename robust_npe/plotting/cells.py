@@ -13,6 +13,7 @@ from robust_npe.metrics.soundness import FLAGS
 __all__ = [
     "MARKS",
     "NothingToDrawError",
+    "UntidyTableError",
     "cells",
     "marks_note",
     "marks_of",
@@ -55,6 +56,10 @@ class NothingToDrawError(ValueError):
     """A table has no rows of what a plot shows."""
 
 
+class UntidyTableError(ValueError):
+    """A table lacks columns of tidy results."""
+
+
 def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
     """Return the rows of some metrics, each measurement once, with what speaks against them.
 
@@ -70,11 +75,12 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
 
     Raises:
         NothingToDrawError: There are none.
+        UntidyTableError: Columns are missing.
         ValueError: Two runs differ in something that no column tells.
     """
     lacking = [name for name in ("run_id", *CELL, *SEEDS, "value") if name not in table]
     if lacking:
-        raise ValueError(f"The table lacks the columns {', '.join(lacking)}: it is not a tidy one.")
+        raise UntidyTableError(f"the table lacks {', '.join(lacking)}: it is not a tidy one.")
     texts = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
     rows = table.assign(**texts)
     rows = rows[rows.metric.isin([*metrics])]

@@ -18,6 +18,7 @@ from robust_npe.plotting.cells import (
     seeds_note,
     text_of,
 )
+from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import (
     Part,
     add_legend,
@@ -60,6 +61,8 @@ MOVEMENT = Quantity(
 ERROR = Quantity("error", "error,\n" r"$\mathrm{KL}(\tilde p\,\|\,\tilde q)$, nats")
 C2ST = Quantity("reference_c2st", "C2ST to the\ntrue posterior", "mean", log=False, best=0.5)
 MEANINGS = {
+    SECONDS: "Seconds: elapsed, on the machine that trained, which may have had other work.",
+    SHARE: "Share: of the largest median that any of these attacks reached at the radius.",
     COVERAGE: "Coverage error: mean distance of the coverage curve from the diagonal.",
     NLL: "Likelihoods: means over observations.",
     ERROR: "p: true posterior, q: estimated; with a tilde: of the attacked observation. Where p "
@@ -95,7 +98,7 @@ def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward
     parts = [lines_part(table, [movement, COVERAGE], compare)]
     if compare not in OF_ATTACKS:
         parts.append(lines_part(table, [NLL], compare, x=compare, lines=1, legend=False))
-    return figure_of(parts)
+    return figure_of(parts, setup_note(table))
 
 
 def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
@@ -110,7 +113,8 @@ def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
     known = known[known.task.isin(known[known.metric == MOVEMENT.metric].task)]
     if known.empty:
         raise NothingToDrawError("no rows with metric legitimate_movement or reference_movement")
-    return figure_of([lines_part(known, [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)])
+    part = lines_part(known, [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)
+    return figure_of([part], setup_note(known))
 
 
 def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
@@ -124,7 +128,7 @@ def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure
     quantities = [q for q in (ERROR, C2ST) if (known.metric == q.metric).any()]
     if not quantities:
         raise NothingToDrawError("no rows with metric error or reference_error")
-    return figure_of([lines_part(known, quantities, compare)])
+    return figure_of([lines_part(known, quantities, compare)], setup_note(known))
 
 
 def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
@@ -139,7 +143,8 @@ def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Fig
     largest = medians.groupby(["task", "epsilon", "seed", "data_seed"]).value.transform("max")
     shares = medians.assign(metric=SHARE.metric, value=(medians.value / largest).clip(lower=0))
     movement = Quantity(metric, KL.get(metric, metric))
-    return figure_of([lines_part(pd.concat([table, shares]), [movement, SHARE], "attack")])
+    part = lines_part(pd.concat([table, shares]), [movement, SHARE], "attack")
+    return figure_of([part], setup_note(table))
 
 
 def run_time_plot(
@@ -152,7 +157,7 @@ def run_time_plot(
         x: Column of the horizontal axis, such as `num_simulations` or `estimator`.
         compare: What the lines are.
     """
-    return figure_of([lines_part(table, [SECONDS], compare, x=x)])
+    return figure_of([lines_part(table, [SECONDS], compare, x=x)], setup_note(table))
 
 
 def lines_part(

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_npe.plotting.coverage import coverage_part
+from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import figure_of
 from robust_npe.plotting.tolerance import tolerance_part
 from robust_npe.plotting.tradeoff import tradeoff_part
@@ -20,7 +21,7 @@ def attacks_figure(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
         table: Results of undefended estimators, attacks `pgd` (or another) and `noise`.
         metric: Divergence of the tolerance plot.
     """
-    return figure_of([tolerance_part(table, metric), coverage_part(table)])
+    return figure_of([tolerance_part(table, metric), coverage_part(table)], setup_note(table))
 
 
 def defenses_figure(
@@ -46,5 +47,6 @@ def defenses_figure(
             tolerance_part(table, metric, "defense"),
             coverage_part(defended, "defense"),
             tradeoff_part(betas, epsilon, metric, defense),
-        ]
+        ],
+        setup_note(table),
     )

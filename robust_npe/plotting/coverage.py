@@ -18,6 +18,7 @@ from robust_npe.plotting.cells import (
     require_one_setting,
     seeds_note,
 )
+from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of, label_axes
 from robust_npe.plotting.lines import looks_of
 from robust_npe.plotting.names import (
@@ -59,7 +60,7 @@ def coverage_plot(table: pd.DataFrame, rows: str = "attack") -> Figure:
         NothingToDrawError: The table has no coverage curves.
         ValueError: A curve would mix settings.
     """
-    return figure_of([coverage_part(table, rows)])
+    return figure_of([coverage_part(table, rows)], setup_note(table))
 
 
 def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:

@@ -1,15 +1,16 @@
-"""What the rows behind a drawn example are, in words."""
+"""What the rows behind a figure are, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from robust_npe.plotting.names import UNITS, defense_name, line_name
+from robust_npe.plotting.names import UNITS, count_text, defense_name, line_name, unit_name
 
-__all__ = ["SETTINGS", "defense_title", "divergence_text", "radius_text"]
-__all__ += ["rank_note", "require_one", "training_note"]
+__all__ = ["SETTINGS", "attack_note", "defense_title", "divergence_text", "radius_text"]
+__all__ += ["rank_note", "require_one", "setup_note", "training_note"]
 
 SETTINGS = (
     *("estimator", "beta", "defense_epsilon", "num_simulations", "seed"),
@@ -57,14 +58,55 @@ def radius_text(example: pd.Series) -> str:
     return f"radius {example.epsilon:g} {UNITS.get(example.epsilon_unit, example.epsilon_unit)}"
 
 
+def attack_note(example: pd.Series) -> str:
+    """Return the attack on an example (one row), with its radius, unit and norm."""
+    unit = unit_name(example.to_frame().T)
+    return f"{line_name('attack', example.attack)}, radius {example.epsilon:g} {unit}"
+
+
 def training_note(rows: pd.DataFrame) -> str:
-    """Return what the estimators were trained with."""
-    counts, seeds = (sorted(rows[name].dropna().unique()) for name in ("num_simulations", "seed"))
-    scale = f", {rows.scale.iloc[0]} scale" if "scale" in rows else ""
-    seed = f"seed {', '.join(f'{s:g}' for s in seeds)}"
-    text = f"{', '.join(f'{count:g}' for count in counts)} simulations, {seed}{scale}."
+    """Return what the estimators of examples were trained with."""
+    text = ", ".join(_training(rows)) + "."
     mark, meaning = DIVERGED
     return f"{text} {mark}: {meaning}." if (rows.diverged > 0).any() else text
+
+
+def setup_note(table: pd.DataFrame) -> list[str]:
+    """Return what all runs of tidy results have in common: attack, number of observations,
+    estimator, number of simulations, seeds, scale. What differs is for axes and legends to tell.
+    """
+    attacked = table.attack != "none"
+    attacks = [line_name("attack", name) for name in table[attacked].attack.unique()]
+    estimators = [line_name("estimator", name) for name in table.estimator.unique()]
+    counted = table.statistic == "num_observations"
+    moved = table.metric.isin(["kl_forward", "kl_reverse"])
+    each = (
+        table[rows].groupby("run_id").value.max()
+        for rows in (counted & attacked & moved, counted & ~attacked & (table.metric == "nll"))
+    )  # less those that are not finite
+    few, every = map(_common, each)
+    count = f"{few} of {every}" if few and every else few or every
+    observations = [f"{count} observations{' attacked' if few else ''}"] if count else []
+    first, second = [*_alone(attacks), *observations], [*_alone(estimators), *_training(table)]
+    return ["; ".join(", ".join(words) for words in (first, second) if words) + "."]
+
+
+def _training(rows: pd.DataFrame) -> list[str]:
+    """Number of simulations, seeds and scale."""
+    count = _common(rows.num_simulations)
+    words = [f"{count} simulations"] if count else []
+    seeds = [f"{seed:g}" for seed in sorted(rows.seed.dropna().unique())]
+    words += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
+    return words + ([f"{rows.scale.iloc[0]} scale"] if "scale" in rows else [])
+
+
+def _common(counts: pd.Series) -> str:
+    """Return the number that all of these are, nothing if they differ or there are none."""
+    return "".join(map(count_text, _alone([*counts.dropna().unique()])))
+
+
+def _alone(values: Sequence[Any]) -> Sequence[Any]:
+    return values if len(values) == 1 else []
 
 
 def rank_note(rows: pd.DataFrame) -> str:

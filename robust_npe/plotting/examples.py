@@ -21,7 +21,7 @@ from robust_npe.plotting.describing import (
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.names import in_paper_order, settings_note, task_name
+from robust_npe.plotting.names import in_paper_order, line_name, settings_note, task_name, unit_name
 from robust_npe.plotting.observations import STATE_COLORS, draw_images, draw_traces, is_image
 from robust_npe.plotting.pairs import STATE_LINES, draw_pairs, most_moved
 from robust_npe.plotting.style import COLORS, add_letter
@@ -29,6 +29,12 @@ from robust_npe.plotting.style import COLORS, add_letter
 __all__ = ["examples_figure"]
 
 ACROSS = 3  # tasks beside each other
+PARAMETERS = {
+    "lotka_volterra": "Lotka-Volterra: parameters are θ, of which rates are exp(sigmoid(θ)).",
+    "hodgkin_huxley": "Hodgkin-Huxley: conductances g in mS/cm², C in µF/cm², potentials E in mV.",
+    "sir": "SIR: parameters are θ, of which rates are sigmoid(θ).",
+}
+"""What parameters are, by task."""
 NOTE = (
     "Above: an observation (black), clean and attacked, over simulations from its posterior "
     "(bands of 65, 90 and 98 %; images: one of them). Below: the two posteriors, densities of "
@@ -99,11 +105,9 @@ def _draw_legend(block: SubFigure) -> None:
 
 
 def _defense_notes(table: pd.DataFrame) -> list[str]:
-    """Each defense with the settings that are equal for all tasks, and then the others."""
-    names = []
-    for _, rows in table.groupby("defense", sort=False):
-        equal = {c: rows[c].nunique() <= 1 for c in ("beta", "defense_epsilon")}
-        names.append(defense_title(rows.assign(**{c: math.nan for c in equal if not equal[c]})))
+    """Each defense, and then its settings."""
+    plain = table.assign(beta=math.nan, defense_epsilon=math.nan)
+    names = [defense_title(rows) for _, rows in plain.groupby("defense", sort=False)]
     return [f"Defense: {', '.join(names)}.", *settings_note(table, "defense")]
 
 
@@ -111,10 +115,11 @@ def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     """What the examples are, and what is left out."""
     none = [*dict.fromkeys(table.defense)] == ["none"]
     notes = ["Without a defense."] if none else _defense_notes(table)
-    notes += [rank_note(table), training_note(table)]
+    attack = f"{', '.join(line_name('attack', name) for name in table.attack.unique())}."
+    radii = f"Radii in {unit_name(table)}."
+    notes += [attack, radii, rank_note(table), training_note(table)]
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
-    if "hodgkin_huxley" in set(table.task):
-        notes += ["Conductances g are in mS/cm², C in µF/cm², reversal potentials E in mV."]
+    notes += [note for task, note in PARAMETERS.items() if task in set(table.task)]
     return notes + [
         f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."
         for task, count in many[many > parameters].items()

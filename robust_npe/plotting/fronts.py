@@ -18,6 +18,7 @@ from robust_npe.plotting.cells import (
     marks_of,
     require_one_setting,
 )
+from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import (
     Part,
     add_legend,
@@ -34,13 +35,14 @@ from robust_npe.plotting.names import (
     named_defenses,
     settings_note,
     task_name,
+    unit_name,
 )
 from robust_npe.plotting.style import Look
 
 __all__ = ["cost_plot", "front_plot", "outcomes", "trainings"]
 
 DEFENSE = ["defense", "beta", "defense_epsilon", "defense_settings"]
-STRENGTH = ["beta", "defense_epsilon", "settings"]
+STRENGTH = [*DEFENSE[1:]]
 SEEDS = ["seed", "data_seed"]
 LOST = "clean negative log likelihood, in nats above no defense"
 EXPENSIVE = 0.5  # nats of likelihood
@@ -121,7 +123,7 @@ def front_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") 
     runs = outcomes(table, epsilon, metric)
     runs = runs.assign(x=runs.nll - runs.nll_none, y=runs.kl)
     labels = LOST, f"KL under attack at radius {epsilon:g}, nats"
-    return figure_of([_fronts_part(runs, labels, loss_axis)])
+    return figure_of([_fronts_part(runs, labels, loss_axis)], _setup_notes(table, epsilon))
 
 
 def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -> Figure:
@@ -143,7 +145,7 @@ def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
     )
     labels = (
         "training time, relative to no defense",
-        f"KL without defense / with defense,\nradius {epsilon:g}",
+        f"KL at radius {epsilon:g}, without / with defense",
     )
     note = f"Hollow: costs more than {EXPENSIVE:g} nats of clean likelihood."
     notes = [note]
@@ -153,7 +155,14 @@ def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
     runs = runs[runs.kl_none > 0]
     if runs.empty:
         raise NothingToDrawError("no undefended runs with a divergence above its resolution")
-    return figure_of([_fronts_part(runs, labels, _logarithmic, notes)])
+    part = _fronts_part(runs, labels, _logarithmic, notes)
+    return figure_of([part], _setup_notes(table, epsilon))
+
+
+def _setup_notes(table: pd.DataFrame, epsilon: float) -> list[str]:
+    """What the radius is, and what all runs have in common."""
+    attacked = table[(table.attack != "none") & (table.epsilon == epsilon)]
+    return [f"Radius: in {unit_name(attacked)}.", *setup_note(table)]
 
 
 def _fronts_part(
@@ -163,22 +172,29 @@ def _fronts_part(
     notes: list[str] | None = None,
 ) -> Part:
     looks, tasks = looks_of(runs.assign(defense=runs.family), "defense"), in_paper_order(runs.task)
+    # what holds for a whole line is said in the legend
+    whole = runs.groupby("family").fewer.transform("all")
+    labelled = {
+        family: line_name("defense", family) + f" {MARKS['fewer'][0]}" * bool(own.any())
+        for family, own in whole.groupby(runs.family.astype(str))
+    }
+    shown = runs.assign(fewer=runs.fewer & ~whole)
 
     def draw(place: SubFigure) -> list[str]:
-        told: dict[str, None] = {}
+        told = []
         for task, axes in task_panels(place, tasks).items():
-            own = runs[runs.task == task]
-            told |= dict.fromkeys(scale(axes, own.x))
+            own = shown[shown.task == task]
+            told += scale(axes, own.x)
             log_limits(axes, own.y.to_numpy())
             plain = own[own.family == "none"].y.mean()
             axes.axhline(plain, color="0.7", linewidth=0.7, zorder=0)
             for family, look in reversed(looks.items()):  # no defense on top
-                _draw_front(axes, own[own.family == family], look, line_name("defense", family))
+                _draw_front(axes, own[own.family == family], look, labelled[family])
         label_axes(place, *labels)
         add_legend(part, place, place.axes)
         return [*_strengths(runs), *(notes or []), *told, *notes_of(runs)]
 
-    legend = [line_name("defense", family) for family in looks]
+    legend = [labelled[family] for family in looks]
     part = Part(draw, 52.0 * rows_of(len(tasks)) + 6, legend, narrow=len(tasks) == 1)
     return part
 
@@ -190,7 +206,8 @@ def _draw_front(axes: Axes, runs: pd.DataFrame, look: Look, label: str) -> None:
     points = clipped(axes, means(runs))
     x, y = points.x, points.y
     axes.plot(x, y, color=look.color, linewidth=0.9, alpha=0.8)
-    for size, (_, point) in zip(np.linspace(3, 6, len(points)), points.iterrows(), strict=True):
+    sizes = np.linspace(3, 6, len(points)) if len(points) > 1 else [4.5]
+    for size, (_, point) in zip(sizes, points.iterrows(), strict=True):
         draw_point(axes, point, look, size)
     style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 4}
     axes.plot([], [], label=label, linewidth=0.9, **style)
@@ -198,8 +215,7 @@ def _draw_front(axes: Axes, runs: pd.DataFrame, look: Look, label: str) -> None:
 
 def means(runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each setting of a defense: means over seeds and their range."""
-    strength = runs.assign(settings=runs.defense_settings.fillna(""))
-    groups = strength.groupby(STRENGTH, dropna=False)
+    groups = runs.groupby(STRENGTH, dropna=False)
     points = groups[["x", "y"]].mean()
     for name in ("x", "y"):
         points[f"{name}_least"], points[f"{name}_most"] = groups[name].min(), groups[name].max()
@@ -250,6 +266,7 @@ def _logarithmic(axes: Axes, x: pd.Series) -> list[str]:
     ]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
+    axes.set_xlim(x.min() / 1.4, x.max() * 1.4)
     return []
 
 

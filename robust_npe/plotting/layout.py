@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from string import ascii_uppercase
@@ -56,22 +56,37 @@ class Part:
     narrow: bool = False
 
 
-def figure_of(parts: Sequence[Part]) -> Figure:
-    """Draw parts below one another, with letters if there are several, and one caption."""
+def figure_of(parts: Sequence[Part], notes: Sequence[str] = ()) -> Figure:
+    """Draw parts below one another, with letters if there are several, and one caption.
+
+    Args:
+        parts: From top to bottom.
+        notes: What the caption says of the whole figure, after the notes of the parts.
+    """
     width = ONE_COLUMN if all(part.narrow for part in parts) else TWO_COLUMNS
     heights = [part.height + LINE * _legend_shape(width, part)[0] for part in parts]
     with style():
         figure = new_figure(width, MM * sum(heights))
         drawn = figure.subfigures(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
-        notes: list[str] = []
+        told: dict[str, list[str]] = {}
         for part, place, letter in zip(parts, drawn, ascii_uppercase, strict=False):
-            notes += part.draw(place)
+            for note in dict.fromkeys(part.draw(place)):
+                told.setdefault(note, []).append(letter)
             if len(parts) > 1:
                 add_letter(place, letter)
-        add_caption(figure, notes)
+        add_caption(figure, [*_lettered(told, len(parts)), *notes])
         lines = figure.get_supxlabel().count("\n") + 1
         figure.set_figheight(MM * (sum(heights) + CAPTION_LINE * lines + 1.5))
     return figure
+
+
+def _lettered(told: Mapping[str, Sequence[str]], parts: int) -> list[str]:
+    """Put the letters of the parts before notes that are not about all of them, which are last."""
+    notes: dict[str, list[str]] = {}
+    for note, letters in sorted(told.items(), key=lambda item: (len(item[1]), item[1])):
+        start = f"({', '.join(letters)}) " if len(letters) < parts else ""
+        notes.setdefault(start, []).append(note)
+    return [start + " ".join(group) for start, group in notes.items()]
 
 
 def add_legend(part: Part, place: SubFigure, panels: Iterable[Axes]) -> None:
@@ -87,9 +102,12 @@ def _legend_shape(width: float, part: Part) -> tuple[int, int]:
     """Rows and columns of a legend in a part so wide (inches)."""
     if not part.legend:
         return 0, 0
-    fit = int(width / MM / (1.3 * max(map(len, part.legend)) + 11))
-    columns = max(1, min(fit, len(part.legend)))
-    return -(-len(part.legend) // columns) + (part.title is not None), columns
+    widths, count = [1.3 * len(label) + 11 for label in part.legend], len(part.legend)
+    columns = count
+    if sum(widths) > width / MM:  # columns of equal lengths, as far as possible
+        rows = -(-count // max(1, int(width / MM / max(widths))))
+        columns = -(-count // rows)
+    return -(-count // columns) + (part.title is not None), columns
 
 
 def legend_entries(panels: Iterable[Axes], order: Iterable[str]) -> tuple[list[Artist], list[str]]:

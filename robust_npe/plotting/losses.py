@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from robust_npe.plotting.names import number_text
 
 __all__ = ["loss_axis"]
 
@@ -30,27 +31,21 @@ def loss_axis(axes: Axes, x: pd.Series, columns: int = 3) -> list[str]:
     if x.max() > 2:
         axes.set_xscale("symlog", linthresh=LINEAR, linscale=1.0)
         ticks = [t for t in TICKS if 1.5 * x.min() <= t <= 1.5 * x.max()]
-        ends = _symmetric(np.array([min(x.min(), 0.0), x.max()]))
-        ticks = _apart(ticks, 0.04 * columns * 1.24 * float(np.diff(ends)[0]))
-        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        place = axes.xaxis.get_transform().transform
+        low, high = place(np.array([min(x.min(), 0.0), x.max()]))
+        kept = _apart(place(np.array(ticks)), 0.04 * columns * 1.24 * (high - low))
+        axes.set_xticks([ticks[i] for i in kept], [number_text(ticks[i]) for i in kept])
         axes.set_xticks([], minor=True)
         return [f"Likelihoods lost: logarithmic beyond {LINEAR:g} nats where they exceed 2."]
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 10]))
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter(lambda x, _: number_text(x))
     return []
 
 
-def _symmetric(values: np.ndarray) -> np.ndarray:
-    """Return where an axis that is linear up to `LINEAR` and logarithmic beyond has values."""
-    size = np.abs(values) / LINEAR
-    return np.sign(values) * np.where(size > 1, 1 + np.log10(np.maximum(size, 1)), size)
-
-
-def _apart(ticks: Sequence[float], distance: float) -> list[float]:
+def _apart(places: NDArray[np.float64], distance: float) -> list[int]:
     """Leave out ticks whose labels would meet; zero stays, then those that are far from it."""
-    kept: list[float] = []
-    for tick in sorted(ticks, key=lambda t: -abs(t) if t else -np.inf):
-        gaps = np.abs(_symmetric(np.array(kept)) - _symmetric(np.array([tick])))
-        if (gaps > distance).all():
-            kept.append(tick)
+    kept: list[int] = []
+    for i in sorted(range(len(places)), key=lambda i: -abs(places[i]) if places[i] else -np.inf):
+        if (np.abs(places[kept] - places[i]) > distance).all():
+            kept.append(i)
     return sorted(kept)

@@ -12,9 +12,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from scipy.stats import spearmanr
 
 from robust_npe.plotting.cells import NothingToDrawError
-from robust_npe.plotting.describing import radius_text, require_one, training_note
+from robust_npe.plotting.describing import attack_note, require_one, training_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of
-from robust_npe.plotting.names import line_name, task_name
+from robust_npe.plotting.names import number_text, task_name
 from robust_npe.plotting.style import COLORS, Look, line_looks
 
 __all__ = ["images_figure", "margins_figure"]
@@ -80,8 +80,7 @@ def margins_figure(table: pd.DataFrame) -> Figure:
         first = table.iloc[0]
         infinite = int(np.isinf(table.margin_upper).sum())
         lost = f" Nothing broke {infinite} of {len(table)}." if infinite else ""
-        attack = f"{line_name('attack', first.attack)}, {radius_text(first)}."
-        return [f"{task_name(first.task)}; {attack}{lost}", _training(table)]
+        return [f"{task_name(first.task)}; {attack_note(first)}.{lost}", _training(table)]
 
     parts = [Part(scatter, 44, names), Part(depending, 42, [*weights, MEASURED])]
     return figure_of(parts)
@@ -128,7 +127,9 @@ def _logarithmic(axes: Axes, x: str, y: str = "") -> None:
 def _rank(rows: pd.DataFrame, name: str) -> str:
     """Rank correlation of a bound with the measured margin, infinite ones the largest."""
     constant = rows[name].nunique() < 2 or rows.margin_upper.nunique() < 2
-    return "-" if constant else f"{spearmanr(rows[name], rows.margin_upper).statistic:.2f}"
+    if constant:
+        return "none"
+    return number_text(round(spearmanr(rows[name], rows.margin_upper).statistic, 2))
 
 
 def _draw_degradation(axes: Axes, table: pd.DataFrame) -> None:
@@ -192,7 +193,7 @@ def images_figure(table: pd.DataFrame) -> Figure:
                     axes.set_title(title)
             panels[0].set_ylabel(f"margin {rows.margin_upper.iloc[0]:.2g}")
         first = table.iloc[0]
-        what = f"β = {first.kl_weight:g}, {line_name('attack', first.attack)}, {radius_text(first)}"
+        what = f"β = {first.kl_weight:g}; {attack_note(first)}"
         told = "The image with the largest measured margin, and that with the smallest."
         signs = "Perturbation: red is darker, blue lighter."
         return [told, signs, f"{task_name(first.task)}, {what}.", _training(table)]

@@ -9,13 +9,17 @@ from collections.abc import Collection, Iterable
 import pandas as pd
 
 __all__ = [
+    "count_text",
     "defense_name",
     "in_paper_order",
     "line_name",
     "named_defenses",
+    "named_variants",
+    "number_text",
     "radius_name",
     "settings_note",
     "task_name",
+    "unit_name",
 ]
 
 TASKS = {
@@ -85,6 +89,12 @@ MISSING = {"beta": "no defense", "defense_epsilon": "no defense"}
 
 SYMBOLS = {"beta": "β", "eps": "ε", "epsilon": "ε", "sigma": "\u03c3"}
 
+SHORT = {"beta": "beta", "defense_epsilon": "eps"}
+"""Settings of defenses in the names of `named_defenses`."""
+
+GRADIENTS = {"gradient=exact": "averaged", "gradient=exact weight=1.0": "exact"}
+"""How the gradient of FIM is computed, by its settings; `fast` without."""
+
 UNITS = {
     "std": "standard deviations of x",
     "absolute": "units of x",
@@ -94,6 +104,16 @@ UNITS = {
 }
 
 NORMS = {"l1": "L1", "l2": "L2", "linf": "L∞"}
+
+
+def number_text(number: float) -> str:
+    """Return a number with a minus sign."""
+    return f"{number:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def count_text(count: float) -> str:
+    """Return a whole number with thin spaces between thousands."""
+    return f"{int(count):,}".replace(",", "\u2009")
 
 
 def task_name(task: str) -> str:
@@ -118,9 +138,7 @@ def line_name(column: str, value: str) -> str:
     if value == "nan":
         return MISSING.get(column, f"no {column}")
     if column in VALUES:
-        if value.isdigit():
-            value = f"{int(value):,}".replace(",", "\u2009")  # 10 000
-        return VALUES[column].format(value)
+        return VALUES[column].format(count_text(int(value)) if value.isdigit() else value)
     if column not in LINES:
         return f"{column} {value}"
     name, _, settings = value.partition(" ")
@@ -177,28 +195,44 @@ def named_defenses(
     return table.assign(defense=[defense_name(*row) for row in named])
 
 
+def named_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Return results in which the names of FIM contain how its gradient was computed."""
+    ways = table.defense_settings.map(GRADIENTS).fillna("fast")
+    fim = table.defense == "fim"
+    return table.assign(defense=table.defense.where(~fim, "fim " + ways))
+
+
 def radius_name(attacked: pd.DataFrame) -> str:
     """Return what a radius of these attacked rows is, with its unit and norm."""
+    return f"perturbation radius, in {unit_name(attacked)}"
+
+
+def unit_name(attacked: pd.DataFrame) -> str:
+    """Return the unit of radii and their norm."""
     units = " or ".join(UNITS.get(unit, unit) for unit in attacked.epsilon_unit.unique())
     norms = ", ".join(NORMS.get(norm, norm) for norm in attacked.norm.unique())
-    return f"perturbation radius, in {units} ({norms})"
+    return f"{units} ({norms})"
 
 
 def settings_note(rows: pd.DataFrame, compare: str) -> list[str]:
-    """Return the settings of defenses that differ from panel to panel, for the caption.
+    """Return the settings of defenses that no name of a line tells, for the caption.
 
     Args:
         rows: Of all panels; in one panel, a line has one setting.
         compare: Column that tells lines apart.
     """
-    notes = []
+    names: dict[str, list[str]] = {}
     for defense, own in rows.groupby("defense", sort=False):
+        told = []
         for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
-            values = own.drop_duplicates(["task", column]).set_index("task")[column]
-            if column == compare or values.nunique() < 2:
+            values = own.drop_duplicates(["task", column]).set_index("task")[column].dropna()
+            if column == compare or values.empty or f" {SHORT[column]}=" in str(defense):
                 continue
             usual = values.mode().iloc[0]
             others = [t for t in in_paper_order(values.index) if values[t] != usual]
             each = ", ".join(f"{task_name(task)} {values[task]:g}" for task in others)
-            notes.append(f"{line_name('defense', str(defense))}: {what} {usual:g}, but {each}.")
-    return notes
+            told.append(f"{what} {usual:g}{', but ' * bool(each)}{each}")
+        if told:
+            names.setdefault("; ".join(told), []).append(line_name("defense", str(defense)))
+    found = [f"{', '.join(lines)}: {text}." for text, lines in names.items()]
+    return [note[0].upper() + note[1:] for note in found]

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import (
+    attack_note,
     defense_title,
     divergence_text,
     rank_note,
@@ -59,7 +60,8 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
         differences, posteriors, *traces = zip(*panels, strict=True)
         for alike in (differences, posteriors, [axes for column in traces for axes in column]):
             _share(alike)
-        return [NOTE, rank_note(table), training_note(table)]
+        attack = f"{attack_note(table.iloc[0])}."
+        return [NOTE, attack, rank_note(table), training_note(table)]
 
     return figure_of([Part(draw, 44.0 * len(defenses))])
 

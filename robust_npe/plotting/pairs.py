@@ -13,6 +13,7 @@ from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
+from robust_npe.plotting.names import number_text
 from robust_npe.plotting.observations import STATE_COLORS
 from robust_npe.plotting.style import COLORS
 
@@ -143,7 +144,7 @@ def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     apart = 0.25 if len(names) < 3 else 0.6  # labels of small panels must not touch
     for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         ticks = _ticks(*ends, apart)
-        axis.set_ticks(ticks, [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ticks])
+        axis.set_ticks(ticks, [number_text(tick) for tick in ticks])
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)
     if bottom:

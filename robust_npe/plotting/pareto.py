@@ -43,10 +43,10 @@ def pareto_plot(points: pd.DataFrame, max_nll_loss: float, epsilon: float) -> Fi
     labels = f"clean NLL, in nats above {relative}", f"KL under attack\nat radius {epsilon:g}, nats"
 
     def draw(place: SubFigure) -> list[str]:
-        told: dict[str, None] = {}
+        told = []
         for name, axes in task_panels(place, groups).items():
             own = points[points.group == name]
-            told |= dict.fromkeys(loss_axis(axes, own.loss))
+            told += loss_axis(axes, own.loss)
             log_limits(axes, own.kl.to_numpy())
             _draw_settings(axes, own, looks)
             low, high = axes.get_xlim()

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.coverage import coverage_part
 from robust_npe.plotting.describing import (
+    attack_note,
     defense_title,
     divergence_text,
     rank_note,
     require_one,
-    training_note,
+    setup_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.observations import STATE_COLORS
@@ -30,7 +31,7 @@ RANGE = (-80.0, 50.0)  # mV
 POSTERIORS = {"clean": r"$q(\theta|x)$", "attacked": r"$q(\theta|\tilde x)$"}
 SOURCES = {"clean": r"$\theta\sim q(\theta|x)$", "attacked": r"$\theta\sim q(\theta|\tilde x)$"}
 NOTE = (
-    "A: the observed traces of the three cells (black) above simulations with parameters from the "
+    "The observed traces of the three cells (black) above simulations with parameters from the "
     "posterior (dark: high voltage)."
 )
 TRACE = 0.8  # height of the observed trace, in heights of the simulations below it
@@ -60,7 +61,8 @@ def pyloric_figure(
             Part(lambda place: _draw_traces(place, parts), 92),
             Part(lambda place: _draw_marginals(place, parts), 62),
             Part(lambda place: _draw_summary(place, summary), 58),
-        ]
+        ],
+        [f"{attack_note(examples.iloc[0])} in A and B.", rank_note(examples), *setup_note(results)],
     )
 
 
@@ -80,7 +82,7 @@ def _draw_traces(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> list[s
     for axes, cell in zip(panels[:, 0], cells, strict=True):
         axes.set_ylabel(cell, fontweight="bold")
     _draw_scale(panels[0, -1], columns[0][0])
-    return [NOTE, rank_note(columns[0][0]), training_note(pd.concat(parts.values()))]
+    return [NOTE]
 
 
 def _draw_cell(axes: Axes, rows: pd.DataFrame, color: str) -> None:
@@ -143,7 +145,7 @@ def _draw_marginals(figure: SubFigure, parts: Mapping[str, pd.DataFrame]) -> lis
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     panels[-1].set_xticks(range(len(names)), names, rotation=90)
     figure.supylabel("share of the prior's range", fontsize=8)
-    return ["B: medians (dots), 25 to 75 % and 5 to 95 % of each posterior."]
+    return ["Medians (dots), 25 to 75 % and 5 to 95 % of each posterior."]
 
 
 def _draw_intervals(

@@ -18,6 +18,7 @@ from robust_npe.plotting.cells import (
     seeds_note,
     text_of,
 )
+from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import (
     Part,
     add_legend,
@@ -85,7 +86,7 @@ def tolerance_plot(
         NothingToDrawError: The table has no rows of this metric at a radius above 0.
         ValueError: A line would mix settings.
     """
-    return figure_of([tolerance_part(table, metric, compare)])
+    return figure_of([tolerance_part(table, metric, compare)], setup_note(table))
 
 
 def tolerance_part(

@@ -11,6 +11,7 @@ from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.cells import NothingToDrawError, require_one_setting
+from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.fronts import (
     LOST,
     clipped,
@@ -39,7 +40,7 @@ def tradeoff_plot(
         metric: Divergence.
         defense: Name of a defense that has beta.
     """
-    return figure_of([tradeoff_part(table, epsilon, metric, defense)])
+    return figure_of([tradeoff_part(table, epsilon, metric, defense)], setup_note(table))
 
 
 def tradeoff_part(
@@ -56,13 +57,13 @@ def tradeoff_part(
     colors = ScalarMappable(LogNorm(betas.min() / margin, betas.max() * margin), "viridis_r")
 
     def draw(place: SubFigure) -> list[str]:
-        panels, told = task_panels(place, tasks, rows=1), dict[str, None]()
+        panels, told = task_panels(place, tasks, rows=1), list[str]()
         for task, axes in panels.items():
             points = means(runs[runs.task == task])
             log_limits(axes, points[["y", "y_least", "y_most"]].to_numpy().ravel())
             points = clipped(axes, points)
             axes.plot(points.x, points.y, color="0.6", linewidth=0.8, zorder=1)
-            told |= dict.fromkeys(loss_axis(axes, points.x, len(tasks)))
+            told += loss_axis(axes, points.x, len(tasks))
             for _, point in points.iterrows():
                 plain = np.isnan(point.beta)
                 color = COLORS["none"] if plain else to_hex(tuple(colors.to_rgba(point.beta)))

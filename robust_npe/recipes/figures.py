@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,13 @@ from matplotlib.figure import Figure
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import StoreError
-from robust_npe.plotting import NothingToDrawError, save_figure, style
+from robust_npe.plotting import NothingToDrawError, UntidyTableError, save_figure, style
 from robust_npe.recipes.recipe import SCALES, Recipe
 from robust_npe.recipes.tables import Tables, read_tables, results, write_tables
 
 __all__ = ["FigureScript", "main"]
 
-ERRORS = (ConfigError, NothingToDrawError, StoreError, OSError)
+ERRORS = (ConfigError, NothingToDrawError, UntidyTableError, StoreError, OSError)
 FORMATS = (".pdf", ".png")
 
 
@@ -58,11 +59,13 @@ class FigureScript:
             StoreError: The tables are not those of this figure.
         """
         try:
-            drawn = self.draw(tables)
+            drawn = self.draw(_Named(tables))
         except (KeyError, AttributeError) as error:
-            name = error.name if isinstance(error, AttributeError) else error.args[0]
+            name = _lacking(error)
+            if not name:
+                raise
             raise StoreError(
-                f"the tables of {self.name} lack {str(name)!r}: they are damaged, or of another "
+                f"the tables of {self.name} lack {name!r}: they are damaged, or of another "
                 f"version. Make them again: make {self.name}."
             ) from error
         figures = {"": drawn} if isinstance(drawn, Figure) else drawn
@@ -84,6 +87,26 @@ class FigureScript:
         folder = output / "figures"
         write_tables(self.tables(scale, output, overrides), self.name, folder / "tables")
         return self.save(read_tables(self.name, folder / "tables"), folder)
+
+
+class _Named(dict[str, pd.DataFrame]):
+    """Tables by name, whose missing names are told from other missing keys."""
+
+    def __missing__(self, name: str) -> pd.DataFrame:
+        raise _TableError(name)
+
+
+class _TableError(KeyError):
+    """There is no such table."""
+
+
+def _lacking(error: KeyError | AttributeError) -> str:
+    """Return the table or column that was missing, nothing if the error has another cause."""
+    if isinstance(error, AttributeError):
+        return str(error.name) if isinstance(error.obj, pd.DataFrame | pd.Series) else ""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    of_tables = frame.f_globals["__name__"].startswith("pandas.")
+    return str(error.args[0]) if of_tables or isinstance(error, _TableError) else ""
 
 
 def main(script: FigureScript) -> int:

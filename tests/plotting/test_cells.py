@@ -80,5 +80,5 @@ def test_empty_settings_may_be_missing_values():
 
 def test_a_table_without_its_columns_is_refused():
     rows = table(divergences(1.0)).assign(run_id="a").drop(columns=["attack", "seed"])
-    with pytest.raises(ValueError, match=r"lacks the columns attack, seed"):
+    with pytest.raises(ValueError, match=r"lacks attack, seed"):
         cells(rows, ["kl_forward"])

@@ -76,10 +76,10 @@ def test_the_caption_tells_the_settings_of_each_task():
     trades = {"defense": "trades", "beta": 0.1}
     tables = [example(**trades, defense_epsilon=0.5)]
     caption = caption_of(examples_figure(pd.concat(tables)))
-    assert "TRADES β=0.1 ε=0.5." in caption
+    assert "TRADES: β 0.1; training radius 0.5." in caption
     tables += [example("vae", series=(), **trades, defense_epsilon=0.1)]
     caption = caption_of(examples_figure(pd.concat(tables)))
-    assert "TRADES β=0.1." in caption
+    assert "TRADES: β 0.1; training radius" in caption
     assert "training radius 0.1, but SIR 0.5" in caption
 
 

@@ -56,18 +56,21 @@ def test_front_joins_the_strengths_of_a_defense_and_shows_seeds():
     (axes,) = figure.axes
     assert drawn(axes, "FIM") == pytest.approx([-0.1, 5.0, 1.1, 1.5])
     assert drawn(axes, "no defense") == pytest.approx([0.0, 10.0])
-    assert drawn(axes, "adversarial training") == pytest.approx([0.1, 2.0])
+    assert drawn(axes, "adversarial training ‡") == pytest.approx([0.1, 2.0])
     whiskers = [c.lines[2][1].get_segments()[0][:, 1] for c in axes.containers]
     assert [1.0, 2.0] in [pytest.approx(list(w)) for w in whiskers]
     (legend,) = figure.subfigs[0].legends
-    names = ["no defense", "FIM", "adversarial training"]
+    names = ["no defense", "FIM", "adversarial training ‡"]  # one seed all along
+    assert "‡" in [text.get_text() for text in axes.texts]  # one seed of one strength
+    assert sum("‡" in text.get_text() for text in axes.texts) == 1
     assert [text.get_text() for text in legend.get_texts()] == names
     assert axes.get_yscale() == "log"
     assert axes.get_xlabel() == "clean negative log likelihood,\nin nats above no defense"
     caption = figure.get_supxlabel().replace("\n", " ")
     assert "β 0.01, 0.1" in caption
     assert "means over 2 seeds" in caption
-    assert "fewer seeds" in caption  # of the weak one
+    assert "‡: fewer seeds" in caption
+    assert "Radius: in standard deviations of x (L2)." in caption
 
 
 def test_cost_is_a_ratio_of_times_and_hollow_where_likelihood_is_lost():

@@ -9,6 +9,7 @@ from PIL import Image
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import StoreError
+from robust_npe.plotting import UntidyTableError
 from robust_npe.recipes import FigureScript, Runner, draw_from, read_tables, scripts
 from tests.recipes.common import TINY
 
@@ -113,3 +114,11 @@ def test_tables_that_are_not_those_of_the_figure_are_one_line(tmp_path):
     tables = read_tables("figure5", root / "docs" / "gallery" / "tables")
     with pytest.raises(StoreError, match=r"the tables of figure5 lack 'betas'.*make figure5"):
         figure.save({"results": tables["results"]}, tmp_path)
+    with pytest.raises(UntidyTableError, match="lacks seed"):
+        figure.save({**tables, "results": tables["results"].drop(columns="seed")}, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [lambda _: {}["colour"], lambda _: Path().colour])
+def test_errors_of_a_drawing_are_not_told_as_damaged_tables(wrong, tmp_path):
+    with pytest.raises((KeyError, AttributeError), match="colour"):
+        FigureScript("wrong", wrong).save({}, tmp_path)
