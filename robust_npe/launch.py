@@ -90,6 +90,7 @@ def _launch(command: str, words: Sequence[str]) -> int:
             if result is not None and not sys.stderr.isatty():
                 _show(result)
             return
+        _warn_of_sweep()
         try:
             _show(_run_command(command, config))
         except Exception as error:  # noqa: BLE001  # raised again where Hydra does not print it
@@ -101,6 +102,15 @@ def _launch(command: str, words: Sequence[str]) -> int:
     if failures:
         raise failures[0]
     return 0
+
+
+def _warn_of_sweep() -> None:
+    """Say so if an experiment is a sweep that was not asked for; what was given is one job's."""
+    hydra = HydraConfig.get()
+    given = {word.lstrip("+").partition("=")[0] for word in hydra.overrides.task}
+    swept = [key for key in hydra.sweeper.get("params") or {} if key not in given]
+    if swept:
+        log.warning("the experiment is a sweep over %s: one job runs, -m all", ", ".join(swept))
 
 
 def _show(result: Any) -> None:

@@ -10,12 +10,14 @@ it. With --tables it draws from tables that were committed, and computes nothing
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
 import torch
 
+from robust_npe.checks import require
 from robust_npe.interruption import INTERRUPTED, interruptible
 from robust_npe.recipes import ERRORS, SCALES, Runner, draw_from, scripts
 
@@ -31,9 +33,11 @@ def names(given: list[str]) -> list[str]:
 def compute(options: argparse.Namespace) -> int:
     """Compute and draw, or list; return the exit status."""
     started = time.perf_counter()
-    runner = Runner(FOLDER, names(options.names), options.scale, options.output)
+    scale = options.scale or "laptop"
+    runner = Runner(FOLDER, names(options.names), scale, options.output)
     if options.list:
-        print("\n".join(runner.listing()))
+        for line in runner.listing():
+            print(line, flush=True)
         return 0
     with interruptible():
         runner.run()
@@ -48,7 +52,7 @@ def main() -> int:
     """Read the options and do as they say."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("names", nargs="*", help="figures, such as figure4; all if none is named")
-    parser.add_argument("--scale", default="laptop", help=", ".join(SCALES))
+    parser.add_argument("--scale", help=f"{', '.join(SCALES)}; laptop if none is given")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="output_dir of runs")
     parser.add_argument("--tables", type=Path, help="draw PNGs from the tables in this folder")
     parser.add_argument("--list", action="store_true", help="list the runs, and compute nothing")
@@ -57,8 +61,14 @@ def main() -> int:
     try:
         if options.tables is None:
             return compute(options)
+        told = {"--scale": options.scale, "--list": options.list}
+        for name, value in told.items():
+            require(not value, name, value, "left out beside --tables, which has one scale")
         for path in draw_from(FOLDER, options.names, options.tables, options.output):
             print(path)
+    except BrokenPipeError:  # e.g. `--list | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except ERRORS as error:
         sys.stderr.write(f"figures: {error}\n")
         return 2

@@ -223,3 +223,13 @@ def test_interruptions_end_the_workers_too_when_they_stored_where_they_stand(
     # joblib's tracker of resources ends a little later
     wait_until(lambda: is_gone(sweep.pid), 20, "the end of all processes")
     assert "resource_tracker" not in (elsewhere / "err").read_text()
+
+
+def test_an_experiment_that_is_a_sweep_says_so_when_one_job_of_it_runs(
+    capsys, monkeypatch, elsewhere
+):
+    monkeypatch.setattr("robust_npe.commands.train.main", lambda config: "done")
+    assert cli.main(["train", "experiment=figure4", "scale=smoke", "task=sir"]) == 0
+    assert "a sweep over attack: one job runs" in "".join(capsys.readouterr())
+    assert cli.main(["train", "experiment=figure4", "scale=smoke", "task=sir", "attack=noise"]) == 0
+    assert "sweep" not in "".join(capsys.readouterr())

@@ -81,7 +81,15 @@ def test_unknown_figures_are_one_line(folder, tmp_path):
         runner(folder, tmp_path, names=["figure99"])
 
 
-@pytest.mark.parametrize("words", [["figure99"], ["--scale", "huge"], ["--tables", "nowhere"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["figure99"],
+        ["--scale", "huge"],
+        ["--tables", "nowhere"],
+        ["--tables", "nowhere", "--scale", "smoke"],
+    ],
+)
 def test_wrong_options_are_one_line(words, monkeypatch, capsys):
     path = Path(__file__).parents[2] / "scripts" / "figures.py"
     monkeypatch.setattr("sys.argv", ["figures.py", *words])
