@@ -44,13 +44,17 @@ def test_every_defense_lowers_the_movement():
         assert (found[defense] < found.none).all(), defense
 
 
-def test_movement_falls_with_beta():
+def test_movement_falls_with_beta_beyond_seed_noise():
+    """On two tasks the smallest weight cannot be told from no defense."""
     found = medians(table("betas"))
-    # beyond, the smallest weight does nothing on the linear Gaussian task
-    found = found.assign(beta=found.beta.fillna(0))[found.epsilon <= 0.5]
-    for cell, own in found.groupby(["task", "epsilon"]):
-        assert (np.diff(own.sort_values("beta").value) < 0).all(), cell
-        assert len(own) == 5, cell
+    found = found.assign(beta=found.beta.fillna(0))
+    unresolved = set()
+    for (task, _), own in found.groupby(["task", "epsilon"]):
+        seeds = own.set_index(["beta", "seed"]).value.unstack("seed")
+        assert seeds.shape == (5, 3)
+        falls = seeds.min(axis=1).to_numpy()[:-1] > seeds.max(axis=1).to_numpy()[1:]
+        unresolved |= {(task, seeds.index[i + 1]) for i in np.flatnonzero(~falls)}
+    assert unresolved == {("gaussian_linear", 1e-4), ("lotka_volterra", 1e-4)}
 
 
 def test_flows_stay_near_the_analytic_bound_within_the_data():
