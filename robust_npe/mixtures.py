@@ -13,6 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic, antithetic, pair_shape, paired
 from robust_npe.posterior import log_prob
+from robust_npe.shapes import broadcast_shapes
 
 __all__ = ["EvenMixture"]
 
@@ -51,7 +52,7 @@ class EvenMixture(Antithetic, Distribution):
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return log q(theta) for `theta (*, B, *event_shape)`, shape `(*, B)`."""
         own = self.batch_shape + self.event_shape
-        theta = theta.expand(torch.broadcast_shapes(theta.shape, own))
+        theta = theta.expand(broadcast_shapes(theta.shape, own))
         events = theta.reshape(-1, *own)
         size = max(1, ROWS // (self.num_members * len(events[0])))
         values = torch.cat([self._log_prob(part) for part in events.split(size)])

@@ -3,7 +3,7 @@ which every owner of a state gives and takes over, as in torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -37,11 +37,25 @@ def take_over(tensors: Sequence[Tensor], state: Mapping[str, Tensor]) -> None:
         tensor.copy_(state[name])
 
 
+def _plain(method: Callable[..., Any]) -> Callable[..., Any]:
+    return getattr(method, "__wrapped__", method)
+
+
+class _Adam(torch.optim.Adam):
+    """Adam as it is, without the decorators that import torch's compiler, which takes a second."""
+
+    add_param_group = _plain(torch.optim.Optimizer.add_param_group)
+    zero_grad = _plain(torch.optim.Optimizer.zero_grad)
+    state_dict = _plain(torch.optim.Optimizer.state_dict)
+    load_state_dict = _plain(torch.optim.Optimizer.load_state_dict)
+    step = torch.no_grad()(_plain(torch.optim.Adam.step))
+
+
 def adam(
     parameters: Iterable[Tensor], learning_rate: float, fused: bool | None = None
 ) -> torch.optim.Adam:
     """Return Adam with the moments that it would make at its first step: they can be loaded."""
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
+    optimizer = _Adam(parameters, lr=learning_rate, fused=fused)
     for p in optimizer.param_groups[0]["params"]:
         device = p.device if fused else torch.device("cpu")
         optimizer.state[p] = {

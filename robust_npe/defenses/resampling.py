@@ -18,6 +18,7 @@ from robust_npe.defenses.base import Defense
 from robust_npe.defenses.post_hoc import PostHoc
 from robust_npe.posterior import Posterior, log_prob, sample_and_log_prob
 from robust_npe.random import draws_from, stream
+from robust_npe.shapes import broadcast_shapes
 from robust_npe.tasks.base import Task
 
 __all__ = ["Resampled", "ResampledPosterior", "Resampling"]
@@ -67,7 +68,7 @@ class Resampled(Distribution):
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*, B, D)`, shape `(*, B)`."""
-        shape = torch.broadcast_shapes(theta.shape, self.batch_shape + self.event_shape)
+        shape = broadcast_shapes(theta.shape, self.batch_shape + self.event_shape)
         events = theta.expand(shape).reshape(-1, *shape[-2:])
         return self._normalised(log_joint(self.task, events, self.x)).reshape(shape[:-1])
 

@@ -19,6 +19,7 @@ from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.kernels import fits_kernels
 from robust_npe.estimators.univariate import Affine, AffineSpline, Univariate
+from robust_npe.shapes import broadcast_shapes
 
 __all__ = ["AutoregressiveDistribution", "AutoregressiveFlow"]
 
@@ -163,7 +164,7 @@ class AutoregressiveDistribution(Antithetic, Distribution):
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*sample_shape, *batch_shape, D)`, broadcast."""
-        shape = torch.broadcast_shapes(theta.shape[:-1], self.batch_shape)
+        shape = broadcast_shapes(theta.shape[:-1], self.batch_shape)
         theta = theta.expand(*shape, -1)
         if self._fits_kernels(shape.numel()):
             from robust_npe.estimators.kernels import density  # numba takes long to import

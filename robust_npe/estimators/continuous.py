@@ -12,6 +12,7 @@ from torch.distributions.constraints import Constraint
 from torch.utils.checkpoint import checkpoint
 
 from robust_npe.antithetic import Antithetic
+from robust_npe.shapes import broadcast_shapes
 
 __all__ = ["ContinuousFlow", "Field", "Grid"]
 
@@ -76,7 +77,7 @@ class ContinuousFlow(Antithetic, Distribution):
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Return the log density of `theta (*sample_shape, *batch_shape, D)`, broadcast."""
-        shape = torch.broadcast_shapes(theta.shape[:-1], self.batch_shape)
+        shape = broadcast_shapes(theta.shape[:-1], self.batch_shape)
         z, integral = self._solve(theta.expand(*shape, -1) / self._scale, direction=-1)
         return self._log_density(z, -integral)
 

@@ -24,6 +24,7 @@ from torch.distributions.constraints import Constraint
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
 from robust_npe.estimators.interfaces import Head
+from robust_npe.shapes import broadcast_shapes
 
 __all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF", "SbiMAF", "SbiNSF"]
 
@@ -67,7 +68,7 @@ class NflowsDistribution(Antithetic, Distribution):
 
     def _apply(self, function: Callable[..., Any], inputs: Tensor) -> tuple[Tensor, Tensor]:
         """nflows knows one batch dimension only: flatten, apply, restore."""
-        shape = torch.broadcast_shapes(inputs.shape[:-1], self.batch_shape)
+        shape = broadcast_shapes(inputs.shape[:-1], self.batch_shape)
         flat = inputs.expand(*shape, -1).reshape(-1, inputs.shape[-1])
         context = self.context.expand(*shape, -1).reshape(-1, self.context.shape[-1])
         outputs, log_det = function(flat, context)

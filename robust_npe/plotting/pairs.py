@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
-from scipy.stats import gaussian_kde
 
 from robust_npe.plotting.names import number_text
 from robust_npe.plotting.observations import STATE_COLORS
 from robust_npe.plotting.style import COLORS
+
+if TYPE_CHECKING:
+    from scipy.stats import gaussian_kde
 
 __all__ = ["REGIONS", "STATE_LINES", "draw_pairs", "draw_regions", "most_moved", "parameter_name"]
 
@@ -88,7 +90,7 @@ def _draw_density(axes: Axes, values: dict[str, Array], truth: float) -> None:
         width = max(np.std(values[state]), 1e-9)
         near = np.linspace(values[state].min() - width, values[state].max() + width, 200)
         grid = np.sort(np.concatenate((np.linspace(low, high, 100), near)))
-        density = gaussian_kde(values[state])(grid)
+        density = _kernel(values[state])(grid)
         color = STATE_COLORS[state]
         axes.plot(grid, density / density.max(), STATE_LINES[state], color=color, linewidth=1)
         axes.fill_between(grid, density / density.max(), color=color, alpha=0.2, linewidth=0)
@@ -108,13 +110,19 @@ def draw_regions(axes: Axes, values: dict[str, Array]) -> None:
 
 def _density(values: Array) -> tuple[Array, Array, Array, list[float]]:
     """A kernel density estimate on a grid around the samples, and the levels of its regions."""
-    kernel = gaussian_kde(values.T)
+    kernel = _kernel(values.T)
     margin = 0.6 * values.std(axis=0) + 1e-9
     low, high = np.quantile(values, [0.002, 0.998], axis=0)
     x, y = (np.linspace(a - m, b + m, GRID) for a, b, m in zip(low, high, margin, strict=True))
     density = kernel(np.stack(np.meshgrid(x, y)).reshape(2, -1)).reshape(GRID, GRID)
     at_samples = kernel(values.T)
     return x, y, density, [float(np.quantile(at_samples, 1 - p)) for p in sorted(REGIONS)[::-1]]
+
+
+def _kernel(values: Array) -> gaussian_kde:
+    from scipy.stats import gaussian_kde  # slow to import
+
+    return gaussian_kde(values)
 
 
 def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:

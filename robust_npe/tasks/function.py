@@ -16,6 +16,7 @@ from typing_extensions import override
 from robust_npe.checks import ConfigError, require
 from robust_npe.consent import modules_behind, resolve
 from robust_npe.random import stream
+from robust_npe.shapes import broadcast_shapes
 from robust_npe.tasks.calling import ARRAYS, Function, call, wants_arguments
 from robust_npe.tasks.shaped import ShapedTask, box
 
@@ -105,7 +106,7 @@ class FunctionTask(ShapedTask):
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
         if self.likelihood is None:
             return super().log_likelihood(theta, x)
-        shape = torch.broadcast_shapes(theta.shape[:-1], x.shape[:-1])
+        shape = broadcast_shapes(theta.shape[:-1], x.shape[:-1])
         theta = theta.expand(*shape, self.dim_theta).reshape(-1, self.dim_theta)
         x = x.expand(*shape, self.dim_x).reshape(-1, *self.x_shape)
         return self._likelihood(self.array, theta, x).reshape(shape)
