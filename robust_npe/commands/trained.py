@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,9 @@ class Trained:
     @property
     def diverged(self) -> bool:
         """Whether a loss became non-finite, so that earlier weights were restored."""
-        return any(bool(a.manifest["facts"].get("diverged")) for a in self.artefacts)
+        facts = [artefact.manifest["facts"] for artefact in self.artefacts]
+        # one that went on from its best weights has an infinite loss where it did
+        return any(f.get("diverged") or math.inf in f.get("validation_loss", ()) for f in facts)
 
     @property
     def num_pairs(self) -> float:

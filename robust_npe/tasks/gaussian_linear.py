@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal
 from typing_extensions import override
 
 from robust_npe.checks import require
@@ -66,9 +66,9 @@ class GaussianLinear(Task):
         mean = self.slopes * theta.double()
         return Normal(mean, self.noise_std).log_prob(x.double()).sum(-1)
 
-    def true_posterior(self, x: Tensor) -> Independent:
+    def true_posterior(self, x: Tensor) -> MultivariateNormal:
         """Exact posterior: precision I + a^2 / noise_std^2, mean linear in x; dtype follows x."""
         variance = 1 / (1 + (self.slopes / self.noise_std) ** 2)
         mean = variance * self.slopes / self.noise_std**2 * x.double()
-        scale = variance.sqrt().expand_as(mean)
-        return Independent(Normal(mean.to(x.dtype), scale.to(x.dtype)), 1)
+        scale = torch.diag(variance.sqrt())
+        return MultivariateNormal(mean.to(x.dtype), scale_tril=scale.to(x.dtype))

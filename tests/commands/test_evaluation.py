@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pandas as pd
@@ -151,3 +152,17 @@ def test_without_a_number_for_each_radius_there_is_no_table():
     assert summary(found).splitlines() == [
         "sir, maf, defense none: median minimal radius (kl_forward) 0.470"
     ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, False),
+        ({"diverged": False, "validation_loss": [2.0, 1.0]}, False),
+        ({"diverged": False, "validation_loss": [2.0, math.inf, 1.0]}, True),  # and went on
+        ({"diverged": True, "validation_loss": [2.0]}, True),
+    ],
+)
+def test_a_training_that_diverged_is_told_even_if_it_went_on(facts, expected):
+    artefacts = [SimpleNamespace(manifest={"facts": f}) for f in ({"diverged": False}, facts)]
+    assert Trained(None, "maf", artefacts).diverged is expected

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from robust_npe import states
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import Defense, NoDefense
 from robust_npe.estimators import DiagonalGaussian, Estimator, Identity
@@ -55,7 +56,7 @@ class Scripted(NoDefense):
         return torch.tensor(float(self.script[len(self.weights) - 1]))
 
 
-class SpyAdam(torch.optim.Adam):
+class SpyAdam(states._Adam):
     created: list = []  # noqa: RUF012
 
     def __init__(self, *args, **kwargs):
@@ -73,7 +74,7 @@ class SpyAdam(torch.optim.Adam):
 @pytest.fixture
 def adam(monkeypatch):
     SpyAdam.created = []
-    monkeypatch.setattr(torch.optim, "Adam", SpyAdam)
+    monkeypatch.setattr(states, "_Adam", SpyAdam)
     return SpyAdam.created
 
 
