@@ -70,7 +70,8 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except ERRORS as error:
-        sys.stderr.write(f"figures: {error}\n")
+        for line in str(error).splitlines():
+            sys.stderr.write(f"figures: {line}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"figures: {INTERRUPTED}\n")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_npe.plotting.comparisons import SECONDS, lines_part
-from robust_npe.plotting.layout import figure_of
+from robust_npe.plotting.describing import setup_note
+from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.recipes import FigureScript, Recipe, main
 from robust_npe.recipes.costs import results_with_costs
 
@@ -27,11 +29,12 @@ def gather(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
 
 def draw(tables: dict[str, pd.DataFrame]) -> Figure:
     """Draw one part for each table."""
-    parts = [
-        lines_part(tables[name], [SECONDS], column, column, lines=1)
-        for name, column in RECIPES.items()
-    ]
-    return figure_of(parts)
+    return figure_of([_part(tables[name], column) for name, column in RECIPES.items()])
+
+
+def _part(table: pd.DataFrame, column: str) -> Part:
+    part = lines_part(table, [SECONDS], column, column, lines=1)
+    return replace(part, draw=lambda place: [*part.draw(place), *setup_note(table)])
 
 
 FIGURE = FigureScript(

@@ -9,9 +9,7 @@ from robust_npe.plotting.cells import NothingToDrawError, UntidyTableError
 from robust_npe.plotting.comparisons import (
     attack_strength_plot,
     by_setting_plot,
-    movement_plot,
     run_time_plot,
-    true_posterior_plot,
 )
 from robust_npe.plotting.composites import attacks_figure, defenses_figure
 from robust_npe.plotting.coverage import coverage_plot
@@ -28,6 +26,7 @@ from robust_npe.plotting.tolerance import tolerance_plot
 from robust_npe.plotting.toy import toy_figure
 from robust_npe.plotting.tradeoff import tradeoff_plot
 from robust_npe.plotting.training import training_plot
+from robust_npe.plotting.truth import movement_plot, true_posterior_plot
 
 __all__ = [
     "COLORS",

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import require_one
 from robust_npe.plotting.layout import Part, add_legend, figure_of
-from robust_npe.plotting.names import number_text, task_name
+from robust_npe.plotting.names import count_text, number_text, task_name
 from robust_npe.plotting.style import COLORS, Look, line_looks
 
 __all__ = ["gradients_figure", "suite_figure", "tradeoff_figure"]
@@ -64,7 +64,9 @@ def suite_figure(table: pd.DataFrame) -> Figure:
             color = "white" if value > 0.72 else "black"
             look: dict[str, Any] = {"ha": "center", "va": "center", "color": color, "fontsize": 6}
             cells.text(j, i, f"{value:.2f}", **look)
-        cells.set_xticks(range(len(ATTACKS)), [*ATTACKS.values()], fontsize=5)
+        cells.set_xticks(
+            range(len(ATTACKS)), [*ATTACKS.values()], fontsize=6, rotation=40, ha="right"
+        )
         cells.set_yticks(range(len(table)), [_row_name(row) for _, row in table.iterrows()])
         cells.tick_params(length=0)
         words.axis("off")
@@ -80,7 +82,9 @@ def _suite_notes(table: pd.DataFrame) -> list[str]:
     what = f"{task_name(first.task)}, {first.num_simulations} training pairs"
     radius = f"radius {first.epsilon:g} (L∞)"
     published = "Published: of the cross-entropy of probabilities, as the research code computes."
-    notes = [f"Accuracy left by attacks. {what}, {radius}.", published]
+    seed = f"seed {first.seed:g}"
+    worst = "Worst case: of all attacks, for each observation."
+    notes = [f"Accuracy left by attacks. {what}, {seed}, {radius}.", published, worst]
     return [*notes, UNCONVERGED] if (table.converged == 0).any() else notes
 
 
@@ -141,13 +145,15 @@ def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
     rows = rows.assign(kept=rows["mean"] / rows.single)
     looks = Look(COLORS["clean"], "o"), Look(COLORS["adversarial"], "s")
     for (prior, own), look in zip(rows.groupby("prior"), looks, strict=False):
-        means = own.groupby("width").kept.mean()
-        axes.plot(means.index, means, markersize=3, label=str(prior), **look._asdict())
+        for (pairs, part), line in zip(own.groupby("num_simulations"), ("--", "-"), strict=False):
+            part = part.sort_values("width")
+            label = f"{prior}, {count_text(float(str(pairs)))} pairs"
+            axes.plot(part.width, part.kept, line, markersize=3, label=label, **look._asdict())
     axes.set(xscale="log", xlabel="width", ylim=(0, 1.05))
     axes.set_ylabel(r"$\|E\,\nabla_x\| \,/\, E\,\|\nabla_x\|$")
     axes.set_xticks(sorted(rows.width.unique()), sorted(rows.width.unique()))
     axes.minorticks_off()
-    axes.legend()
+    axes.legend(loc="lower left")
 
 
 def _gradient_notes(table: pd.DataFrame) -> list[str]:
@@ -155,6 +161,9 @@ def _gradient_notes(table: pd.DataFrame) -> list[str]:
     zero, double = (100 * runs[c].max() for c in ("zero_single", "zero_single_float64"))
     share, rhat = 100 * (runs.converged == 0).mean(), runs.rhat.median()
     return [
+        f"{task_name(str(table.task.iloc[0]))}; {INFERENCE[str(table.inference.iloc[0])]}. A, B: "
+        "largest element of the gradient of the loss, expected over draws of the weights; means "
+        "over observations.",
         "C: size of the expected gradient over that of single ones; where they cancel it is 0.",
         f"At most {zero:.2g} % of single gradients are exactly zero in float32, {double:.2g} % in "
         f"float64. {share:.0f} % of the samplers have not converged (median R-hat {rhat:.2g}).",
@@ -183,6 +192,8 @@ def tradeoff_figure(table: pd.DataFrame) -> Figure:
     def draw(place: SubFigure) -> list[str]:
         panels = place.subplots(1, 2, squeeze=False)[0]
         measures = {"softmax_robustness": "softmax robustness", "attacked": "accuracy under attack"}
+        for axes, letter in zip(panels, ascii_uppercase, strict=False):
+            axes.set_title(letter, loc="left", fontweight="bold")
         for axes, (column, label) in zip(panels, measures.items(), strict=True):
             for line in lines:
                 rows = table[table.line == line]
@@ -208,5 +219,9 @@ def _tradeoff_note(table: pd.DataFrame, lines: list[str]) -> str:
         told.append(f"{line} {number_text(round(rank, 2))} ({len(rows)} networks)")
     sampled = table.converged.dropna()
     unconverged = f" {int((sampled == 0).sum())} of {len(sampled)} samplers have not converged."
-    ranks = f"Rank correlation (Spearman) of accuracy and softmax robustness: {'; '.join(told)}."
-    return ranks + (unconverged if len(sampled) else "")
+    first = table.iloc[0]
+    radius = f" radius {first.epsilon:g} (L∞)." if "epsilon" in table else ""
+    what = f"{task_name(first.task)}, {first.num_simulations:g} training pairs, seed {first.seed:g}"
+    setup = f"Each point: a network. {what}; PGD,{radius}"
+    ranks = "Rank correlation (Spearman) of accuracy and softmax robustness:"
+    return f"{setup} {ranks} {'; '.join(told)}." + (unconverged if len(sampled) else "")

@@ -41,9 +41,7 @@ __all__ = [
     "attack_strength_plot",
     "by_setting_plot",
     "lines_part",
-    "movement_plot",
     "run_time_plot",
-    "true_posterior_plot",
 ]
 
 KL = {
@@ -65,13 +63,9 @@ MEANINGS = {
     SHARE: "Share: of the largest median that any of these attacks reached at the radius.",
     COVERAGE: "Coverage error: mean distance of the coverage curve from the diagonal.",
     NLL: "Likelihoods: means over observations.",
-    ERROR: "p: true posterior, q: estimated; with a tilde: of the attacked observation. Where p "
-    "has no closed form it is computed by importance sampling, for the first observations.",
+    ERROR: "p: true posterior, q: estimated; with a tilde: of the attacked observation.",
 }
 """What the caption says of a quantity."""
-
-SAMPLED = {"reference_error": "error", "reference_movement": "legitimate_movement"}
-"""What is measured by importance sampling where there is no closed form."""
 
 OF_ATTACKS = ("attack", "objective", "attack_settings")
 COLUMNS = {
@@ -99,36 +93,6 @@ def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward
     if compare not in OF_ATTACKS:
         parts.append(lines_part(table, [NLL], compare, x=compare, lines=1, legend=False))
     return figure_of(parts, setup_note(table))
-
-
-def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
-    """Draw sensitivity, legitimate movement and error under attack, where the true posterior is
-    known in closed form or was computed (metric `reference`).
-
-    Args:
-        table: Results of one attack.
-        compare: What the lines are.
-    """
-    known = _known(table)
-    known = known[known.task.isin(known[known.metric == MOVEMENT.metric].task)]
-    if known.empty:
-        raise NothingToDrawError("no rows with metric legitimate_movement or reference_movement")
-    part = lines_part(known, [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)
-    return figure_of([part], setup_note(known))
-
-
-def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
-    """Draw distances between the estimated and the true posterior, clean (radius 0) and attacked.
-
-    Args:
-        table: Results of one attack, with the metric `true_posterior` or `reference`.
-        compare: What the lines are.
-    """
-    known = _known(table)
-    quantities = [q for q in (ERROR, C2ST) if (known.metric == q.metric).any()]
-    if not quantities:
-        raise NothingToDrawError("no rows with metric error or reference_error")
-    return figure_of([lines_part(known, quantities, compare)], setup_note(known))
 
 
 def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
@@ -290,11 +254,3 @@ def _panels(
         title = task_name(task) if i == 0 and not across else ""
         axes.set_title(title.replace(" (", "\n(") if len(tasks) > WIDE else title)
     return panels
-
-
-def _known(table: pd.DataFrame) -> pd.DataFrame:
-    """Call what was computed by importance sampling as what is known in closed form, where nothing
-    is known in closed form."""
-    sampled = table.metric.isin([*SAMPLED])
-    closed = table.task.isin(table[table.metric.isin([*SAMPLED.values()])].task)
-    return table[~(sampled & closed)].replace({"metric": SAMPLED})

@@ -42,12 +42,16 @@ NOTE = (
 )
 
 
-def examples_figure(table: pd.DataFrame, parameters: int = 4) -> Figure:
+def examples_figure(
+    table: pd.DataFrame, parameters: int = 4, chosen_by: pd.DataFrame | None = None
+) -> Figure:
     """Draw one attacked observation for each task.
 
     Args:
         table: From `robust_npe.recipes.examples`, with one defense for each task.
         parameters: How many parameters to show at most: those that move most.
+        chosen_by: A table of the same tasks in which they do, such as that without a defense, so
+            that figures of several defenses show the same ones; None for the table itself.
 
     Raises:
         NothingToDrawError: The table is empty.
@@ -64,15 +68,18 @@ def examples_figure(table: pd.DataFrame, parameters: int = 4) -> Figure:
         grid = place.subfigures(down, ACROSS, squeeze=False, wspace=0.03, hspace=0.02)
         blocks = list(grid.flat)
         for task, block, letter in zip(tasks, blocks, ascii_uppercase, strict=False):
-            _draw_example(block, table[table.task == task], parameters)
+            chosen = table if chosen_by is None else chosen_by
+            moved = chosen[(chosen.task == task) & (chosen.what == "posterior")]
+            _draw_example(block, table[table.task == task], most_moved(moved, parameters))
             add_letter(block, letter)
         _draw_legend(blocks[len(tasks)])
-        return [NOTE, *_notes(table, parameters)]
+        where = "" if chosen_by is None else " without a defense"
+        return [NOTE, *_notes(table, parameters, where)]
 
     return figure_of([Part(draw, 92.0 * down)])
 
 
-def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int) -> None:
+def _draw_example(figure: SubFigure, rows: pd.DataFrame, names: list[str]) -> None:
     """One task: what was observed above the posteriors."""
     first = rows.iloc[0]
     title = f"{task_name(first.task)}, {radius_text(first)}"
@@ -81,7 +88,6 @@ def _draw_example(figure: SubFigure, rows: pd.DataFrame, parameters: int) -> Non
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 3.2] if image else [1, 1.7])
     draw_images(top, rows) if image else draw_traces(top, rows)
     samples = rows[rows.what == "posterior"]
-    names = most_moved(samples, parameters)
     truth = rows[rows.what == "truth"].set_index("name").value[names]
     draw_pairs(bottom, samples, truth)
 
@@ -111,7 +117,7 @@ def _defense_notes(table: pd.DataFrame) -> list[str]:
     return [f"Defense: {', '.join(names)}.", *settings_note(table, "defense")]
 
 
-def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
+def _notes(table: pd.DataFrame, parameters: int, where: str) -> list[str]:
     """What the examples are, and what is left out."""
     none = [*dict.fromkeys(table.defense)] == ["none"]
     notes = ["Without a defense."] if none else _defense_notes(table)
@@ -121,6 +127,6 @@ def _notes(table: pd.DataFrame, parameters: int) -> list[str]:
     many = table[table.what == "truth"].groupby("task", sort=False).name.nunique()
     notes += [note for task, note in PARAMETERS.items() if task in set(table.task)]
     return notes + [
-        f"{task_name(str(task))}: the {parameters} of {count} parameters that move most."
+        f"{task_name(str(task))}: the {parameters} of {count} parameters that move most{where}."
         for task, count in many[many > parameters].items()
     ]

@@ -33,7 +33,7 @@ from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
     named_defenses,
-    settings_note,
+    strengths_note,
     task_name,
     unit_name,
 )
@@ -192,7 +192,7 @@ def _fronts_part(
                 _draw_front(axes, own[own.family == family], look, labelled[family])
         label_axes(place, *labels)
         add_legend(part, place, place.axes)
-        return [*_strengths(runs), *(notes or []), *told, *notes_of(runs)]
+        return [*strengths_note(runs), *(notes or []), *told, *notes_of(runs)]
 
     legend = [labelled[family] for family in looks]
     part = Part(draw, 52.0 * rows_of(len(tasks)) + 6, legend, narrow=len(tasks) == 1)
@@ -242,20 +242,6 @@ def notes_of(runs: pd.DataFrame) -> list[str]:
         name = line_name("defense", str(lost.defense))
         notes.append(f"Not drawn: {name} on {task_name(lost.task)}, likelihood not finite.")
     return [*notes, *marks_note(runs)]
-
-
-def _strengths(runs: pd.DataFrame) -> list[str]:
-    """What changes along the lines, for the caption."""
-    notes = ["Along a line a defense gets stronger, and markers larger:"]
-    for family, own in runs.groupby("family", sort=False):
-        for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
-            values = sorted(own[column].dropna().unique())
-            if own.groupby("task")[column].nunique().max() > 1:
-                each = ", ".join(f"{value:g}" for value in values)
-                notes.append(f"{line_name('defense', str(family))}, {what} {each};")
-    if len(notes) > 1:
-        return [" ".join(notes).removesuffix(";") + "."]
-    return settings_note(runs.assign(defense=runs.family), "defense")
 
 
 def _logarithmic(axes: Axes, x: pd.Series) -> list[str]:

@@ -44,10 +44,12 @@ IMAGES = {
 NOTE = (
     "Margin: radius up to which more than half of the draws are reconstructed within r of what is "
     "right. Bounds are of first order, not certificates; measured: the smallest radius at which an "
-    "attack succeeded, an upper estimate. A: each point is an image; in the titles, rank "
-    "correlation (Spearman) of spectral bound and published bound with what was measured. B: "
-    "measured margin and likelihood lost at the radius, each point an image; medians over images "
-    "(whiskers: range over seeds) against the weight β of the KL."
+    "attack succeeded, an upper estimate. Each point is an image; in the titles, rank correlation "
+    "(Spearman) of spectral bound and published bound with what was measured."
+)
+BELOW = (
+    "Measured margin and likelihood lost at the radius, each point an image; medians over images "
+    "(whiskers: range over seeds) against the weight β of the KL, bounds as in A."
 )
 
 
@@ -65,7 +67,7 @@ def margins_figure(table: pd.DataFrame) -> Figure:
         raise NothingToDrawError("no margins")
     require_one(table, "the figure", COMMON)
     names = [label for label, _ in BOUNDS.values()]
-    weights = [f"β = {weight:g}" for weight in sorted(table.kl_weight.unique())]
+    weights = [f"β = {weight:g}" for weight in sorted(_finite(table).kl_weight.unique())]
 
     def scatter(place: SubFigure) -> list[str]:
         _draw_bounds(place, table)
@@ -77,13 +79,16 @@ def margins_figure(table: pd.DataFrame) -> Figure:
         _draw_degradation(panels[0], table)
         _draw_by_weight(panels[1:], table)
         add_legend(parts[1], place, panels[:2])
-        first = table.iloc[0]
-        infinite = int(np.isinf(table.margin_upper).sum())
-        lost = f" Nothing broke {infinite} of {len(table)}." if infinite else ""
-        return [f"{task_name(first.task)}; {attack_note(first)}.{lost}", _training(table)]
+        return [BELOW]
 
     parts = [Part(scatter, 44, names), Part(depending, 42, [*weights, MEASURED])]
-    return figure_of(parts)
+    return figure_of(parts, _margin_notes(table))
+
+
+def _margin_notes(table: pd.DataFrame) -> list[str]:
+    first, infinite = table.iloc[0], int(np.isinf(table.margin_upper).sum())
+    lost = f" No attack succeeded on {infinite} of {len(table)} images." if infinite else ""
+    return [f"{task_name(first.task)}; {attack_note(first)}.{lost}", _training(table)]
 
 
 def _draw_bounds(place: SubFigure, table: pd.DataFrame) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "number_text",
     "radius_name",
     "settings_note",
+    "strengths_note",
     "task_name",
     "unit_name",
 ]
@@ -32,6 +33,7 @@ TASKS = {
     "hodgkin_huxley_2d": "Hodgkin-Huxley, 2 parameters",
     "pyloric": "Pyloric network",
     "toy": "Toy example",
+    "half_moons": "Half moons",
     "digits": "Digits",
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
@@ -236,3 +238,24 @@ def settings_note(rows: pd.DataFrame, compare: str) -> list[str]:
             names.setdefault("; ".join(told), []).append(line_name("defense", str(defense)))
     found = [f"{', '.join(lines)}: {text}." for text, lines in names.items()]
     return [note[0].upper() + note[1:] for note in found]
+
+
+def strengths_note(runs: pd.DataFrame) -> list[str]:
+    """Return what changes along lines, one for each `family` of defenses, for the caption."""
+    notes = ["Along a line a defense gets stronger, and markers larger:"]
+    for family, own in runs.groupby("family", sort=False):
+        for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
+            each = own.dropna(subset=column).groupby("task")[column].unique().map(sorted)
+            if each.map(len).max() > 1:
+                notes.append(f"{line_name('defense', str(family))}, {what} {_spans(each)};")
+    if len(notes) > 1:
+        return [" ".join(notes).removesuffix(";") + "."]
+    return settings_note(runs.assign(defense=runs.family), "defense")
+
+
+def _spans(values: pd.Series) -> str:
+    """Write the values of each task (sorted lists, by task) shortly."""
+    texts = values.map(lambda own: ", ".join(f"{value:g}" for value in own))
+    usual = texts.mode().iloc[0]
+    others = [task for task in in_paper_order(texts.index) if texts[task] != usual]
+    return ", but ".join([usual, *(f"on {task_name(task)} {texts[task]}" for task in others)])

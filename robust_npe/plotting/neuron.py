@@ -31,7 +31,8 @@ NOTE = (
     "Left: an observation, clean (blue) and attacked (orange), and their difference. Then the "
     "regions of 50 and 90 % of the posteriors given the clean (solid) and the attacked (dashed) "
     "observation; cross: true parameters. Right: simulations with parameters from these posteriors "
-    "(bands of 65, 90 and 98 %, and single ones); black: the observation they follow from."
+    "(bands of 65, 90 and 98 %, and single ones); black: the observation they follow from; below "
+    "it is subtracted."
 )
 
 
@@ -57,28 +58,33 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
         panels = [
             _draw_row(*row) for row in zip(places, defenses.values(), ascii_uppercase, strict=False)
         ]
-        differences, posteriors, *traces = zip(*panels, strict=True)
-        for alike in (differences, posteriors, [axes for column in traces for axes in column]):
-            _share(alike)
+        for alike in zip(*panels, strict=True):
+            _share([axes for group in alike for axes in group])
         attack = f"{attack_note(table.iloc[0])}."
         return [NOTE, attack, rank_note(table), training_note(table)]
 
     return figure_of([Part(draw, 44.0 * len(defenses))])
 
 
-def _draw_row(place: SubFigure, rows: pd.DataFrame, letter: str) -> tuple[Axes, ...]:
-    """One defense; returns the panels of difference, posteriors, observation, predictions."""
-    left, right = place.subfigures(1, 2, width_ratios=[1, 2.9])
-    x, difference = left.subplots(2, 1, height_ratios=[1.6, 1], sharex=True)
-    posteriors, *predictions = right.subplots(1, 3, width_ratios=[1, 1.1, 1.1])
+def _draw_row(place: SubFigure, rows: pd.DataFrame, letter: str) -> tuple[list[Axes], ...]:
+    """One defense; returns the panels of difference, posteriors, traces, residuals."""
+    left, middle, right = place.subfigures(1, 3, width_ratios=[1, 1.05, 1.9])
+    heights = {"height_ratios": [1.6, 1], "sharex": True}
+    x, difference = left.subplots(2, 1, **heights)
+    posteriors = middle.subplots()
+    predictions, residuals = right.subplots(2, 2, **heights)
     _draw_observation(x, difference, rows)
     _draw_posteriors(posteriors, rows)
-    for axes, (state, color) in zip(predictions, STATE_COLORS.items(), strict=True):
-        _draw_predictions(axes, rows[rows.state == state], color)
-        axes.set_title(f"predicted, {state}")
+    for i, (state, color) in enumerate(STATE_COLORS.items()):
+        of_state = rows[rows.state == state]
+        _draw_predictions(predictions[i], of_state, color)
+        _draw_predictions(residuals[i], _minus_observation(of_state), color)
+        predictions[i].set_title(f"predicted, {state}")
+        residuals[i].set_xlabel("time (ms)")
+    residuals[0].set_ylabel("residual\n(mV)")
     look = {"color": COLORS.get(rows.defense.iloc[0]), "fontweight": "bold"}
     x.set_title(f"{letter}   {defense_title(rows)}", loc="left", **look)
-    return difference, posteriors, x, *predictions
+    return [difference], [posteriors], [x, *predictions], [*residuals]
 
 
 def _draw_observation(above: Axes, below: Axes, rows: pd.DataFrame) -> None:
@@ -112,8 +118,13 @@ def _draw_predictions(axes: Axes, rows: pd.DataFrame, color: str) -> None:
     for _, trace in rows[rows.what == "simulation"].groupby("statistic"):
         axes.plot(trace.position, trace.value, color=color, linewidth=0.4, alpha=0.7)
     x = rows[rows.what == "observation"]
-    axes.plot(x.position, x.value, color=COLORS["truth"], linewidth=0.6)
-    axes.set_xlabel("time (ms)")
+    axes.plot(x.position, x.value, color=COLORS["truth"], linewidth=0.4)
+
+
+def _minus_observation(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one state, less the observation at the same time."""
+    observed = rows[rows.what == "observation"].set_index("position").value
+    return rows.assign(value=rows.value - rows.position.map(observed))
 
 
 def _share(panels: Sequence[Axes]) -> None:

@@ -152,6 +152,8 @@ def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     apart = 0.25 if len(names) < 3 else 0.6  # labels of small panels must not touch
     for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         ticks = _ticks(*ends, apart)
+        if len(names) > 3 and max((len(number_text(tick)) for tick in ticks), default=0) > 3:
+            ticks = ticks[-1:]
         axis.set_ticks(ticks, [number_text(tick) for tick in ticks])
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)

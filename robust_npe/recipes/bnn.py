@@ -79,8 +79,8 @@ def gradients_table(recipes: Sequence[Recipe]) -> pd.DataFrame:
 
 def tradeoff_table(recipes: Sequence[Recipe]) -> pd.DataFrame:
     """Return one row for each run: `accuracy`, `attacked` (the same under attack) and
-    `softmax_robustness`, its mean, with settings as in `suite_table`, and `converged`, empty where
-    there was no sampler.
+    `softmax_robustness`, its mean, with settings as in `suite_table`, `epsilon` (the radius), and
+    `converged`, empty where there was no sampler.
 
     Raises:
         StoreError: Runs are missing, or did not measure that.
@@ -91,6 +91,7 @@ def tradeoff_table(recipes: Sequence[Recipe]) -> pd.DataFrame:
     if lacking := {"accuracy", "softmax_robustness"} - {*values.columns}:
         raise StoreError(f"the runs lack {', '.join(sorted(lacking))}")
     table = values[["accuracy", "softmax_robustness"]].rename(columns={"accuracy": "attacked"})
+    table = table.join(attacked.groupby("run_id").epsilon.first())
     table = table.join(_accuracy(rows)).join(_wide(rows, "weight_posterior", ["converged"], False))
     return _described(rows, table)
 

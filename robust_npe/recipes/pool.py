@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import torch
 
 from robust_npe.commands import train
 from robust_npe.commands.experiment import Experiment
+from robust_npe.files import StoreError
 from robust_npe.interruption import as_worker
 from robust_npe.plotting.saving import compress_png
+from robust_npe.recipes.figures import ERRORS
 from robust_npe.recipes.tables import read_tables
 
 __all__ = ["Pool", "compute", "draw", "redrawn"]
@@ -107,28 +110,40 @@ def draw(script: Path, scale: str, output: Path, overrides: Sequence[str]) -> st
 
 def redrawn(scripts: Sequence[Path], tables: Path, output: Path) -> Iterator[Path]:
     """Draw the figures of scripts from tables in a folder, as small PNG files, two at a time, and
-    yield them."""
+    yield them.
+
+    Raises:
+        StoreError: Some could not be drawn, after the others were.
+    """
     work = partial(_redraw, tables=tables, output=output)
-    if len(scripts) == 1:
-        yield from work(scripts[0])
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, spawn, _ignore_interruptions) as executor:
-        for paths in executor.map(work, scripts):
+    spawn, failures = multiprocessing.get_context("spawn"), []
+    with ExitStack() as stack:
+        every: Iterator[tuple[list[Path], str]] = map(work, scripts)
+        if len(scripts) > 1:
+            executor = ProcessPoolExecutor(2, spawn, _ignore_interruptions)
+            every = stack.enter_context(executor).map(work, scripts)
+        for paths, failure in every:
             yield from paths
+            failures += [failure] if failure else []
+    if failures:
+        raise StoreError("\n".join(failures))
 
 
 def _ignore_interruptions() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the business of the parent
 
 
-def _redraw(script: Path, tables: Path, output: Path) -> list[Path]:
+def _redraw(script: Path, tables: Path, output: Path) -> tuple[list[Path], str]:
+    """Return what was drawn, and what went wrong or nothing."""
     torch.set_num_threads(1)
     figure = runpy.run_path(str(script))["FIGURE"]
-    paths = figure.save(read_tables(figure.name, tables), output, (".png",))
+    try:
+        paths = figure.save(read_tables(figure.name, tables), output, (".png",))
+    except ERRORS as error:
+        return [], f"{figure.name}: {error}"
     for path in paths:
         compress_png(path)
-    return list(paths)
+    return list(paths), ""
 
 
 def _line(error: Exception) -> str:

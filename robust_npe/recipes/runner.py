@@ -37,7 +37,7 @@ def draw_from(folder: Path, names: Sequence[str], tables: Path, output: Path) ->
 
     Raises:
         ConfigError: There is no such figure.
-        StoreError: There are no tables of it.
+        StoreError: There are no tables of it, or not the right ones; the others were drawn.
     """
     known = scripts(folder)
     names = names or [name for name in known if any(tables.glob(f"{name}_*.csv.gz"))]

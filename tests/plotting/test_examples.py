@@ -148,7 +148,7 @@ def neuron(**settings):
 
 def test_a_neuron_has_a_row_for_each_defense():
     figure = neuron_figure(pd.concat([neuron(), neuron(defense="fim", beta=0.1)]))
-    assert len(figure.axes) == 10
+    assert len(figure.axes) == 14
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [t for t in titles if t] == ["A   no defense", "B   FIM β=0.1"]
     difference = next(a for a in figure.axes if "added" in a.get_ylabel())
@@ -159,3 +159,19 @@ def test_a_neuron_has_a_row_for_each_defense():
     assert len(predicted.lines) == 3  # two simulations and the observation
     ends = {axes.get_ylim() for axes in figure.axes if "predicted" in axes.get_title()}
     assert len(ends) == 1
+    residual = figure.axes[figure.axes.index(predicted) + 2]
+    pairs = zip(residual.lines[:2], predicted.lines[:2], strict=True)
+    for below, above in pairs:
+        left = above.get_ydata() - predicted.lines[2].get_ydata()
+        np.testing.assert_allclose(below.get_ydata(), left)
+    assert not residual.lines[2].get_ydata().any()  # the observation
+
+
+def test_parameters_are_those_that_move_most_in_another_table():
+    names = ("a", "b", "c")
+    table, plain = example(names=names), example(names=names)
+    moved = (plain.what == "posterior") & (plain.state == "attacked")
+    plain = plain.assign(value=plain.value + 100.0 * (moved & (plain.name == "b")))
+    figure = examples_figure(table, parameters=1, chosen_by=plain)
+    assert "$b$" in [axes.get_xlabel() for axes in figure.axes]
+    assert "that move most without a defense" in caption_of(figure)

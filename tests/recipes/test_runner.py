@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,23 @@ def test_tables_that_are_not_those_of_the_figure_are_one_line(tmp_path):
         figure.save({"results": tables["results"]}, tmp_path)
     with pytest.raises(UntidyTableError, match="lacks seed"):
         figure.save({**tables, "results": tables["results"].drop(columns="seed")}, tmp_path)
+
+
+def test_what_cannot_be_drawn_from_tables_is_named_after_the_rest_was_drawn(tmp_path):
+    root = Path(__file__).parents[2]
+    for path in (root / "docs" / "gallery" / "tables").glob("*.csv.gz"):
+        if path.name.split("_")[0] in ("ridge", "figure2", "betas"):
+            shutil.copy(path, tmp_path)
+    for name in ("betas_results", "figure2_densities"):
+        (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(b"epsilon,scale\n1.0,laptop\n"))
+    drawn = []
+    with pytest.raises(StoreError) as told:
+        drawn.extend(draw_from(root / "scripts", [], tmp_path, tmp_path))
+    first, second = sorted(str(told.value).splitlines())
+    assert "betas: the table lacks run_id" in first
+    assert "figure2: the tables of figure2 lack" in second
+    (path,) = tmp_path.glob("*.png")
+    assert path.name == "ridge.png"
 
 
 @pytest.mark.parametrize("wrong", [lambda _: {}["colour"], lambda _: Path().colour])
