@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from robust_npe.annotations import convert
@@ -90,9 +90,9 @@ def _launch(command: str, words: Sequence[str]) -> int:
             if result is not None and not sys.stderr.isatty():
                 _show(result)
             return
-        _warn_of_sweep()
         try:
             _show(_run_command(command, config))
+            _warn_of_sweep()
         except Exception as error:  # noqa: BLE001  # raised again where Hydra does not print it
             failures.append(error)
 
@@ -107,10 +107,13 @@ def _launch(command: str, words: Sequence[str]) -> int:
 def _warn_of_sweep() -> None:
     """Say so if an experiment is a sweep that was not asked for; what was given is one job's."""
     hydra = HydraConfig.get()
-    given = {word.lstrip("+").partition("=")[0] for word in hydra.overrides.task}
+    words = OmegaConf.to_container(hydra.overrides.task, resolve=False) or ()
+    given = {str(word).lstrip("+").partition("=")[0] for word in words}
     swept = [key for key in hydra.sweeper.get("params") or {} if key not in given]
     if swept:
-        log.warning("the experiment is a sweep over %s: one job runs, -m all", ", ".join(swept))
+        log.warning(
+            "the experiment is a sweep over %s: this was one job, -m runs all", ", ".join(swept)
+        )
 
 
 def _show(result: Any) -> None:

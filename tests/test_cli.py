@@ -230,6 +230,6 @@ def test_an_experiment_that_is_a_sweep_says_so_when_one_job_of_it_runs(
 ):
     monkeypatch.setattr("robust_npe.commands.train.main", lambda config: "done")
     assert cli.main(["train", "experiment=figure4", "scale=smoke", "task=sir"]) == 0
-    assert "a sweep over attack: one job runs" in "".join(capsys.readouterr())
+    assert "a sweep over attack: this was one job" in "".join(capsys.readouterr())
     assert cli.main(["train", "experiment=figure4", "scale=smoke", "task=sir", "attack=noise"]) == 0
     assert "sweep" not in "".join(capsys.readouterr())

@@ -216,7 +216,7 @@ def _tradeoff_note(table: pd.DataFrame, lines: list[str]) -> str:
         rows = table[table.line == line]
         enough = len(rows) > 2 and rows.accuracy.nunique() > 1
         rank = rows.accuracy.corr(rows.softmax_robustness, method="spearman") if enough else np.nan
-        told.append(f"{line} {number_text(round(rank, 2))} ({len(rows)} networks)")
+        told.append(f"{line} {number_text(rank, '.2f')} ({len(rows)} networks)")
     sampled = table.converged.dropna()
     unconverged = f" {int((sampled == 0).sum())} of {len(sampled)} samplers have not converged."
     first = table.iloc[0]

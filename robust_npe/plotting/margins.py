@@ -134,7 +134,7 @@ def _rank(rows: pd.DataFrame, name: str) -> str:
     constant = rows[name].nunique() < 2 or rows.margin_upper.nunique() < 2
     if constant:
         return "none"
-    return number_text(round(spearmanr(rows[name], rows.margin_upper).statistic, 2))
+    return number_text(spearmanr(rows[name], rows.margin_upper).statistic, ".2f")
 
 
 def _draw_degradation(axes: Axes, table: pd.DataFrame) -> None:

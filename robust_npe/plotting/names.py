@@ -108,9 +108,9 @@ UNITS = {
 NORMS = {"l1": "L1", "l2": "L2", "linf": "L∞"}
 
 
-def number_text(number: float) -> str:
-    """Return a number with a minus sign."""
-    return f"{number:g}".replace("-", "\N{MINUS SIGN}")
+def number_text(number: float, form: str = "g") -> str:
+    """Return a number with a minus sign, in a format."""
+    return f"{number:{form}}".replace("-", "\N{MINUS SIGN}")
 
 
 def count_text(count: float) -> str:

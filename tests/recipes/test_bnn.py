@@ -86,7 +86,7 @@ def test_verdicts(changes, said):
 
 
 def test_cells_show_accuracies_and_samplers_are_marked():
-    keys = {"task": "digits", "epsilon": 0.1, "num_simulations": 9, "inference": "hmc"}
+    keys = {"task": "digits", "epsilon": 0.1, "num_simulations": 9, "seed": 0, "inference": "hmc"}
     rows = [
         {**planted(), **keys, "settings": s, "converged": c, "verdict": "v: w"}
         for s, c in (("", 1.0), ("standard", 0.0))
