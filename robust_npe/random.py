@@ -49,7 +49,8 @@ def draws_from(generator: Generator) -> Iterator[None]:
     equal numbers: this is how common random numbers are made.
     """
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    if torch.accelerator.is_available():
+    accelerator = getattr(torch, "accelerator", None)  # since torch 2.6
+    if accelerator is None or accelerator.is_available():
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             yield

@@ -88,7 +88,8 @@ def setup_note(table: pd.DataFrame) -> list[str]:
     count = f"{few} of {every}" if few and every else few or every
     observations = [f"{count} observations{' attacked' if few else ''}"] if count else []
     first, second = [*_alone(attacks), *observations], [*_alone(estimators), *_training(table)]
-    return ["; ".join(", ".join(words) for words in (first, second) if words) + "."]
+    told = "; ".join(", ".join(words) for words in (first, second) if words)
+    return [f"{told}."] if told else []
 
 
 def _training(rows: pd.DataFrame) -> list[str]:
