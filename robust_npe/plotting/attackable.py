@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.ticker import MultipleLocator, NullLocator
 from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import attack_note, defense_title, require_one, training_note
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.style import COLORS
+from robust_npe.plotting.style import COLORS, letter_panels
 from robust_npe.plotting.tolerance import LABELS
 
 __all__ = ["attackable_figure"]
@@ -61,8 +60,7 @@ def attackable_figure(table: pd.DataFrame) -> Figure:
         look: dict[str, Any] = {"aspect": 25, "shrink": 0.85, "pad": 0.02, "extend": "both"}
         place.colorbar(points, ax=list(panels[:-1]), label=LABELS["kl_forward"], **look)
         _label_peaks(panels[-1])
-        for axes, letter in zip(panels, ascii_uppercase, strict=False):
-            axes.set_title(letter, loc="left", fontweight="bold")
+        letter_panels(panels)
         first, count = table.iloc[0], table.observation.nunique()
         what = f"{attack_note(first)}; {count} observations."
         return [NOTE, what, training_note(table)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import require_one
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.names import count_text, number_text, task_name
-from robust_npe.plotting.style import COLORS, Look, line_looks
+from robust_npe.plotting.style import COLORS, Look, letter_panels, line_looks
 
 __all__ = ["gradients_figure", "suite_figure", "tradeoff_figure"]
 
@@ -129,8 +128,7 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
             axes.set_xticks(decades := [n for n in (1, 10, 100) if n <= table.draws.max()], decades)
         panels[0].set_ylabel(r"$\|E\,\nabla_x \mathrm{loss}\|_\infty$, mean")
         _draw_kept(panels[-1], table)
-        for axes, letter in zip(panels, ascii_uppercase, strict=False):
-            axes.set_title(letter, loc="left", fontweight="bold")
+        letter_panels(panels)
         add_legend(part, place, panels[:1])
         return _gradient_notes(table)
 
@@ -192,8 +190,7 @@ def tradeoff_figure(table: pd.DataFrame) -> Figure:
     def draw(place: SubFigure) -> list[str]:
         panels = place.subplots(1, 2, squeeze=False)[0]
         measures = {"softmax_robustness": "softmax robustness", "attacked": "accuracy under attack"}
-        for axes, letter in zip(panels, ascii_uppercase, strict=False):
-            axes.set_title(letter, loc="left", fontweight="bold")
+        letter_panels(panels)
         for axes, (column, label) in zip(panels, measures.items(), strict=True):
             for line in lines:
                 rows = table[table.line == line]

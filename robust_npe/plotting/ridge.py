@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.layout import Part, add_legend, figure_of
-from robust_npe.plotting.style import COLORS
+from robust_npe.plotting.style import COLORS, letter_panels
 
 __all__ = ["ridge_figure"]
 
@@ -55,8 +55,7 @@ def ridge_figure(table: pd.DataFrame) -> Figure:
             right.plot(data.x, at_data, ".", color=color, markersize=3)
         left.set(xlabel="x", ylabel="y", ylim=(-1.6, 1.6))
         right.set(xlabel="x", ylabel=r"Fisher information $I_x$", yscale="log", ylim=(1e-2, 1e4))
-        for axes, letter in ((left, "A"), (right, "B")):
-            axes.set_title(letter, loc="left", fontweight="bold")
+        letter_panels((left, right))
         add_legend(part, place, [left])
         return [NOTE]
 

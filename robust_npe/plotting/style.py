@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
+from string import ascii_uppercase
 from textwrap import wrap
 from typing import NamedTuple
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
@@ -25,6 +27,7 @@ __all__ = [
     "add_caption",
     "add_letter",
     "epsilon_color",
+    "letter_panels",
     "line_colors",
     "line_looks",
     "new_figure",
@@ -184,3 +187,9 @@ def add_caption(figure: Figure | SubFigure, notes: Iterable[str]) -> None:
 def add_letter(figure: Figure | SubFigure, letter: str) -> None:
     """Write the letter of a panel into the upper left corner."""
     figure.text(0.003, 0.995, letter, fontsize=9, fontweight="bold", va="top")
+
+
+def letter_panels(panels: Iterable[Axes]) -> None:
+    """Write A, B, ... above panels that are not parts of their own."""
+    for axes, letter in zip(panels, ascii_uppercase, strict=False):
+        axes.set_title(letter, loc="left", fontweight="bold")

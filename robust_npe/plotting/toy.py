@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from robust_npe.plotting.cells import NothingToDrawError
 from robust_npe.plotting.describing import defense_title, require_one, training_note
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.style import COLORS
+from robust_npe.plotting.style import COLORS, letter_panels
 
 __all__ = ["toy_figure"]
 
@@ -58,8 +58,7 @@ def toy_figure(table: pd.DataFrame) -> Figure:
         panels[0, 0].set_ylabel(r"parameter $\theta$")
         panels[1, 0].set_ylabel(r"information $I_x$")
         place.colorbar(image, ax=list(panels[0]), label="density", pad=0.01, aspect=15)
-        for axes, letter in zip(panels[:, 0], "AB", strict=True):
-            axes.set_title(letter, loc="left", fontweight="bold")
+        letter_panels(panels[:, 0])
         return [NOTE, training_note(table)]
 
     return figure_of([Part(draw, 88)])
