@@ -270,22 +270,30 @@ class Estimator(nn.Module):
                 generator,
                 attached,
             )
-        copies = self._as_input(x).detach().expand(num_samples, *x.shape).reshape(-1, x.shape[-1])
+        x = self._as_input(x).detach()
         with torch.set_grad_enabled(attached):
-            return self._compiled_scores(copies, generator).reshape(num_samples, *x.shape)
-
-    def _compiled_scores(self, x: Tensor, generator: Generator) -> Tensor:
-        """One score for each row of `x (N, Dx)`."""
-        head = cast(Any, self.head)
-        if self.score_method == "compiled":  # needs no graph between x and its context
-            gradient, weight = head.sampled_score(self.context(x), generator)
-            return gradient * (weight.sqrt().unsqueeze(1) / self.standardize.unit(x))
-        attached = torch.is_grad_enabled()
+            if self.score_method == "compiled":  # needs no graph between x and its context
+                gradient, weight = self._context_scores(self.context(x), num_samples, generator)
+                return gradient * (weight.sqrt() / self.standardize.unit(x))
         with torch.enable_grad():
             context = self.context(x.requires_grad_(True))
-            gradient, weight = head.sampled_score(context, generator)
-            (score,) = torch.autograd.grad(context, x, gradient, create_graph=attached)
-        return score * weight.sqrt().unsqueeze(1)
+            with torch.set_grad_enabled(attached):
+                gradient, weight = self._context_scores(context, num_samples, generator)
+            # the embedding net is evaluated once for all samples of an observation
+            products = [
+                torch.autograd.grad(context, x, row, create_graph=attached, retain_graph=True)[0]
+                for row in gradient.unbind()
+            ]
+        return torch.stack(products) * weight.sqrt()
+
+    def _context_scores(
+        self, context: Tensor, num_samples: int, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """One gradient by the context for each sample, `(S, B, C)`, and its weight `(S, B, 1)`."""
+        copies = context.expand(num_samples, *context.shape).reshape(-1, context.shape[-1])
+        gradient, weight = cast(Any, self.head).sampled_score(copies, generator)
+        shape = num_samples, *context.shape
+        return gradient.reshape(shape), weight.reshape(*shape[:2], 1)
 
 
 def _class_name(head: Any) -> str:
