@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -262,14 +263,9 @@ class Estimator(nn.Module):
     def scores(self, x: Tensor, num_samples: int, generator: Generator, attached: bool) -> Tensor:
         """Return grad_x log q(theta_s|x), theta_s ~ q(.|x): see `robust_npe.fisher.scores`."""
         if self.score_method == "differentiated":
-            # the score does not change under a bijection of theta that does not depend on x
-            return differentiated_scores(
-                lambda x: self.head(self.context(self._as_input(x))),
-                x,
-                num_samples,
-                generator,
-                attached,
-            )
+            # a bijection of theta that does not depend on x leaves the score as it is
+            posterior = lambda x: self.head(self.context(self._as_input(x)))  # noqa: E731
+            return differentiated_scores(posterior, x, num_samples, generator, attached)
         x = self._as_input(x).detach()
         with torch.set_grad_enabled(attached):
             if self.score_method == "compiled":  # needs no graph between x and its context
@@ -280,11 +276,9 @@ class Estimator(nn.Module):
             with torch.set_grad_enabled(attached):
                 gradient, weight = self._context_scores(context, num_samples, generator)
             # the embedding net is evaluated once for all samples of an observation
-            products = [
-                torch.autograd.grad(context, x, row, create_graph=attached, retain_graph=True)[0]
-                for row in gradient.unbind()
-            ]
-        return torch.stack(products) * weight.sqrt()
+            by_x = partial(torch.autograd.grad, create_graph=attached, retain_graph=True)
+            score = torch.stack([by_x(context, x, row)[0] for row in gradient.unbind()])
+        return score * weight.sqrt()
 
     def _context_scores(
         self, context: Tensor, num_samples: int, generator: Generator
@@ -292,8 +286,7 @@ class Estimator(nn.Module):
         """One gradient by the context for each sample, `(S, B, C)`, and its weight `(S, B, 1)`."""
         copies = context.expand(num_samples, *context.shape).reshape(-1, context.shape[-1])
         gradient, weight = cast(Any, self.head).sampled_score(copies, generator)
-        shape = num_samples, *context.shape
-        return gradient.reshape(shape), weight.reshape(*shape[:2], 1)
+        return gradient.reshape(num_samples, *context.shape), weight.reshape(num_samples, -1, 1)
 
 
 def _class_name(head: Any) -> str:
