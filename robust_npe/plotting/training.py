@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -22,6 +23,8 @@ LINES = (
 BEST = "best epoch, whose weights are kept"
 CHAIN, WARM_UP = "a chain of a sampler", "end of warm-up"
 RATE: dict[str, Any] = {"color": "0.3", "drawstyle": "steps-mid"}
+USUAL = 0.95  # quantile of losses
+FAR = 20.0  # times their range: more than the first epochs of a training that goes well
 MARK: dict[str, Any] = {"color": "0.5", "linestyle": "--", "linewidth": 0.8}
 
 
@@ -50,7 +53,7 @@ def training_plot(histories: Sequence[pd.DataFrame]) -> Figure:
         for table in tables:
             draw(panels, table)
         add_legend(part, place, panels[:1])
-        return []
+        return _without_outliers(panels[0], tables) if draw is _draw_epochs else []
 
     part = Part(drawn, 70 if len(heights) == 2 else 100, legend, narrow=True)
     return figure_of([part])
@@ -67,6 +70,18 @@ def _draw_epochs(panels: Sequence[Axes], table: pd.DataFrame) -> None:
     rates.plot(table.epoch, table.learning_rate, **RATE)
     losses.set_ylabel("loss")
     rates.set(ylabel="learning rate", yscale="log", xlabel="epoch")
+
+
+def _without_outliers(axes: Axes, tables: Sequence[pd.DataFrame]) -> list[str]:
+    """End an axis below losses that would hide all others, and say so."""
+    names = [name for name, _, _ in LINES if name in tables[0]]
+    values = pd.concat([table[name] for table in tables for name in names])
+    values = values[np.isfinite(values)]
+    usual, low = values.quantile(USUAL), values.min()
+    if not values.max() - usual > FAR * (usual - low) > 0:
+        return []
+    axes.set_ylim(low - 0.05 * (usual - low), top := usual + usual - low)
+    return [f"{(values > top).sum()} losses, up to {values.max():.2g}, lie above the axis."]
 
 
 def _draw_chains(panels: Sequence[Axes], table: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ import pytest
 from robust_npe.commands.experiment import Experiment
 from robust_npe.defenses import NoDefense
 from robust_npe.plotting import NothingToDrawError, training_plot
+from robust_npe.plotting.saving import caption_of
 from robust_npe.training import History, history_table, read_history, write_history
 from tests.test_config import composed
 from tests.training.test_checkpoints import small_maf, trained
@@ -48,6 +49,20 @@ def test_picture_of_losses_and_best_epoch():
     assert rates.get_yscale() == "log"
     with pytest.raises(NothingToDrawError):
         training_plot([history_table(History())])
+
+
+def test_an_exploded_loss_hides_no_others():
+    usual = [5.0 - i / 30 for i in range(100)]
+    exploded = History([1e8, *usual], [math.nan, *usual], 5, False, [1e-2] * 101)
+    for history, top, caption in (
+        (History(usual, usual, 5, False, [1e-2] * 100), 5.2, ""),
+        (exploded, 8.3, "1 losses, up to 1e+08, lie above the axis."),
+    ):
+        figure = training_plot([history_table(history)])
+        losses = figure.subfigs[0].axes[0]
+        assert losses.get_ylim()[1] == pytest.approx(top, abs=0.2)
+        assert losses.get_ylim()[0] < min(usual)
+        assert caption_of(figure) == caption
 
 
 def test_trackers_are_told_every_epoch():
