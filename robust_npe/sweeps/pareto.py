@@ -177,7 +177,7 @@ def _front(words: Sequence[str], trials: Trials) -> str:
     divergence = f"{settings.quantity} at {settings.epsilon:g}"
     rows = [
         {
-            "NLL": f"{trial.values[0]:.4g}",
+            "NLL": f"{trial.values[0]:.3f}",
             divergence: f"{trial.values[1]:.3g}",
             "overrides": " ".join(words_of(trial)),
             "where": trial.user_attrs["where"],

@@ -56,7 +56,7 @@ def test_an_exploded_loss_hides_no_others():
     exploded = History([1e8, *usual], [math.nan, *usual], 5, False, [1e-2] * 101)
     for history, top, caption in (
         (History(usual, usual, 5, False, [1e-2] * 100), 5.2, ""),
-        (exploded, 8.3, "1 losses, up to 1e+08, lie above the axis."),
+        (exploded, 8.0, "1 losses, up to 1e+08, lie above the axis."),
     ):
         figure = training_plot([history_table(history)])
         losses = figure.subfigs[0].axes[0]
