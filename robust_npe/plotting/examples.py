@@ -30,9 +30,9 @@ __all__ = ["examples_figure"]
 
 ACROSS = 3  # tasks beside each other
 PARAMETERS = {
-    "lotka_volterra": "Lotka-Volterra: parameters are θ, of which rates are exp(sigmoid(θ)).",
+    "lotka_volterra": "Lotka-Volterra (without units): rates are exp(sigmoid(θ)).",
     "hodgkin_huxley": "Hodgkin-Huxley: conductances g in mS/cm², C in µF/cm², potentials E in mV.",
-    "sir": "SIR: parameters are θ, of which rates are sigmoid(θ).",
+    "sir": "SIR (without units): rates are sigmoid(θ).",
 }
 """What parameters are, by task."""
 NOTE = (

@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 REGIONS = (0.5, 0.9)  # probability in each region of a pair
 STATE_LINES = {"clean": "-", "attacked": "--"}
+STEPS = np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5, 6, 8, 10])  # of ticks
 GRID = 60
 GREEK = ("alpha", "beta", "gamma", "delta", "theta")
 
@@ -133,13 +134,23 @@ def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, apart: float) -> Array:
-    """Round numbers that are this share of the axis apart, and not at its ends."""
-    span, power = high - low, 10.0 ** np.floor(np.log10(high - low))
-    steps = power * np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5, 10])
-    step = steps[steps >= apart * span][0]
-    first, last = (low + 0.03 * span) / step, (high - 0.03 * span) / step
-    return step * np.arange(np.ceil(first), np.floor(last) + 1) + 0.0  # no -0
+def _ticks(low: float, high: float, across: int) -> Array:
+    """Round numbers whose labels do not touch in one of so many panels, and not at its ends."""
+    apart = 0.25 if across < 3 else 0.6
+    span = high - low
+    steps = 10.0 ** np.floor(np.log10(span)) * STEPS
+    wide = steps >= apart * span
+    ticks = _multiples(steps[wide][0], low, high)
+    if not len(ticks):  # one of those that are closer
+        ticks = _multiples(steps[~wide][-1], low, high)[:1]
+    is_long = any(len(number_text(tick)) > 3 for tick in ticks)
+    return ticks[-1:] if across > 3 and is_long else ticks
+
+
+def _multiples(step: float, low: float, high: float) -> Array:
+    margin = 0.03 * (high - low)
+    first, last = np.ceil((low + margin) / step), np.floor((high - margin) / step)
+    return step * np.arange(first, last + 1) + 0.0  # no -0
 
 
 def _truth() -> dict[str, Any]:
@@ -149,11 +160,8 @@ def _truth() -> dict[str, Any]:
 
 def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     """Numbers and names at the outer panels alone."""
-    apart = 0.25 if len(names) < 3 else 0.6  # labels of small panels must not touch
     for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        ticks = _ticks(*ends, apart)
-        if len(names) > 3 and max((len(number_text(tick)) for tick in ticks), default=0) > 3:
-            ticks = ticks[-1:]
+        ticks = _ticks(*ends, len(names))
         axis.set_ticks(ticks, [number_text(tick) for tick in ticks])
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)

@@ -127,13 +127,19 @@ def test_regions_hold_what_they_say():
 
 
 @pytest.mark.parametrize("span", [1e-3, 0.7, 1.0, 4.0, 9.99, 13.0, 200.0])
-@pytest.mark.parametrize("apart", [0.25, 0.5, 0.6])
-def test_ticks_are_apart_and_inside(span, apart):
+@pytest.mark.parametrize(("across", "apart"), [(2, 0.25), (3, 0.6), (4, 0.6)])
+def test_ticks_are_apart_and_inside(span, across, apart):
     for low in (-5.3, -span / 3, 0.0, 17.1):
-        ticks = _ticks(low, low + span, apart)
+        ticks = _ticks(low, low + span, across)
         assert np.all((ticks > low) & (ticks < low + span))
         assert np.all(np.diff(ticks) >= apart * span * (1 - 1e-9))
-        assert len(ticks) <= 1 / apart + 1
+        assert 1 <= len(ticks) <= 1 / apart + 1
+
+
+def test_small_panels_have_one_long_label():
+    assert list(_ticks(-12.5, 27.5, 3)) == [0, 25]
+    assert list(_ticks(-1.25, 0.25, 3)) == [-1, 0]
+    assert list(_ticks(-1.35, -0.05, 4)) == [-0.8]
 
 
 def test_parameters_are_called_as_people_write_them():
