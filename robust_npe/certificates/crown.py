@@ -41,7 +41,7 @@ class Relaxation(NamedTuple):
     """What is known of f(x + delta) - f(x) = slope delta + offset + error xi, |xi| <= 1.
 
     Attributes:
-        slope: Shape `(B, m, Dx)`.
+        slope: Shape `(B, m, Dx)`; `(1, m, Dx)` where all observations have the same.
         offset: Shape `(B, m)`.
         error: Shape `(B, m, K)`.
     """
@@ -54,8 +54,8 @@ class Relaxation(NamedTuple):
         """Return lower and upper bounds of each difference, `(B, m)`; 0, at delta = 0, is between
         them."""
         error = self.error.abs().sum(-1)
-        high = self.offset + error + region.largest(self.slope)
-        low = self.offset - error - region.largest(-self.slope)
+        low, high = region.extremes(self.slope)
+        low, high = self.offset - error + low, self.offset + error + high
         return low.clamp(max=0), high.clamp(min=0)
 
     def map(self, matrix: Tensor) -> Relaxation:
@@ -116,7 +116,7 @@ def relaxed(layers: Sequence[Layer], x: Tensor, region: Region) -> tuple[Tensor,
         relaxation = _substituted(weight, layers[:i], units, len(x))
         if i < len(layers) - 1:
             units.append(_relu(z, *relaxation.bounds(region)))
-    return z, relaxation
+    return z, relaxation._replace(slope=relaxation.slope.expand(len(x), -1, -1))
 
 
 class _Units(NamedTuple):
@@ -143,13 +143,13 @@ def _substituted(
     weight: Tensor, before: Sequence[Layer], units: Sequence[_Units], batch: int
 ) -> Relaxation:
     """Return what the outputs of a linear layer are as functions of delta."""
-    slope = weight.expand(batch, *weight.shape)
-    offset, errors = weight.new_zeros(batch, len(weight)), []
+    slope = weight.unsqueeze(0)
+    offset, errors = weight.new_zeros(batch, len(weight)), [weight.new_zeros(batch, len(weight), 0)]
     for (earlier, _), unit in zip(reversed(before), reversed(units), strict=True):
         offset = offset + (slope @ unit.offset.unsqueeze(-1)).squeeze(-1)
         errors.append(slope * unit.error.unsqueeze(1))
         slope = (slope * unit.slope.unsqueeze(1)) @ earlier
-    return Relaxation(slope, offset, torch.cat([slope[..., :0], *errors], dim=-1))
+    return Relaxation(slope, offset, torch.cat(errors, dim=-1))
 
 
 def _squared_reach(ball: Tensor, box: Tensor) -> Tensor:

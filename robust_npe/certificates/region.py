@@ -56,12 +56,22 @@ class Region(NamedTuple):
         for size, low, high in zip(*(part.split(rows) for part in self[1:4]), strict=True):
             yield Region(self.norm, size, low, high, self.is_cut)
 
-    def largest(self, slope: Tensor) -> Tensor:
-        """Return upper bounds `(B, m)` of linear forms `slope (B, m, Dx)` of delta."""
-        low, high = self.low.unsqueeze(1), self.high.unsqueeze(1)
-        box = torch.where(slope > 0, slope * high, slope * low).sum(-1)
+    def extremes(self, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Return lower and upper bounds `(B, m)` of linear forms of delta, `slope (B, m, Dx)` or
+        `(1, m, Dx)`."""
+        middle = _product(slope, (self.low + self.high) / 2)
+        reach = _product(slope.abs(), (self.high - self.low) / 2)
+        low, high = middle - reach, middle + reach
         if self.norm == "linf":
-            return box
+            return low, high
         scaled = slope * self.size.unsqueeze(1)
         dual = torch.inf if self.norm == "l1" else 2
-        return torch.minimum(box, torch.linalg.vector_norm(scaled, ord=dual, dim=-1))
+        norm = torch.linalg.vector_norm(scaled, ord=dual, dim=-1)
+        return torch.maximum(low, -norm), torch.minimum(high, norm)
+
+
+def _product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Return `matrix (B, m, Dx)` or `(1, m, Dx)` times `vector (B, Dx)`, `(B, m)`."""
+    if len(matrix) == 1:
+        return vector @ matrix[0].T
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
