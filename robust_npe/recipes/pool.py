@@ -46,8 +46,7 @@ class Pool:
         self._executor = self._started()
 
     def _started(self) -> ProcessPoolExecutor:
-        spawn = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch
-        return ProcessPoolExecutor(self.workers, spawn, _start, (self.folder,))
+        return _processes(self.workers, _start, self.folder)
 
     def submit(self, function: Callable[..., str], *arguments: Any) -> Future:
         """Call a function of this module in one of the processes."""
@@ -66,6 +65,13 @@ class Pool:
             for process in multiprocessing.active_children():
                 process.kill()  # signals gave each time to store where it stands
         self._executor.shutdown(cancel_futures=True)
+
+
+def _processes(count: int, start: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+    # read when numpy and scipy are loaded; threads of several processes wait for each other
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch
+    return ProcessPoolExecutor(count, spawn, start, arguments)
 
 
 def outcome(future: Future) -> str:
@@ -116,11 +122,11 @@ def redrawn(scripts: Sequence[Path], tables: Path, output: Path) -> Iterator[Pat
         StoreError: Some could not be drawn, after the others were.
     """
     work = partial(_redraw, tables=tables, output=output)
-    spawn, failures = multiprocessing.get_context("spawn"), []
+    failures = []
     with ExitStack() as stack:
         every: Iterator[tuple[list[Path], str]] = map(work, scripts)
         if len(scripts) > 1:
-            executor = ProcessPoolExecutor(2, spawn, _ignore_interruptions)
+            executor = _processes(2, _ignore_interruptions)
             every = stack.enter_context(executor).map(work, scripts)
         for paths, failure in every:
             yield from paths
