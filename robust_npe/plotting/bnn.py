@@ -37,6 +37,7 @@ INFERENCE = {
 }
 STANDARD = "standard"  # the prior N(0, 1), among settings
 UNCONVERGED = "†: the sampler has not converged (R-hat above 1.1, or divergences)."
+ONE = ("task", "epsilon", "num_simulations", "seed")  # columns with one value in a figure
 
 
 def suite_figure(table: pd.DataFrame) -> Figure:
@@ -47,11 +48,11 @@ def suite_figure(table: pd.DataFrame) -> Figure:
 
     Raises:
         NothingToDrawError: The table is empty.
-        ValueError: It mixes tasks or radii; the column is named.
+        ValueError: It mixes tasks, radii, numbers of simulations or seeds; the column is named.
     """
     if table.empty:
         raise NothingToDrawError("no classifiers")
-    require_one(table, "the figure", ("task", "epsilon", "num_simulations"))
+    require_one(table, "the figure", ONE)
     table = table.sort_values("inference", key=lambda c: c.map([*INFERENCE].index), kind="stable")
 
     def draw(place: SubFigure) -> list[str]:
@@ -105,9 +106,11 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
 
     Raises:
         NothingToDrawError: The table is empty.
+        ValueError: It mixes tasks, ways of inference or seeds; the column is named.
     """
     if table.empty:
         raise NothingToDrawError("no expected gradients")
+    require_one(table, "the figure", ("task", "inference", "seed"))
     table = table.assign(
         line=table.hidden + ", " + table.num_simulations.astype(str) + " pairs",
         prior=table.settings.map(lambda s: "N(0, 1) prior" if STANDARD in s else "fan-in prior"),
@@ -180,9 +183,11 @@ def tradeoff_figure(table: pd.DataFrame) -> Figure:
 
     Raises:
         NothingToDrawError: The table is empty.
+        ValueError: As for `suite_figure`.
     """
     if table.empty:
         raise NothingToDrawError("no networks")
+    require_one(table, "the figure", ONE)
     table = table.assign(line=[_name(row) for _, row in table.iterrows()])
     lines = sorted(table.line.unique(), reverse=True)
     looks = line_looks(lines)
@@ -217,8 +222,7 @@ def _tradeoff_note(table: pd.DataFrame, lines: list[str]) -> str:
     sampled = table.converged.dropna()
     unconverged = f" {int((sampled == 0).sum())} of {len(sampled)} samplers have not converged."
     first = table.iloc[0]
-    radius = f" radius {first.epsilon:g} (L∞)." if "epsilon" in table else ""
     what = f"{task_name(first.task)}, {first.num_simulations:g} training pairs, seed {first.seed:g}"
-    setup = f"Each point: a network. {what}; PGD,{radius}"
+    setup = f"Each point: a network. {what}; PGD, radius {first.epsilon:g} (L∞)."
     ranks = "Rank correlation (Spearman) of accuracy and softmax robustness:"
     return f"{setup} {ranks} {'; '.join(told)}." + (unconverged if len(sampled) else "")

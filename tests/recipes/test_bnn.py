@@ -103,3 +103,5 @@ def test_cells_show_accuracies_and_samplers_are_marked():
     for draw in (suite_figure, gradients_figure, tradeoff_figure):
         with pytest.raises(NothingToDrawError):
             draw(table.iloc[:0])
+        with pytest.raises(ValueError, match="mix seed 0, 1"):
+            draw(pd.concat([table[:1], table[:1].assign(seed=1)]))
