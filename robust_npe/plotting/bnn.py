@@ -9,8 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError
-from robust_npe.plotting.describing import require_one
+from robust_npe.plotting.cells import NothingToDrawError, require_one
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.names import count_text, number_text, task_name
 from robust_npe.plotting.style import COLORS, Look, letter_panels, line_looks
@@ -53,7 +52,8 @@ def suite_figure(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise NothingToDrawError("no classifiers")
     require_one(table, "the figure", ONE)
-    table = table.sort_values("inference", key=lambda c: c.map([*INFERENCE].index), kind="stable")
+    order = {name: i for i, name in enumerate(INFERENCE)}  # others come last
+    table = table.sort_values("inference", key=lambda column: column.map(order), kind="stable")
 
     def draw(place: SubFigure) -> list[str]:
         grid = place.subplots(1, 2, width_ratios=(1.5, 1), sharey=True, squeeze=False)
@@ -158,11 +158,11 @@ def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _gradient_notes(table: pd.DataFrame) -> list[str]:
-    runs = table.drop_duplicates("run_id")
+    runs, inference = table.drop_duplicates("run_id"), str(table.inference.iloc[0])
     zero, double = (100 * runs[c].max() for c in ("zero_single", "zero_single_float64"))
     share, rhat = 100 * (runs.converged == 0).mean(), runs.rhat.median()
     return [
-        f"{task_name(str(table.task.iloc[0]))}; {INFERENCE[str(table.inference.iloc[0])]}. A, B: "
+        f"{task_name(str(table.task.iloc[0]))}; {INFERENCE.get(inference, inference)}. A, B: "
         "largest element of the gradient of the loss, expected over draws of the weights; means "
         "over observations.",
         "C: size of the expected gradient over that of single ones; where they cancel it is 0.",

@@ -18,6 +18,7 @@ __all__ = [
     "marks_note",
     "marks_of",
     "points",
+    "require_one",
     "require_one_setting",
     "seeds_note",
     "text_of",
@@ -76,11 +77,12 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
     Raises:
         NothingToDrawError: There are none.
         UntidyTableError: Columns are missing.
-        ValueError: Two runs differ in something that no column tells.
+        ValueError: Two runs differ in something that no column tells, or in their scale.
     """
     lacking = [name for name in ("run_id", *CELL, *SEEDS, "value") if name not in table]
     if lacking:
         raise UntidyTableError(f"the table lacks {', '.join(lacking)}: it is not a tidy one.")
+    require_one(table, "the figure", ())
     texts = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
     rows = table.assign(**texts)
     rows = rows[rows.metric.isin([*metrics])]
@@ -130,8 +132,17 @@ def require_one_setting(table: pd.DataFrame, where: str, but: Collection[str] = 
     Raises:
         ValueError: The rows differ in a setting, which is named.
     """
-    for name in [s for s in SETTINGS if s in table and s not in but]:
-        values = table[name].unique()
+    require_one(table, where, [name for name in SETTINGS if name in table and name not in but])
+
+
+def require_one(rows: pd.DataFrame, where: str, columns: Collection[str]) -> None:
+    """Refuse rows that differ in a column, or in their scale where they have that one.
+
+    Raises:
+        ValueError: The column is named.
+    """
+    for name in [*columns, *(["scale"] if "scale" in rows else [])]:
+        values = rows[name].unique()
         if len(values) > 1:
             raise ValueError(
                 f"The rows for {where} mix {name} {', '.join(map(str, values))}: "

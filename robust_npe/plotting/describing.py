@@ -10,7 +10,7 @@ import pandas as pd
 from robust_npe.plotting.names import UNITS, count_text, defense_name, line_name, unit_name
 
 __all__ = ["SETTINGS", "attack_note", "defense_title", "divergence_text", "radius_text"]
-__all__ += ["rank_note", "require_one", "setup_note", "training_note"]
+__all__ += ["rank_note", "setup_note", "training_note"]
 
 SETTINGS = (
     *("estimator", "beta", "defense_epsilon", "num_simulations", "seed"),
@@ -19,21 +19,6 @@ SETTINGS = (
 """Columns in which the rows of one example agree."""
 
 DIVERGED = ("†", "a training diverged (earlier weights were restored)")
-
-
-def require_one(rows: pd.DataFrame, where: str, columns: Sequence[str] = SETTINGS) -> None:
-    """Refuse rows that mix settings.
-
-    Raises:
-        ValueError: They differ in a column, which is named.
-    """
-    for name in columns:
-        values = rows[name].unique()
-        if len(values) > 1:
-            raise ValueError(
-                f"The rows for {where} mix {name} {', '.join(map(str, values))}: "
-                "select one of them before plotting."
-            )
 
 
 def defense_title(rows: pd.DataFrame) -> str:

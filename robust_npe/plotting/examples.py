@@ -10,14 +10,13 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.cells import NothingToDrawError, require_one
 from robust_npe.plotting.describing import (
     SETTINGS,
     defense_title,
     divergence_text,
     radius_text,
     rank_note,
-    require_one,
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from scipy.stats import spearmanr
 
-from robust_npe.plotting.cells import NothingToDrawError
-from robust_npe.plotting.describing import attack_note, require_one, training_note
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.describing import attack_note, training_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.names import number_text, task_name
 from robust_npe.plotting.style import COLORS, Look, line_looks
@@ -183,9 +183,11 @@ def images_figure(table: pd.DataFrame) -> Figure:
 
     Raises:
         NothingToDrawError: The table is empty.
+        ValueError: It mixes settings; the column is named.
     """
     if table.empty:
         raise NothingToDrawError("no images")
+    require_one(table, "the figure", (*COMMON, "kl_weight", "seed"))
     numbers = [*dict.fromkeys(table.observation)]
 
     def draw(place: SubFigure) -> list[str]:

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.cells import NothingToDrawError, require_one
 from robust_npe.plotting.describing import (
+    SETTINGS,
     attack_note,
     defense_title,
     divergence_text,
     rank_note,
-    require_one,
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
@@ -51,7 +51,7 @@ def neuron_figure(table: pd.DataFrame) -> Figure:
         raise NothingToDrawError("no examples")
     defenses = {str(name): rows for name, rows in table.groupby("defense", sort=False)}
     for name, rows in defenses.items():
-        require_one(rows, name)
+        require_one(rows, name, SETTINGS)
 
     def draw(place: SubFigure) -> list[str]:
         places = place.subfigures(len(defenses), 1, squeeze=False)[:, 0]

@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 
+from robust_npe.plotting.cells import require_one
 from robust_npe.plotting.coverage import coverage_part
 from robust_npe.plotting.describing import (
+    SETTINGS,
     attack_note,
     defense_title,
     divergence_text,
     rank_note,
-    require_one,
     setup_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
@@ -54,7 +55,7 @@ def pyloric_figure(
     """
     parts = {str(name): rows for name, rows in examples.groupby("defense", sort=False)}
     for name, rows in parts.items():
-        require_one(rows, name)
+        require_one(rows, name, SETTINGS)
     summary = tolerance_part(results, metric, "defense"), coverage_part(results, "defense")
     return figure_of(
         [

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.cells import NothingToDrawError, require_one
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.style import COLORS, letter_panels
 
@@ -32,10 +32,12 @@ def ridge_figure(table: pd.DataFrame) -> Figure:
 
     Raises:
         NothingToDrawError: The table has no fits.
+        ValueError: It mixes scales.
     """
     betas = np.sort(table[table.what == "fit"].beta.unique())
     if not len(betas):
         raise NothingToDrawError("no rows of fits")
+    require_one(table, "the figure", ())
     shades = mpl.colormaps["magma"](np.linspace(0.35, 0.8, len(betas) - 1))
     colors = [COLORS["none"], *map(to_hex, shades)]
     data = table[table.what == "data"]

@@ -73,6 +73,14 @@ def test_no_plot_pools_runs_that_differ(name, column):
         PLOTS[name](pd.concat([rows, other], ignore_index=True))
 
 
+@pytest.mark.parametrize("name", PLOTS)
+def test_no_plot_mixes_scales(name):
+    rows = results().assign(scale="laptop")
+    other = rows.assign(run_id=rows.run_id + " other", seed=7, scale="smoke")
+    with pytest.raises(ValueError, match="mix scale laptop, smoke"):
+        PLOTS[name](pd.concat([rows, other], ignore_index=True))
+
+
 def pixels(figure, width=340):
     """The picture, small, as numbers between 0 and 1."""
     with style():

@@ -67,6 +67,8 @@ def test_images_are_those_of_the_attack(recipe):
     assert figure.axes[0].get_ylabel().startswith("margin ")
     with pytest.raises(NothingToDrawError):
         images_figure(images.iloc[:0])
+    with pytest.raises(ValueError, match="mix kl_weight"):  # a mean of images otherwise
+        images_figure(pd.concat([images, images.assign(kl_weight=7.0)]))
 
 
 def planted(**changes):
