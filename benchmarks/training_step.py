@@ -2,6 +2,7 @@
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --device cuda
+    python benchmarks/training_step.py --embedding          # with an MLP before the flow
 
 Everything runs on one thread, alternating; the medians of the repeats are reported, in CPU
 milliseconds, on another device in milliseconds until it has finished. "none", "fim", ... are whole
@@ -35,14 +36,16 @@ from robust_npe.defenses import (
     SWAGWeights,
     VIWeights,
 )
-from robust_npe.estimators import MAF, NSF, Estimator, Head, Identity
+from robust_npe.estimators import MAF, MLP, NSF, Embedding, Estimator, Head, Identity
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.random import draws_from, stream
 from robust_npe.training import TrainingSettings, train
 
 BATCH = 512
 HeadFactory = Callable[[int, int], Head]
+EmbeddingFactory = Callable[[int], Embedding]
 DIMS = [(10, 10), (4, 100), (2, 50)]
+EMBEDDED_DIMS = [(8, 200)]
 DEFENSES: dict[str, Callable[[], Defense]] = {
     "none": NoDefense,
     "fim fast": lambda: FIM(0.01),
@@ -74,6 +77,7 @@ def seconds(device: str) -> float:
 
 def engine_step(
     head: HeadFactory,
+    embedding: EmbeddingFactory,
     defense: Defense,
     dims: tuple[int, int],
     steps: int,
@@ -84,7 +88,7 @@ def engine_step(
     pairs = tuple(torch.randn(BATCH * steps, dim, device=device) for dim in dims)
     validation = tuple(torch.randn(BATCH, dim, device=device) for dim in dims)
     with draws_from(stream(0)):
-        estimator = defense.prepare(Estimator(head, Identity, *dims, real_vector)).to(device)
+        estimator = defense.prepare(Estimator(head, embedding, *dims, real_vector)).to(device)
     settings = TrainingSettings(batch_size=BATCH, max_epochs=epochs, min_epochs=epochs)
     start = seconds(device)
     train(estimator, defense, pairs, validation, settings, stream(1))  # type: ignore[arg-type]
@@ -117,6 +121,7 @@ def zuko_step(dims: tuple[int, int], spline: bool, steps: int, device: str) -> f
 
 def measure(
     head: HeadFactory,
+    embedding: EmbeddingFactory,
     spline: bool,
     dims: tuple[int, int],
     repeats: int,
@@ -132,7 +137,8 @@ def measure(
             epochs = 1 if name in SLOW else 10 if name in PLAIN else 4
             eager = mock.patch.object(AutoregressiveFlow, "is_compiled", new=False)
             with eager if name == "fim exact, autograd" else nullcontext():
-                times[name].append(engine_step(head, DEFENSES[name](), dims, 20, epochs, device))
+                step = engine_step(head, embedding, DEFENSES[name](), dims, 20, epochs, device)
+            times[name].append(step)
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
         row = f"| {'nsf' if spline else 'maf'} | {dims[0]}, {dims[1]} | {name} | {value:.2f} "
@@ -147,15 +153,16 @@ def main() -> None:
     parser.add_argument("--estimators", nargs="+", default=["maf", "nsf"])
     parser.add_argument("--defenses", nargs="+", default=list(DEFENSES), choices=list(DEFENSES))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--embedding", action="store_true", help="(zuko's flow has none)")
     arguments = parser.parse_args()
     names = ["none", *(name for name in arguments.defenses if name != "none")]
     torch.set_num_threads(1)
     print("| estimator | D, Dx | step | ms | / zuko | / none |")
     print("|---|---|---|---|---|---|")
     for name in arguments.estimators:
-        for dims in DIMS:
-            head = NSF if name == "nsf" else MAF
-            measure(head, name == "nsf", dims, arguments.repeats, names, arguments.device)
+        for dims in EMBEDDED_DIMS if arguments.embedding else DIMS:
+            parts = NSF if name == "nsf" else MAF, MLP if arguments.embedding else Identity
+            measure(*parts, name == "nsf", dims, arguments.repeats, names, arguments.device)
 
 
 if __name__ == "__main__":
