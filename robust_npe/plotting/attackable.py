@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MultipleLocator, NullLocator
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.describing import attack_note, defense_title, training_note
 from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.style import COLORS, letter_panels
@@ -27,11 +27,12 @@ LOWEST = 1e-4  # nats; below, an estimate is noise
 NOTE = (
     "A, B: each point is an attacked observation at the parameters that generated it; on the line "
     "an infected person infects one other at first (contact and recovery rate are equal). C: the "
-    "same against the height of the epidemic (in a population of 5), with medians of eighths of "
-    f"the observations. Estimates below {LOWEST:g} nats are drawn there."
+    "same against the largest number observed (in a population of 5, with noise), and medians of "
+    f"eighths of the observations. Estimates below {LOWEST:g} nats are drawn there."
 )
 
 
+@tidy
 def attackable_figure(table: pd.DataFrame) -> Figure:
     """Draw the divergence under attack over the parameters of SIR, and against the epidemic's peak.
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.names import count_text, number_text, task_name
 from robust_npe.plotting.style import COLORS, Look, letter_panels, line_looks
@@ -39,6 +39,7 @@ UNCONVERGED = "†: the sampler has not converged (R-hat above 1.1, or divergenc
 ONE = ("task", "epsilon", "num_simulations", "seed")  # columns with one value in a figure
 
 
+@tidy
 def suite_figure(table: pd.DataFrame) -> Figure:
     """Draw the accuracies that attacks leave as a table of shaded cells, with a verdict.
 
@@ -97,6 +98,7 @@ def _name(row: pd.Series) -> str:
     return INFERENCE.get(row.inference, row.inference) + prior
 
 
+@tidy
 def gradients_figure(table: pd.DataFrame) -> Figure:
     """Draw the expected gradient against the number of draws, one column for each prior, and what
     single gradients keep of their size when they are averaged over all draws, against width.
@@ -175,6 +177,7 @@ def _numbers(text: str) -> list[int]:
     return [int(n) for n in "".join(c if c.isdigit() else " " for c in text).split()]
 
 
+@tidy
 def tradeoff_figure(table: pd.DataFrame) -> Figure:
     """Draw robustness against accuracy, one point for each network, two measures of robustness.
 

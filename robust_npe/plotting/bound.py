@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.cells import NothingToDrawError, tidy
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import figure_of
 from robust_npe.plotting.tolerance import BOUND, tolerance_part
@@ -35,6 +35,7 @@ def with_analytic_bound(table: pd.DataFrame, task: GaussianLinear | None = None)
     return pd.concat([table, rows.assign(metric=BOUND, value=bound)], ignore_index=True)
 
 
+@tidy
 def analytic_bound_plot(table: pd.DataFrame, compare: str = "estimator") -> Figure:
     """Draw tolerance on the linear Gaussian task over the curve of its exact bound.
 

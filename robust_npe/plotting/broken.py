@@ -11,10 +11,13 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from robust_npe.plotting.cells import (
+    MixedRunsError,
     NothingToDrawError,
+    require_comparable,
     require_one_setting,
     seeds_note,
     text_of,
+    tidy,
 )
 from robust_npe.plotting.layout import (
     Part,
@@ -41,6 +44,7 @@ BOUND = "Found by attacks: a stronger one can only raise a curve."
 ATTACK = ["attack", "norm", "objective", "attack_settings", "domain"]
 
 
+@tidy
 def broken_plot(
     table: pd.DataFrame, criterion: str | None = None, compare: str = "attack"
 ) -> Figure:
@@ -64,7 +68,7 @@ def broken_plot(
     looks = looks_of(curves, compare)
     if len(thresholds) > 1:
         found = ", ".join(f"{t:g}" for t in thresholds)
-        raise ValueError(f"The curves have thresholds {found}: select one before plotting.")
+        raise MixedRunsError(f"The curves have thresholds {found}: select one before plotting.")
     name = str(curves.metric.iloc[0]).removeprefix(PREFIX)
     tasks = in_paper_order(curves.task)
 
@@ -115,6 +119,7 @@ def draw_broken(axes: Axes, curves: pd.DataFrame, compare: str, looks: Mapping[s
         compare: As in `broken_plot`.
         looks: One for each line, equal in all panels of a figure.
     """
+    require_comparable(curves, "a panel", compare)
     names = curves[compare].map(text_of)
     for i, (line, look) in enumerate(looks.items()):
         rows = curves[names == line]

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from traceback import walk_tb
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from robust_npe.metrics.soundness import FLAGS
 
 __all__ = [
+    "DEFENSE",
     "MARKS",
+    "MixedRunsError",
     "NothingToDrawError",
     "UntidyTableError",
     "cells",
+    "lacking",
     "marks_note",
     "marks_of",
     "points",
+    "require_comparable",
     "require_one",
     "require_one_setting",
     "seeds_note",
     "text_of",
+    "tidy",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SETTINGS = (
     "estimator",
@@ -40,6 +51,13 @@ SETTINGS = (
 )
 """Columns of the results in which runs must agree before they are averaged."""
 
+DEFENSE = ("defense", "beta", "defense_epsilon", "defense_settings")
+TOGETHER = {
+    **dict.fromkeys(DEFENSE, DEFENSE),
+    "attack": ("attack", "objective", "attack_settings"),
+}
+"""Settings that differ with the one that tells lines apart."""
+
 CELL = ["task", *SETTINGS, "epsilon", "metric", "statistic", "level"]
 SEEDS = ["seed", "data_seed"]
 TEXTS = ["defense_settings", "attack_settings"]
@@ -48,7 +66,7 @@ TEXTS = ["defense_settings", "attack_settings"]
 MARKS = {
     "diverged": ("†", "a training diverged (earlier weights were restored)"),
     "flagged": ("*", "an attack's result is flagged as unsound"),
-    "fewer": ("‡", "fewer seeds than other cells of the figure"),
+    "fewer": ("‡", "fewer seeds than the figure has"),
 }
 """What speaks against a cell: its mark, and the meaning for the caption."""
 
@@ -58,7 +76,35 @@ class NothingToDrawError(ValueError):
 
 
 class UntidyTableError(ValueError):
-    """A table lacks columns of tidy results."""
+    """A table lacks columns of tidy results, or has texts where numbers belong."""
+
+
+class MixedRunsError(ValueError):
+    """A table holds runs that differ in something that a plot does not tell apart."""
+
+
+def tidy(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of tables say which column they lack, with an `UntidyTableError`."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return draw(*args, **kwargs)
+        except (KeyError, AttributeError) as error:
+            if name := lacking(error):
+                raise UntidyTableError(f"the table lacks {name}: it is not a tidy one.") from error
+            raise
+
+    return drawn
+
+
+def lacking(error: KeyError | AttributeError) -> str:
+    """Return the column of a table that was missing, nothing if the error has another cause."""
+    if isinstance(error, AttributeError):
+        return str(error.name) if isinstance(error.obj, pd.DataFrame | pd.Series) else ""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    of_tables = str(frame.f_globals["__name__"]).startswith("pandas.")
+    return str(error.args[0]) if of_tables else ""
 
 
 def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
@@ -76,12 +122,15 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
 
     Raises:
         NothingToDrawError: There are none.
-        UntidyTableError: Columns are missing.
-        ValueError: Two runs differ in something that no column tells, or in their scale.
+        UntidyTableError: Columns are missing, or values are no numbers.
+        MixedRunsError: Two runs differ in something that no column tells, or in their scale.
     """
     lacking = [name for name in ("run_id", *CELL, *SEEDS, "value") if name not in table]
     if lacking:
         raise UntidyTableError(f"the table lacks {', '.join(lacking)}: it is not a tidy one.")
+    if not is_numeric_dtype(table.value):
+        bad = table.value[pd.to_numeric(table.value, errors="coerce").isna()]
+        raise UntidyTableError(f"the column value has {bad.iloc[0]!r}, which is not a number.")
     require_one(table, "the figure", ())
     texts = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
     rows = table.assign(**texts)
@@ -107,7 +156,7 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
     twice = rows[rows.duplicated([*CELL, *SEEDS], keep=False)]
     if len(twice):
         first = twice.merge(twice[[*CELL, *SEEDS]].iloc[:1])
-        raise ValueError(
+        raise MixedRunsError(
             f"Runs {', '.join(map(str, first.run_id))} have equal settings and seeds but differ in "
             f"{first.metric.iloc[0]}: select one of them before plotting."
         )
@@ -117,8 +166,8 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
 def _with_fewer(rows: pd.DataFrame) -> pd.DataFrame:
     seeds = rows.seed.astype(str) + " " + rows.data_seed.astype(str)
     count = seeds.groupby([rows[name] for name in CELL], dropna=False).transform("nunique")
-    most = count.groupby(rows.metric).transform("max")
-    return rows.assign(fewer=count < most)
+    every = seeds.groupby(rows.metric).transform("nunique")
+    return rows.assign(fewer=count < every)
 
 
 def require_one_setting(table: pd.DataFrame, where: str, but: Collection[str] = ()) -> None:
@@ -130,21 +179,37 @@ def require_one_setting(table: pd.DataFrame, where: str, but: Collection[str] = 
         but: Columns in which the rows may differ, as the plot tells them apart.
 
     Raises:
-        ValueError: The rows differ in a setting, which is named.
+        MixedRunsError: The rows differ in a setting, which is named.
     """
     require_one(table, where, [name for name in SETTINGS if name in table and name not in but])
+
+
+def require_comparable(table: pd.DataFrame, where: str, *told: str) -> None:
+    """Refuse to show beside each other what differs in more than a plot tells apart.
+
+    Args:
+        table: What the lines of a panel are drawn from.
+        where: Name of the panel, for the message.
+        told: The columns that tell lines or points apart.
+
+    Raises:
+        MixedRunsError: The rows differ in another setting, which is named.
+    """
+    but = {name for column in told for name in TOGETHER.get(column, (column,))}
+    for rows in (table[table.attack == "none"], table[table.attack != "none"]):
+        require_one_setting(rows, where, but)
 
 
 def require_one(rows: pd.DataFrame, where: str, columns: Collection[str]) -> None:
     """Refuse rows that differ in a column, or in their scale where they have that one.
 
     Raises:
-        ValueError: The column is named.
+        MixedRunsError: The column is named.
     """
     for name in [*columns, *(["scale"] if "scale" in rows else [])]:
         values = rows[name].unique()
         if len(values) > 1:
-            raise ValueError(
+            raise MixedRunsError(
                 f"The rows for {where} mix {name} {', '.join(map(str, values))}: "
                 "select one of them before plotting."
             )

@@ -17,6 +17,7 @@ from robust_npe.plotting.cells import (
     points,
     seeds_note,
     text_of,
+    tidy,
 )
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import (
@@ -79,6 +80,7 @@ SHORT = 15  # characters of names that have room below an axis
 WIDE = 3  # panels in a row that have room for all labels
 
 
+@tidy
 def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward") -> Figure:
     """Draw what a setting changes: movement and coverage error over epsilon, and clean likelihood.
 
@@ -95,6 +97,7 @@ def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward
     return figure_of(parts, setup_note(table))
 
 
+@tidy
 def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
     """Draw what several attacks find on the same estimators, and its share of the largest.
 
@@ -111,6 +114,7 @@ def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Fig
     return figure_of([part], setup_note(table))
 
 
+@tidy
 def run_time_plot(
     table: pd.DataFrame, x: str = "num_simulations", compare: str = "defense"
 ) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robust_npe.plotting.cells import tidy
 from robust_npe.plotting.coverage import coverage_part
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import figure_of
@@ -14,6 +15,7 @@ from robust_npe.plotting.tradeoff import tradeoff_part
 __all__ = ["attacks_figure", "defenses_figure"]
 
 
+@tidy
 def attacks_figure(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
     """Draw tolerance and coverage under attack and under noise (Fig. 4 of the paper).
 
@@ -24,6 +26,7 @@ def attacks_figure(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
     return figure_of([tolerance_part(table, metric), coverage_part(table)], setup_note(table))
 
 
+@tidy
 def defenses_figure(
     table: pd.DataFrame,
     betas: pd.DataFrame,

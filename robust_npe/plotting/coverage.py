@@ -15,8 +15,11 @@ from robust_npe.plotting.cells import (
     NothingToDrawError,
     cells,
     marks_note,
+    require_comparable,
     require_one_setting,
     seeds_note,
+    text_of,
+    tidy,
 )
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of, label_axes
@@ -43,9 +46,11 @@ MEANING = (
     "Above the diagonal: regions too large (conservative); below: too small (overconfident). "
     "Curves that lie on one another carry several kinds of markers."
 )
+MISSING = "Curves that are missing are not finite."
 TICKS = [0, 0.5, 1], ["0", "0.5", "1"]
 
 
+@tidy
 def coverage_plot(table: pd.DataFrame, rows: str = "attack") -> Figure:
     """Draw expected coverage, one panel per task (across) and per attack or defense (down).
 
@@ -75,10 +80,14 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
         shape = (1, columns) if across else (len(names), columns)
         panels = place.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat
         label_axes(place, "nominal coverage", "empirical coverage")
+        for task in tasks:
+            require_comparable(curves[curves.task == task], f"panels of {task}", rows)
         for axes, (name, task) in zip(panels, product(names, tasks), strict=True):
             clean = (rows, name) == ("attack", "none")
             what = "clean" if clean else line_name(rows, name)
-            wanted = (curves[rows] == name) | (curves.attack == "none") & (rows == "attack")
+            wanted = (curves[rows].map(text_of) == name) | (curves.attack == "none") & (
+                rows == "attack"
+            )
             panel = curves[(curves.task == task) & wanted]
             draw_coverage(axes, panel, epsilons, f"{task}, {rows} {name}")
             if across:
@@ -88,7 +97,14 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
             if not across and task == tasks[0]:
                 axes.set_ylabel(what)
         add_legend(part, place, place.axes)
-        return [MEANING, *seeds_note(curves), *marks_note(curves), *settings_note(curves, rows)]
+        missing = [MISSING] if curves.value.isna().any() else []
+        return [
+            MEANING,
+            *missing,
+            *seeds_note(curves),
+            *marks_note(curves),
+            *settings_note(curves, rows),
+        ]
 
     attacked = curves[curves.attack != "none"]
     title = radius_name(attacked) if len(attacked) else None
@@ -147,7 +163,9 @@ def draw_curves(axes: Axes, curves: pd.DataFrame, epsilons: list[float]) -> None
         every = i % len(least), max(1, len(epsilons))
         look: dict[str, Any] = {"marker": marker, "markersize": 3.5, "markeredgewidth": 0}
         look |= {"linewidth": 1, "color": color, "markevery": every}
-        axes.plot(least.index, levels.mean(), label=_label(epsilon), **look)
+        axes.plot(
+            least.index, levels.agg(lambda v: v.mean(skipna=False)), label=_label(epsilon), **look
+        )
     axes.set_aspect("equal")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xticks(*TICKS)

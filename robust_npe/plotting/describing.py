@@ -81,9 +81,15 @@ def _training(rows: pd.DataFrame) -> list[str]:
     """Number of simulations, seeds and scale."""
     count = _common(rows.num_simulations)
     words = [f"{count} simulations"] if count else []
-    seeds = [f"{seed:g}" for seed in sorted(rows.seed.dropna().unique())]
-    words += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
+    words += _seeds(rows.seed, "seed")
+    if "data_seed" in rows and not rows.data_seed.equals(rows.seed):
+        words += _seeds(rows.data_seed, "data seed")
     return words + ([f"{rows.scale.iloc[0]} scale"] if "scale" in rows else [])
+
+
+def _seeds(seeds: pd.Series, name: str) -> list[str]:
+    texts = [f"{seed:g}" for seed in sorted(seeds.dropna().unique())]
+    return [f"{name}{'s' * (len(texts) > 1)} {', '.join(texts)}"] if texts else []
 
 
 def _common(counts: pd.Series) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.describing import (
     SETTINGS,
     defense_title,
@@ -41,6 +41,7 @@ NOTE = (
 )
 
 
+@tidy
 def examples_figure(
     table: pd.DataFrame, parameters: int = 4, chosen_by: pd.DataFrame | None = None
 ) -> Figure:

@@ -11,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.cells import (
+    DEFENSE,
     MARKS,
     NothingToDrawError,
     cells,
     marks_note,
     marks_of,
     require_one_setting,
+    tidy,
 )
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import (
@@ -41,7 +43,6 @@ from robust_npe.plotting.style import Look
 
 __all__ = ["cost_plot", "front_plot", "outcomes", "trainings"]
 
-DEFENSE = ["defense", "beta", "defense_epsilon", "defense_settings"]
 STRENGTH = [*DEFENSE[1:]]
 SEEDS = ["seed", "data_seed"]
 LOST = "clean negative log likelihood, in nats above no defense"
@@ -110,6 +111,7 @@ def trainings(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
     return runs.join(settings, on=keys).join(against, on=keys)
 
 
+@tidy
 def front_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -> Figure:
     """Draw divergence under attack against likelihood lost, one line per defense over its strength.
 
@@ -126,6 +128,7 @@ def front_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") 
     return figure_of([_fronts_part(runs, labels, loss_axis)], _setup_notes(table, epsilon))
 
 
+@tidy
 def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -> Figure:
     """Draw how many times smaller a defense makes the divergence, against how many times longer
     its training takes.

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from robust_npe.plotting.cells import points, require_one_setting, text_of
-from robust_npe.plotting.names import LINES, line_name
+from robust_npe.plotting.cells import points, require_comparable, require_one_setting, text_of
+from robust_npe.plotting.names import LINES, count_text, line_name
 from robust_npe.plotting.style import Look, line_looks
 
 __all__ = [
@@ -101,6 +101,7 @@ def draw_panel(
     Raises:
         ValueError: A line would mix settings.
     """
+    require_comparable(rows, f"a panel of {', '.join(map(str, rows.task.unique()))}", compare, x)
     given = quantity.metric, quantity.statistic, x, quantity.log
     names = rows[compare].map(text_of)
     lines = {name: points(rows[names == name], *given) for name in looks}
@@ -137,12 +138,13 @@ def label_categories(axes: Axes, categories: Sequence[Any], x: str = "epsilon") 
     """Set equally spaced ticks with the names of the values of a column."""
     turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if x in TURNED else {}
     axes.set_xticks(range(len(categories)), category_names(categories, x), **turned)
-    axes.set_xlim(-0.5, len(categories) - 0.5)
+    axes.set_xlim(-0.6, len(categories) - 0.4)
 
 
 def category_names(categories: Sequence[Any], x: str) -> list[str]:
     """Return what values of a column are called on its axis."""
-    texts = [text_of(value) for value in categories]
+    write = count_text if x == "num_simulations" else text_of
+    texts = [write(value) for value in categories]
     names = [line_name(x, text) if x in LINES else text for text in texts]
     return ["none" if name == "nan" else name for name in names]
 
@@ -165,7 +167,7 @@ def log_limits(axes: Axes, values: np.ndarray) -> None:
     widen = max(1.0, 10 * bottom / top) ** 0.5
     axes.set_ylim(bottom / widen, top * widen)
     decades = np.log10(axes.get_ylim()[1] / axes.get_ylim()[0])
-    subs, step = ((1.0, 2.0, 5.0), 1) if decades < 1.5 else ((1.0,), max(1, round(decades / 5)))
+    subs, step = ((1.0, 2.0, 5.0), 1) if decades < 2 else ((1.0,), max(1, round(decades / 5)))
     axes.yaxis.set_major_locator(LogLocator(base=10.0**step, subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(_decade))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -206,14 +208,14 @@ def draw_line(
             where = at[outside], y.middle[outside]
             axes.errorbar(*where, yerr=bars[:, outside], fmt=marker, **hollow)
     for place, (_, point) in zip(at, y.assign(mark=points.mark).iterrows(), strict=True):
-        _draw_mark(axes, place, point, look.color)
+        _draw_mark(axes, place, point)
     notes = (BELOW, below.any()), (BROKEN if log else MISSING, broken.any())
     return [note for note, found in notes if found]
 
 
-def _draw_mark(axes: Axes, place: float, point: pd.Series, color: str) -> None:
+def _draw_mark(axes: Axes, place: float, point: pd.Series) -> None:
     """Write what speaks against a cell above its bar."""
     if point.mark and np.isfinite(point.middle):
         top = np.nanmax([point.middle, point.q85])
-        look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7, "color": color}
+        look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7, "color": "0.1"}
         axes.annotate(point.mark, (place, top), (0, 1), textcoords="offset points", **look)

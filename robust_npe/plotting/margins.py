@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from scipy.stats import spearmanr
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.describing import attack_note, training_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.names import number_text, task_name
@@ -53,6 +53,7 @@ BELOW = (
 )
 
 
+@tidy
 def margins_figure(table: pd.DataFrame) -> Figure:
     """Draw bounds against measured margins for each weight of the KL, and what depends on it.
 
@@ -175,6 +176,7 @@ def _training(table: pd.DataFrame) -> str:
     return training_note(table).replace("simulations", "images")
 
 
+@tidy
 def images_figure(table: pd.DataFrame) -> Figure:
     """Draw images and their reconstructions, clean and attacked, one observation in each row.
 

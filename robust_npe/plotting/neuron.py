@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.describing import (
     SETTINGS,
     attack_note,
@@ -36,6 +36,7 @@ NOTE = (
 )
 
 
+@tidy
 def neuron_figure(table: pd.DataFrame) -> Figure:
     """Draw what an attack adds to a voltage trace, and what it does to posterior and predictions.
 

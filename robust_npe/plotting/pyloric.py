@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import require_one
+from robust_npe.plotting.cells import require_one, tidy
 from robust_npe.plotting.coverage import coverage_part
 from robust_npe.plotting.describing import (
     SETTINGS,
@@ -38,6 +38,7 @@ NOTE = (
 TRACE = 0.8  # height of the observed trace, in heights of the simulations below it
 
 
+@tidy
 def pyloric_figure(
     examples: pd.DataFrame, results: pd.DataFrame, metric: str = "kl_forward"
 ) -> Figure:

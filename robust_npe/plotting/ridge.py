@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.style import COLORS, letter_panels
 
@@ -24,6 +24,7 @@ NOTE = (
 )
 
 
+@tidy
 def ridge_figure(table: pd.DataFrame) -> Figure:
     """Draw the fits, and what their Fisher information with respect to x is.
 

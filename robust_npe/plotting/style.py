@@ -179,7 +179,7 @@ def add_caption(figure: Figure | SubFigure, notes: Iterable[str]) -> None:
 
     `save_figure` writes it into the file's metadata, too.
     """
-    lines = wrap(" ".join(dict.fromkeys(notes)), int(19.5 * figure.bbox.width / figure.dpi))
+    lines = wrap(" ".join(dict.fromkeys(notes)), int(19.25 * figure.bbox.width / figure.dpi))
     text = figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, color="0.35")
     text.set_gid(CAPTION)
 

@@ -17,6 +17,7 @@ from robust_npe.plotting.cells import (
     points,
     seeds_note,
     text_of,
+    tidy,
 )
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import (
@@ -64,6 +65,7 @@ MOVED = "Dashed: how far the true posterior moves under the same perturbations."
 EXACT = "exact bound"
 
 
+@tidy
 def tolerance_plot(
     table: pd.DataFrame, metric: str = "kl_forward", compare: str = "attack"
 ) -> Figure:

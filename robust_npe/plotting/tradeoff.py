@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one_setting
+from robust_npe.plotting.cells import NothingToDrawError, require_one_setting, tidy
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.fronts import (
     LOST,
@@ -29,6 +29,7 @@ from robust_npe.plotting.style import COLORS, Look
 __all__ = ["tradeoff_part", "tradeoff_plot"]
 
 
+@tidy
 def tradeoff_plot(
     table: pd.DataFrame, epsilon: float, metric: str = "kl_forward", defense: str = "fim"
 ) -> Figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.cells import NothingToDrawError, tidy
 from robust_npe.plotting.comparisons import C2ST, ERROR, MOVEMENT, SENSITIVITY, lines_part
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import figure_of
@@ -17,6 +17,7 @@ SAMPLED = {"reference_error": "error", "reference_movement": "legitimate_movemen
 """What is measured by importance sampling where there is no closed form."""
 
 
+@tidy
 def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
     """Draw sensitivity, legitimate movement and error under attack, where the true posterior is
     known in closed form or was computed (metric `reference`).
@@ -33,6 +34,7 @@ def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
     return figure_of([part], [*_sampled_note(known), *setup_note(table)])
 
 
+@tidy
 def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
     """Draw distances between the estimated and the true posterior, clean (radius 0) and attacked.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,23 @@ from matplotlib.figure import Figure
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import StoreError
-from robust_npe.plotting import NothingToDrawError, UntidyTableError, save_figure, style
+from robust_npe.plotting import (
+    MixedRunsError,
+    NothingToDrawError,
+    UntidyTableError,
+    save_figure,
+    style,
+)
+from robust_npe.plotting.cells import lacking
 from robust_npe.recipes.recipe import SCALES, Recipe
 from robust_npe.recipes.tables import Tables, read_tables, results, write_tables
 
 __all__ = ["FigureScript", "main"]
 
-ERRORS = (ConfigError, NothingToDrawError, UntidyTableError, StoreError, OSError)
+ERRORS = (
+    *(ConfigError, StoreError, OSError),
+    *(MixedRunsError, NothingToDrawError, UntidyTableError),
+)
 FORMATS = (".pdf", ".png")
 
 
@@ -61,7 +70,7 @@ class FigureScript:
         try:
             drawn = self.draw(_Named(tables))
         except (KeyError, AttributeError) as error:
-            name = _lacking(error)
+            name = error.args[0] if isinstance(error, _TableError) else lacking(error)
             if not name:
                 raise
             raise StoreError(
@@ -98,15 +107,6 @@ class _Named(dict[str, pd.DataFrame]):
 
 class _TableError(KeyError):
     """There is no such table."""
-
-
-def _lacking(error: KeyError | AttributeError) -> str:
-    """Return the table or column that was missing, nothing if the error has another cause."""
-    if isinstance(error, AttributeError):
-        return str(error.name) if isinstance(error.obj, pd.DataFrame | pd.Series) else ""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    of_tables = frame.f_globals["__name__"].startswith("pandas.")
-    return str(error.args[0]) if of_tables or isinstance(error, _TableError) else ""
 
 
 def main(script: FigureScript) -> int:

@@ -38,11 +38,15 @@ class Pool:
     Args:
         workers: How many.
         folder: Where each of them writes its log, instead of to the screen.
+
+    Raises:
+        OSError: The folder cannot be made.
     """
 
     def __init__(self, workers: int, folder: Path) -> None:
         self.workers = workers
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self._executor = self._started()
 
     def _started(self) -> ProcessPoolExecutor:
@@ -86,7 +90,6 @@ def _start(folder: Path) -> None:
     """Prepare a process: quiet, with one thread; Ctrl-C is the business of its parent."""
     _ignore_interruptions()
     torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = (folder / f"{os.getpid()}.log").open("w", buffering=1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -125,7 +126,7 @@ class Recipe:
         overrides: Further overrides, as on the command line.
 
     Raises:
-        ConfigError: There is no recipe or scale of this name.
+        ConfigError: There is no recipe or scale of this name, or such an output folder.
     """
 
     def __init__(
@@ -137,6 +138,9 @@ class Recipe:
     ) -> None:
         known = sorted(path.stem for path in (config_directory() / "experiment").glob("*.yaml"))
         require(name in known, "recipe", name, f"one of {', '.join(known)}")
+        plain = re.fullmatch(r"[A-Za-z0-9_./ ~+-]+", str(output)) is not None
+        expected = "a path of letters, digits, spaces and _ . / ~ + -, as it becomes an override"
+        require(plain, "output", str(output), expected)
         require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
         self.name, self.scale, self.output = name, scale, Path(output)
         self.overrides = tuple(overrides)

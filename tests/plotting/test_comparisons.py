@@ -62,7 +62,7 @@ def test_a_setting_changes_movement_coverage_and_likelihood():
     assert "Radius 0: clean" in caption(figure)
     colors = [lines(axes, names[0])[0].get_color() for axes in (*above.axes, *below.axes)]
     assert len(set(colors)) == 1
-    assert [text.get_text() for text in below.axes[0].get_xticklabels()] == ["100", "1000"]
+    assert [text.get_text() for text in below.axes[0].get_xticklabels()] == ["100", "1\u2009000"]
     likelihoods = [lines(below.axes[0], name)[0].get_ydata()[0] for name in names]
     assert likelihoods == [3.0, 2.0]
 
@@ -115,7 +115,7 @@ def test_run_times_by_simulations_and_by_defense():
     (axes,) = run_time_plot(rows).axes
     assert lines(axes, "no defense")[0].get_ydata() == pytest.approx([10.0, 100.0])
     assert lines(axes, "TRADES")[0].get_ydata() == pytest.approx([77.0])
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["100", "1000"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["100", "1\u2009000"]
     assert axes.get_ylabel() == "training time, s"
     (axes,) = run_time_plot(rows[rows.num_simulations == 1000], x="defense").axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["no defense", "TRADES"]

@@ -27,7 +27,10 @@ def runs(*rows):
 
 def test_what_all_runs_have_in_common_is_told():
     found = runs(divergences(1.0), counts([256, 250], 2000), counts([256, 256], 2000, seed=1))
-    expected = "PGD, 256 of 2\u2009000 observations attacked; MAF, 100 simulations, seeds 0, 1."
+    expected = "PGD, 256 of 2\u2009000 observations attacked; MAF, 100 simulations, seeds 0, 1"
+    same = found.assign(data_seed=found.seed)
+    assert setup_note(same) == [f"{expected}."]
+    expected += ", data seed 0."
     assert setup_note(found) == [expected]
     assert setup_note(found.assign(scale="laptop")) == [expected[:-1] + ", laptop scale."]
 

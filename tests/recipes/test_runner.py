@@ -140,7 +140,7 @@ def test_what_cannot_be_drawn_from_tables_is_named_after_the_rest_was_drawn(tmp_
         drawn.extend(draw_from(root / "scripts", [], tmp_path, tmp_path))
     first, second = sorted(str(told.value).splitlines())
     assert "betas: the table lacks run_id" in first
-    assert "figure2: the tables of figure2 lack" in second
+    assert "figure2: the table lacks defense" in second
     (path,) = tmp_path.glob("*.png")
     assert path.name == "ridge.png"
 
