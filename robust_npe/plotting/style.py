@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from itertools import cycle
 from string import ascii_uppercase
 from textwrap import wrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 __all__ = [
     "CAPTION",
@@ -94,6 +95,7 @@ LIGHT = 2.0  # sum of red, green and blue
 
 CAPTION = "caption"
 """`gid` of the text that `add_caption` draws."""
+CAPTION_SIZE = 7
 
 
 class Look(NamedTuple):
@@ -179,9 +181,26 @@ def add_caption(figure: Figure | SubFigure, notes: Iterable[str]) -> None:
 
     `save_figure` writes it into the file's metadata, too.
     """
-    lines = wrap(" ".join(dict.fromkeys(notes)), int(19.25 * figure.bbox.width / figure.dpi))
-    text = figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, color="0.35")
+    lines = _wrapped(" ".join(dict.fromkeys(notes)), figure.bbox.width / figure.dpi)
+    look: dict[str, Any] = {"fontsize": CAPTION_SIZE, "color": "0.35"}
+    text = figure.supxlabel("\n".join(lines), x=0.01, ha="left", **look)
     text.set_gid(CAPTION)
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Return the lines of a caption so wide (inches), whose letters differ in width."""
+    font = get_font(findfont(FontProperties()))
+    font.set_size(CAPTION_SIZE, 72)
+
+    def is_wider(line: str) -> bool:
+        font.set_text(line)
+        return bool(font.get_width_height()[0] / 64 > 0.985 * 72 * width)
+
+    for count in range(int(19.5 * width), 1, -1):
+        lines = wrap(text, count)
+        if not any(map(is_wider, lines)):
+            break
+    return lines
 
 
 def add_letter(figure: Figure | SubFigure, letter: str) -> None:
