@@ -138,8 +138,8 @@ class Recipe:
     ) -> None:
         known = sorted(path.stem for path in (config_directory() / "experiment").glob("*.yaml"))
         require(name in known, "recipe", name, f"one of {', '.join(known)}")
-        plain = re.fullmatch(r"[A-Za-z0-9_./ ~+-]+", str(output)) is not None
-        expected = "a path of letters, digits, spaces and _ . / ~ + -, as it becomes an override"
+        plain = re.fullmatch(r"[A-Za-z0-9_./ +-]+", str(output)) is not None
+        expected = "a path of letters, digits, spaces and _ . / + -, as it becomes an override"
         require(plain, "output", str(output), expected)
         require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
         self.name, self.scale, self.output = name, scale, Path(output)

@@ -7,7 +7,7 @@ from pandas.testing import assert_frame_equal
 
 from robust_npe.plotting import NothingToDrawError, tolerance_plot
 from robust_npe.plotting.cells import cells, points
-from tests.plotting.tables import clean, divergences, row, table
+from tests.plotting.tables import clean, divergences, noise, row, table
 
 
 def marks(rows, metric="kl_forward"):
@@ -82,3 +82,10 @@ def test_a_table_without_its_columns_is_refused():
     rows = table(divergences(1.0)).assign(run_id="a").drop(columns=["attack", "seed"])
     with pytest.raises(ValueError, match=r"lacks attack, seed"):
         cells(rows, ["kl_forward"])
+
+
+def test_lines_of_other_seeds_are_marked():
+    rows = cells(table(divergences(1.0), noise(0.1, seed=2)), ["kl_forward"])
+    assert rows.fewer.all()  # each has one of two
+    rows = cells(table(divergences(1.0, seed=2), noise(0.1, seed=2)), ["kl_forward"])
+    assert not rows.fewer.any()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from robust_npe.plotting import EPSILON_COLORS, NothingToDrawError, coverage_plot, save_figure
@@ -90,3 +91,25 @@ def test_radii_with_a_flagged_attack_are_listed_in_the_corner():
     figure = coverage_plot(table(coverages(1.0, 0.0), *(coverages(2, e) for e in epsilons), flags))
     assert [text.get_text() for text in figure.axes[0].texts] == ["* 0.1 to 0.2, 1"]
     assert "flagged" in figure.get_supxlabel()
+
+
+def test_panels_by_numbers_have_curves_and_missing_ones_are_told():
+    rows = table(*(coverages(p, 0.5, beta=b, defense="fim") for p, b in ((2, 0.1), (3, 1.0))))
+    figure = coverage_plot(rows, rows="beta")
+    drawn = [dict(level_and_value(axes)) for axes in figure.subfigs[0].axes]
+    assert [curves["0.5"][2] for curves in drawn] == pytest.approx([0.5**2, 0.5**3])
+    assert "missing" not in figure.get_supxlabel()
+    rows.loc[rows.beta == 1.0, "value"] = float("nan")
+    figure = coverage_plot(rows, rows="beta")
+    assert "Curves that are missing are not finite" in figure.get_supxlabel().replace("\n", " ")
+
+
+def level_and_value(axes):
+    return ((line.get_label(), line.get_ydata()) for line in axes.lines)
+
+
+def test_a_curve_is_no_mean_of_the_seeds_that_are_finite():
+    rows = table(coverages(2, 0.5), coverages(2, 0.5, seed=1))
+    rows.loc[rows.seed == 1, "value"] = float("nan")
+    (axes,) = coverage_plot(rows).subfigs[0].axes
+    assert np.isnan(dict(level_and_value(axes))["0.5"]).all()

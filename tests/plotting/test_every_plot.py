@@ -81,6 +81,36 @@ def test_no_plot_mixes_scales(name):
         PLOTS[name](pd.concat([rows, other], ignore_index=True))
 
 
+BESIDE = ["tolerance", "coverage", "by_setting"]
+
+
+@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize(("column", "value"), [("attack", "noise"), ("num_simulations", 7)])
+def test_lines_differ_in_what_they_are_told_apart_by_alone(name, column, value):
+    rows = results()
+    changed = (rows.defense == "fim") & (rows.attack != "none")
+    rows.loc[changed, column] = value
+    with pytest.raises(plotting.MixedRunsError, match=f"mix {column} "):
+        PLOTS[name](rows)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_table_that_is_not_tidy_says_what_it_lacks(name):
+    bare = pd.DataFrame({"defense": ["none"], "attack": ["pgd"], "metric": ["nll"], "value": [1.0]})
+    for lacking in (bare, results().drop(columns="metric" if "attack" not in name else "seed")):
+        with pytest.raises(plotting.UntidyTableError, match="the table lacks"):
+            PLOTS[name](lacking)
+    with pytest.raises(plotting.UntidyTableError, match="value has 'abc', which is not a number"):
+        PLOTS[name](results().astype({"value": object}).assign(value="abc"))
+
+
+def test_a_column_that_is_not_there_is_named():
+    for draw in (plotting.tolerance_plot, plotting.by_setting_plot, plotting.coverage_plot):
+        name = "rows" if draw is plotting.coverage_plot else "compare"
+        with pytest.raises(plotting.UntidyTableError, match="the table lacks colour"):
+            draw(results(), **{name: "colour"})
+
+
 def pixels(figure, width=340):
     """The picture, small, as numbers between 0 and 1."""
     with style():

@@ -66,6 +66,13 @@ def test_unknown_names_are_one_line(name, scale, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("folder", ["a,b", "a=b", "\u00e4", "a'b"])
+def test_folders_that_no_override_can_name_are_refused(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"^output=.* is not valid: it must be a path of letters"):
+        Recipe("figure4", "smoke", tmp_path / folder)
+    assert Recipe("figure4", "smoke", tmp_path / "a b-c_d.e+f").jobs
+
+
 @pytest.mark.parametrize(
     ("task", "expected"), [("sir", 0.1), ("hodgkin_huxley", 100.0), ("gaussian_linear", 0.001)]
 )

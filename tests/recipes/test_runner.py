@@ -99,6 +99,15 @@ def test_wrong_options_are_one_line(words, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_folders_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys):
+    path = Path(__file__).parents[2] / "scripts" / "figures.py"
+    (tmp_path / "file").touch()
+    words = ["ridge", "--scale", "smoke", "--output", str(tmp_path / "file" / "folder")]
+    monkeypatch.setattr("sys.argv", ["figures.py", *words])
+    assert runpy.run_path(str(path))["main"]() == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_committed_tables_are_enough_to_draw(tmp_path):
     folder = Path(__file__).parents[2] / "scripts"
     ridge: FigureScript = runpy.run_path(str(folder / "ridge.py"))["FIGURE"]
