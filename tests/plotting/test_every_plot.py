@@ -100,8 +100,13 @@ def test_a_table_that_is_not_tidy_says_what_it_lacks(name):
     for lacking in (bare, results().drop(columns="metric" if "attack" not in name else "seed")):
         with pytest.raises(plotting.UntidyTableError, match="the table lacks"):
             PLOTS[name](lacking)
-    with pytest.raises(plotting.UntidyTableError, match="value has 'abc', which is not a number"):
-        PLOTS[name](results().astype({"value": object}).assign(value="abc"))
+
+
+def test_texts_in_place_of_numbers_are_told():
+    rows = results().astype({"value": object}).assign(value="abc")
+    for draw in (plotting.tolerance_plot, plotting.coverage_plot, plotting.movement_plot):
+        with pytest.raises(plotting.UntidyTableError, match="has 'abc', which is not a number"):
+            draw(rows)
 
 
 def test_a_column_that_is_not_there_is_named():
