@@ -8,6 +8,7 @@ import os
 import runpy
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -40,13 +41,18 @@ class Pool:
         folder: Where each of them writes its log, instead of to the screen.
 
     Raises:
-        OSError: The folder cannot be made.
+        StoreError: The folder cannot be made.
     """
 
     def __init__(self, workers: int, folder: Path) -> None:
         self.workers = workers
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"the folder {folder} cannot be made ({error.strerror}): choose another one."
+            ) from error
         self._executor = self._started()
 
     def _started(self) -> ProcessPoolExecutor:
@@ -150,6 +156,9 @@ def _redraw(script: Path, tables: Path, output: Path) -> tuple[list[Path], str]:
         paths = figure.save(read_tables(figure.name, tables), output, (".png",))
     except ERRORS as error:
         return [], f"{figure.name}: {error}"
+    except Exception as error:  # a mistake of the code: where it is, and the other figures
+        traceback.print_exc()
+        return [], f"{figure.name}: {_line(error)}"
     for path in paths:
         compress_png(path)
     return list(paths), ""
