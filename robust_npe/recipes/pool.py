@@ -8,7 +8,6 @@ import os
 import runpy
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -157,7 +156,7 @@ def _redraw(script: Path, tables: Path, output: Path) -> tuple[list[Path], str]:
     except ERRORS as error:
         return [], f"{figure.name}: {error}"
     except Exception as error:  # a mistake of the code: where it is, and the other figures
-        traceback.print_exc()
+        log.exception("%s", figure.name)
         return [], f"{figure.name}: {_line(error)}"
     for path in paths:
         compress_png(path)
