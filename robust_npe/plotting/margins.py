@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.describing import attack_note, training_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of
-from robust_npe.plotting.names import number_text, task_name
+from robust_npe.plotting.names import count_text, number_text, task_name
 from robust_npe.plotting.style import COLORS, Look, line_looks
 
 __all__ = ["images_figure", "margins_figure"]
@@ -26,7 +26,7 @@ BOUNDS = {
     "margin_fisher_rao": ("Fisher-Rao bound", Look(COLORS["fim"], "D")),
 }
 MEASURED = "measured"
-TICKS = [factor * 10.0**power for power in range(-4, 4) for factor in (1, 3)]
+DECADES = 10.0 ** np.arange(-4, 4)
 LOWEST = 1e-3  # of what is drawn of a bound, which may be 0
 POINTS: dict[str, Any] = {
     "linestyle": "none",
@@ -45,7 +45,8 @@ NOTE = (
     "Margin: radius up to which more than half of the draws are reconstructed within r of what is "
     "right. Bounds are of first order, not certificates; measured: the smallest radius at which an "
     "attack succeeded, an upper estimate. Each point is an image; in the titles, rank correlation "
-    "(Spearman) of spectral bound and published bound with what was measured."
+    "(Spearman) of spectral bound and published bound with what was measured. Margins and bounds "
+    "are in units of x, as the radius."
 )
 BELOW = (
     "Measured margin and likelihood lost at the radius, each point an image; medians over images "
@@ -88,7 +89,11 @@ def margins_figure(table: pd.DataFrame) -> Figure:
 
 def _margin_notes(table: pd.DataFrame) -> list[str]:
     first, infinite = table.iloc[0], int(np.isinf(table.margin_upper).sum())
-    lost = f" No attack succeeded on {infinite} of {len(table)} images." if infinite else ""
+    lost = (
+        f" No attack succeeded on {infinite} of {count_text(len(table))} images."
+        if infinite
+        else ""
+    )
     return [f"{task_name(first.task)}; {attack_note(first)}.{lost}", _training(table)]
 
 
@@ -124,8 +129,9 @@ def _logarithmic(axes: Axes, x: str, y: str = "") -> None:
     if not np.isfinite(axes.dataLim.get_points()).all():  # nothing is drawn: any ends will do
         axes.set(xlim=(0.5, 2.0), ylim=(0.5, 2.0))
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator(TICKS))
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        factors = (1, 2, 5) if high < 10 * low else (1, 3)
+        axis.set_major_locator(FixedLocator([*np.outer(factors, DECADES).flat]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
 
