@@ -9,6 +9,7 @@ import pytest
 from robust_npe.commands import train
 from robust_npe.plotting import NothingToDrawError
 from robust_npe.plotting.margins import images_figure, margins_figure
+from robust_npe.plotting.saving import caption_of
 from robust_npe.recipes import Recipe
 from robust_npe.recipes.margins import margin_images, margins_table
 from robust_npe.recipes.stored import experiments
@@ -103,14 +104,14 @@ def test_bounds_are_drawn_against_what_was_measured_with_the_diagonal():
     np.testing.assert_allclose(x * y, 0.1)
     assert margins.lines[0].get_xdata().tolist() == [1, 5]
     assert variance.lines[0].get_ydata() == pytest.approx([0.1, 0.5])
-    assert "No attack succeeded on 2 of 40" in figure.get_supxlabel()
+    assert "No attack succeeded on 2 of 40" in caption_of(figure)
 
 
 def test_where_nothing_broke_that_is_said():
     figure = margins_figure(planted(margin_upper=np.inf))
     figure.canvas.draw()
     assert [panel.texts[0].get_text() for panel in figure.axes[:2]] == ["nothing broke"] * 2
-    assert "No attack succeeded on 40 of 40 images" in figure.get_supxlabel()
+    assert "No attack succeeded on 40 of 40 images" in caption_of(figure)
 
 
 def test_settings_are_not_mixed():
