@@ -64,7 +64,7 @@ FLAGS = {
         0.05,
         lambda worst: (
             f"attacks without gradients find more on {100 * worst:.3g} % of the observations: "
-            "its gradients lie, or it stopped on low hills; use attack=auto or worst_case"
+            "its gradients lie, or it stopped on low hills: stronger ones may find more still"
         ),
     ),
     "quadratic_ratio": Flag(

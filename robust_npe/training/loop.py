@@ -90,6 +90,12 @@ def _run_epochs(
                 tracker.log(state.epoch - 1, state.history.latest)
             progress.set_postfix(best=f"{best:.3f}", refresh=False)
             progress.update()
+    since = state.history.epochs_since_best
+    if not state.history.diverged and since < settings.patience:
+        log.info(
+            "training ended at training.max_epochs=%d, %d epochs after the best one: more may help",
+            *(settings.max_epochs, since),
+        )
 
 
 def run_epoch(

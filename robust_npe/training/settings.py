@@ -52,6 +52,12 @@ class TrainingSettings:
         for name in ("batch_size", "learning_rate", "max_epochs", "patience", "clip_norm"):
             value = getattr(self, name)
             require(value > 0, f"training.{name}", value, "a positive number")
+        least = self.min_epochs
+        require(least >= 0, "training.min_epochs", least, "a number that is not negative")
+        for name in ("batch_size", "max_epochs", "min_epochs", "patience", "decay_patience"):
+            value = getattr(self, name)
+            is_whole = value is None or isinstance(value, int)
+            require(is_whole, f"training.{name}", value, "a whole number")
         decay = self.decay_patience
         require(decay is None or decay > 0, "training.decay_patience", decay, "positive or null")
         factor = self.decay_factor

@@ -107,11 +107,14 @@ def test_weights_of_the_best_epoch_are_restored(script):
 @pytest.mark.parametrize(
     ("patience", "min_epochs", "epochs"), [(3, 1, 5), (3, 8, 8), (1, 1, 3), (100, 1, 20)]
 )
-def test_early_stopping(patience, min_epochs, epochs):
+def test_early_stopping(patience, min_epochs, epochs, caplog):
+    caplog.set_level("INFO")
     defense = Scripted([3, 2, *range(4, 30)])  # best is epoch 1
     history, _ = run(defense, patience=patience, min_epochs=min_epochs, max_epochs=20)
     assert len(history.validation_loss) == epochs
     assert history.best_epoch == 1
+    told = "training ended at training.max_epochs=20, 18 epochs after the best one"
+    assert (told in caplog.text) == (epochs == 20)
 
 
 def test_every_epoch_is_a_new_order_of_all_pairs():
@@ -295,6 +298,9 @@ def test_absurd_learning_rates_end_in_a_clear_error_or_usable_weights(name):
         {"clip_norm": -1.0},
         {"decay_patience": 0},
         {"decay_factor": 1.0},
+        {"min_epochs": -1},
+        {"max_epochs": 2.5},
+        {"decay_patience": 1.5},
     ],
 )
 def test_settings_are_checked(wrong):
