@@ -16,7 +16,6 @@ from robust_npe.plotting.cells import (
     cells,
     marks_note,
     require_comparable,
-    require_one_setting,
     seeds_note,
     text_of,
     tidy,
@@ -142,8 +141,7 @@ def draw_coverage(
     Raises:
         ValueError: A curve would mix settings.
     """
-    require_one_setting(curves[curves.attack == "none"], where)
-    require_one_setting(curves[curves.attack != "none"], where)
+    require_comparable(curves, where)
     draw_curves(axes, curves, epsilons)
     _draw_marks(axes, curves)
 
