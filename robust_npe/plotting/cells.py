@@ -9,7 +9,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from robust_npe.metrics.soundness import FLAGS
 
@@ -128,12 +127,12 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
     lacking = [name for name in ("run_id", *CELL, *SEEDS, "value") if name not in table]
     if lacking:
         raise UntidyTableError(f"the table lacks {', '.join(lacking)}: it is not a tidy one.")
-    if not is_numeric_dtype(table.value):
-        bad = table.value[pd.to_numeric(table.value, errors="coerce").isna()]
-        raise UntidyTableError(f"the column value has {bad.iloc[0]!r}, which is not a number.")
+    texts = [value for value in table.value.unique() if isinstance(value, str)]
+    if texts:
+        raise UntidyTableError(f"the column value has {texts[0]!r}, which is not a number.")
     require_one(table, "the figure", ())
-    texts = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
-    rows = table.assign(**texts)
+    filled = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
+    rows = table.assign(**filled)
     rows = rows[rows.metric.isin([*metrics])]
     if rows.empty:
         raise NothingToDrawError(f"no rows with metric {' or '.join(metrics)}")
