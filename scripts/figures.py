@@ -1,6 +1,7 @@
 """Compute what figures need and no run has yet, in two processes, and draw them.
 
-    python scripts/figures.py [figure4 ...] [--scale laptop] [--output outputs] [--list]
+    python scripts/figures.py [figure4 ...] [--scale laptop] [--seeds 3]
+                              [--output outputs] [--list]
     python scripts/figures.py --tables docs/gallery/tables --output docs/gallery
 
 Without names, all. Can be interrupted: the same command continues. `make figures` and the like call
@@ -34,7 +35,7 @@ def compute(options: argparse.Namespace) -> int:
     """Compute and draw, or list; return the exit status."""
     started = time.perf_counter()
     scale = options.scale or "laptop"
-    runner = Runner(FOLDER, names(options.names), scale, options.output)
+    runner = Runner(FOLDER, names(options.names), scale, options.output, seeds=options.seeds)
     if options.list:
         for line in runner.listing():
             print(line, flush=True)
@@ -53,6 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("names", nargs="*", help="figures, such as figure4; all if none is named")
     parser.add_argument("--scale", help=f"{', '.join(SCALES)}; laptop if none is given")
+    parser.add_argument("--seeds", type=int, help="number of seeds; that of the scale if not given")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="output_dir of runs")
     parser.add_argument("--tables", type=Path, help="draw PNGs from the tables in this folder")
     parser.add_argument("--list", action="store_true", help="list the runs, and compute nothing")
@@ -61,7 +63,7 @@ def main() -> int:
     try:
         if options.tables is None:
             return compute(options)
-        told = {"--scale": options.scale, "--list": options.list}
+        told = {"--scale": options.scale, "--seeds": options.seeds, "--list": options.list}
         for name, value in told.items():
             require(not value, name, value, "left out beside --tables, which has one scale")
         for path in draw_from(FOLDER, options.names, options.tables, options.output):

@@ -12,7 +12,7 @@ from typing_extensions import override
 from robust_npe.checks import require
 from robust_npe.defenses.penalty import Penalized, PenaltyGradient
 from robust_npe.estimators import Estimator
-from robust_npe.estimators.base import ScoreMethod
+from robust_npe.estimators.interfaces import ScoreMethod
 from robust_npe.fisher import (
     fisher_trace,
     largest_eigenvector,
@@ -33,10 +33,10 @@ class FIM(Penalized):
     published one: 5 samples on the whole batch at every step, smoothed by a moving average.
     `gradient=fast` takes one sample on most of the usual batch at every other step, and holds the
     gradient in between; it counts on compiled scores, which MAF and NSF offer on a CPU. With an
-    embedding net, which makes each observation dearer, it takes fewer of them, at every step; for
-    other estimators and devices, whose gradient costs several times as much, it is renewed at every
-    eighth step only. With `fast`, gradients far larger than usual are clipped. See
-    benchmarks/README.md for what that costs in likelihood.
+    embedding net, which makes each observation dearer, it takes fewer of them, at every step, and
+    for other estimators and devices half of the batch; for FMPE, whose gradient costs tens of
+    steps, few observations at every eighth. With `fast`, gradients far larger than usual are
+    clipped. See benchmarks/README.md for what that costs in likelihood.
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
@@ -53,7 +53,10 @@ class FIM(Penalized):
             num_samples=1, rows=80, every=1, weight=1.0, limit=10.0
         ),
         ("fast", "differentiated"): PenaltyGradient(
-            num_samples=1, rows=256, every=8, weight=1.0, limit=2.0
+            num_samples=1, rows=256, every=1, weight=1.0, limit=10.0
+        ),
+        ("fast", "integrated"): PenaltyGradient(
+            num_samples=1, rows=64, every=8, weight=1.0, limit=10.0
         ),
     }
 

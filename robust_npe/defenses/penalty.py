@@ -15,7 +15,7 @@ from typing_extensions import override
 from robust_npe.checks import require
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.estimators import Estimator
-from robust_npe.estimators.base import ScoreMethod
+from robust_npe.estimators.interfaces import ScoreMethod
 from robust_npe.states import numbered, take_over
 
 __all__ = ["GradientAverage", "Penalized", "PenaltyGradient", "norm_of", "with_gradient"]
@@ -36,9 +36,8 @@ class PenaltyGradient:
         limit: A new gradient is clipped to so many times the mean norm of the last ones, and one
             that is not finite is left out; None for neither. A single sample may have a penalty
             millions of times as large as usual, and steps along its gradient lead to where that
-            of all is larger still, until training diverges. Gradients that are held for long need a
-            small limit; a large one keeps what heavy tails contribute to the mean, without which
-            the penalty grows where they are most of it.
+            of all is larger still, until training diverges. A small limit takes away what heavy
+            tails contribute to the mean, and the penalty grows where they are most of it.
     """
 
     num_samples: int

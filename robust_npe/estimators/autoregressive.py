@@ -10,12 +10,13 @@ import torch
 from torch import Generator, Size, Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
+from typing_extensions import override
 
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
 from robust_npe.estimators.activation import limited, limited_slope
 from robust_npe.estimators.conditioner import NUM_DIRECT, BoundConditioner, Conditioner
-from robust_npe.estimators.interfaces import Head
+from robust_npe.estimators.interfaces import Head, ScoreMethod
 from robust_npe.estimators.inverse import invert, solve
 from robust_npe.estimators.kernels import fits_kernels
 from robust_npe.estimators.univariate import Affine, AffineSpline, Univariate
@@ -96,9 +97,11 @@ class AutoregressiveFlow(Head):
         return AutoregressiveDistribution(bound, terms, self.univariate, batch_shape, event_shape)
 
     @property
-    def is_compiled(self) -> bool:
-        """Tell whether `sampled_score` works here."""
-        return _is_compiled(self.univariate) and fits_kernels(self.context.weight)
+    @override
+    def score_method(self) -> ScoreMethod:
+        """See `Head.score_method`; `compiled` where `sampled_score` works."""
+        works = _is_compiled(self.univariate) and fits_kernels(self.context.weight)
+        return "compiled" if works else "differentiated"
 
     def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw one theta for each context, and return the gradient of its log density.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Size, Tensor, nn
@@ -16,16 +16,14 @@ from robust_npe.antithetic import antithetic
 from robust_npe.checks import require
 from robust_npe.estimators.bijection import Bijection, Labels, map_onto
 from robust_npe.estimators.embeddings import Identity
-from robust_npe.estimators.interfaces import Embedding, Head
+from robust_npe.estimators.interfaces import Embedding, Head, ScoreMethod
 from robust_npe.estimators.standardize import is_squeezed, standardization
 from robust_npe.posterior import differentiated_scores
 from robust_npe.tasks.base import Task
 
-__all__ = ["Estimator", "Pushforward", "ScoreMethod"]
+__all__ = ["Estimator", "Pushforward"]
 
 log = logging.getLogger(__name__)
-
-ScoreMethod = Literal["compiled", "embedded", "differentiated"]
 
 
 class Pushforward(Distribution):
@@ -253,16 +251,14 @@ class Estimator(nn.Module):
 
     @property
     def score_method(self) -> ScoreMethod:
-        """How `scores` works, which decides what it costs: `compiled`; `embedded` if the head's
-        part is compiled, and the embedding net is left to automatic differentiation;
-        `differentiated` if all of it is."""
-        if not getattr(self.head, "is_compiled", False):
-            return "differentiated"
-        return "compiled" if isinstance(self.embedding, Identity) else "embedded"
+        """How `scores` works."""
+        method = self.head.score_method
+        has_net = not isinstance(self.embedding, Identity)
+        return "embedded" if has_net and method == "compiled" else method
 
     def scores(self, x: Tensor, num_samples: int, generator: Generator, attached: bool) -> Tensor:
         """Return grad_x log q(theta_s|x), theta_s ~ q(.|x): see `robust_npe.fisher.scores`."""
-        if self.score_method == "differentiated":
+        if self.score_method in ("differentiated", "integrated"):
             # a bijection of theta that does not depend on x leaves the score as it is
             posterior = lambda x: self.head(self.context(self._as_input(x)))  # noqa: E731
             return differentiated_scores(posterior, x, num_samples, generator, attached)

@@ -21,10 +21,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from robust_npe.checks import require
 from robust_npe.estimators.continuous import ContinuousFlow, Grid
-from robust_npe.estimators.interfaces import Head
+from robust_npe.estimators.interfaces import Head, ScoreMethod
 from robust_npe.estimators.vector_field import VectorField
 
 __all__ = ["FMPE"]
@@ -94,6 +95,12 @@ class FMPE(Head):
         self.min_noise = min_noise
         self.draws = draws
         self.field = VectorField(dim_theta, dim_context, hidden)
+
+    @property
+    @override
+    def score_method(self) -> ScoreMethod:
+        """See `Head.score_method`."""
+        return "integrated"
 
     def forward(self, context: Tensor) -> ContinuousFlow:
         """Return the flow for `context (*, C)`: batch shape `(*)`, event shape `(D,)`."""

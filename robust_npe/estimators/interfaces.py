@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from robust_npe.components import Component
 
-__all__ = ["Embedding", "Head"]
+__all__ = ["Embedding", "Head", "ScoreMethod"]
+
+ScoreMethod = Literal["compiled", "embedded", "differentiated", "integrated"]
+"""How grad_x log q(theta|x) is computed, which decides what it costs: by kernels; by kernels, and
+the embedding net by automatic differentiation; by that alone; by that through a solver's steps."""
 
 
 class Head(nn.Module, Component, ABC):
@@ -30,6 +35,11 @@ class Head(nn.Module, Component, ABC):
 
     models_x: bool = False
     classifies: bool = False
+
+    @property
+    def score_method(self) -> ScoreMethod:
+        """How the gradient of its log density by the context is computed, see `ScoreMethod`."""
+        return "differentiated"
 
     @abstractmethod
     def forward(self, context: Tensor) -> Distribution:

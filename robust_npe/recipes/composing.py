@@ -23,7 +23,7 @@ from robust_npe.config import prepare_hydra
 from robust_npe.messages import hydra_message
 from robust_npe.paths import config_directory
 
-__all__ = ["composed", "sweep"]
+__all__ = ["composed", "sweep", "swept"]
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -45,12 +45,21 @@ def sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     Raises:
         ConfigError: Hydra cannot compose it.
     """
+    params = [f"{key}={values}" for key, values in swept(overrides).items()]
     with _errors():
-        params = _load(overrides, RunMode.MULTIRUN).hydra.sweeper.params or {}
-        swept = [f"{key}={values}" for key, values in params.items()]
-        parsed = OverridesParser.create().parse_overrides([*swept, *overrides])
+        parsed = OverridesParser.create().parse_overrides([*params, *overrides])
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [tuple(job) for job in jobs]
+
+
+def swept(overrides: Sequence[str]) -> dict[str, str]:
+    """Return what the configuration of `robust-npe train -m <overrides>` varies by itself.
+
+    Raises:
+        ConfigError: Hydra cannot compose it.
+    """
+    with _errors():
+        return dict(_load(overrides, RunMode.MULTIRUN).hydra.sweeper.params or {})
 
 
 def _load(overrides: Sequence[str], mode: RunMode) -> DictConfig:

@@ -51,14 +51,18 @@ class FigureScript:
     gather: Callable[[Sequence[Recipe]], Tables] = results
 
     def tables(
-        self, scale: str, output: Path, overrides: Sequence[str] = ()
+        self,
+        scale: str,
+        output: Path,
+        overrides: Sequence[str] = (),
+        seeds: int | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Gather the tables from stored runs, each with a column that says the scale.
 
         Raises:
             StoreError: Runs are missing; the message names the command that makes them.
         """
-        recipes = [Recipe(name, scale, output, overrides) for name in self.recipes]
+        recipes = [Recipe(name, scale, output, overrides, seeds) for name in self.recipes]
         return {name: table.assign(scale=scale) for name, table in self.gather(recipes).items()}
 
     def save(self, tables: Tables, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
@@ -91,10 +95,17 @@ class FigureScript:
                 save_figure(figure, paths[-1])
         return paths
 
-    def make(self, scale: str, output: Path, overrides: Sequence[str] = ()) -> list[Path]:
-        """Gather, write the tables, and draw from what was written."""
+    def make(
+        self,
+        scale: str,
+        output: Path,
+        overrides: Sequence[str] = (),
+        seeds: int | None = None,
+    ) -> list[Path]:
+        """Gather, write the tables, and draw from what was written; arguments as for `Recipe`."""
         folder = output / "figures"
-        write_tables(self.tables(scale, output, overrides), self.name, folder / "tables")
+        tables = self.tables(scale, output, overrides, seeds)
+        write_tables(tables, self.name, folder / "tables")
         return self.save(read_tables(self.name, folder / "tables"), folder)
 
 
@@ -113,13 +124,14 @@ def main(script: FigureScript) -> int:
     """Draw one figure, as its options say, and return the exit status."""
     parser = argparse.ArgumentParser(description=f"Draw {script.name} from stored runs.")
     parser.add_argument("--scale", default="laptop", choices=SCALES, help="of the runs")
+    parser.add_argument("--seeds", type=int, help="number of seeds; that of the scale if not given")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="output_dir of runs")
     parser.add_argument("--tables", type=Path, help="draw from the tables in this folder instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
         if options.tables is None:
-            paths = script.make(options.scale, options.output)
+            paths = script.make(options.scale, options.output, seeds=options.seeds)
         else:
             tables = read_tables(script.name, options.tables)
             paths = script.save(tables, options.output / "figures")

@@ -111,11 +111,13 @@ def compute(label: str, config: Mapping[str, Any]) -> str:
     return ""
 
 
-def draw(script: Path, scale: str, output: Path, overrides: Sequence[str]) -> str:
+def draw(
+    script: Path, scale: str, output: Path, overrides: Sequence[str], seeds: int | None
+) -> str:
     """Draw the figure of a script; return what went wrong, or nothing."""
     log.info("draw %s", script)
     try:
-        runpy.run_path(str(script))["FIGURE"].make(scale, output, overrides)
+        runpy.run_path(str(script))["FIGURE"].make(scale, output, overrides, seeds)
     except Exception as error:
         log.exception("failed")
         return _line(error)

@@ -18,7 +18,7 @@ from robust_npe.commands.experiment import Experiment
 from robust_npe.commands.runs import stored_estimators
 from robust_npe.files import StoreError, read_plain, write_atomically
 from robust_npe.paths import config_directory
-from robust_npe.recipes.composing import composed, sweep
+from robust_npe.recipes.composing import composed, sweep, swept
 from robust_npe.store import (
     OBSERVATION_COLUMNS,
     RESULT_COLUMNS,
@@ -124,9 +124,10 @@ class Recipe:
         scale: `smoke`, `laptop` or `paper`.
         output: Folder of runs and store.
         overrides: Further overrides, as on the command line.
+        seeds: Number of seeds, where the recipe varies them; None for that of the scale.
 
     Raises:
-        ConfigError: There is no recipe or scale of this name, or such an output folder.
+        ConfigError: There is no recipe or scale of this name, or no such output folder or number.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Recipe:
         scale: str = "laptop",
         output: Path | str = "outputs",
         overrides: Sequence[str] = (),
+        seeds: int | None = None,
     ) -> None:
         known = sorted(path.stem for path in (config_directory() / "experiment").glob("*.yaml"))
         require(name in known, "recipe", name, f"one of {', '.join(known)}")
@@ -142,14 +144,18 @@ class Recipe:
         expected = "a path of letters, digits, spaces and _ . / + -, as it becomes an override"
         require(plain, "output", str(output), expected)
         require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
+        require(seeds is None or seeds > 0, "seeds", seeds, "a positive integer")
         self.name, self.scale, self.output = name, scale, Path(output)
-        self.overrides = tuple(overrides)
+        self.overrides, self.seeds = tuple(overrides), seeds
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
         """What follows `robust-npe train -m`."""
         where = [] if self.output == Path("outputs") else [f"output_dir={self.output}"]
-        return [f"experiment={self.name}", f"scale={self.scale}", *where, *self.overrides]
+        words = [f"experiment={self.name}", f"scale={self.scale}", *where, *self.overrides]
+        if self.seeds is not None and "seed" in swept(words):
+            words.append(f"seed={','.join(map(str, range(self.seeds)))}")
+        return words
 
     @property
     def command(self) -> str:

@@ -71,6 +71,7 @@ class Runner:
         scale: As for `Recipe`, and so are the next two.
         output: Folder of runs, store and figures.
         overrides: Further overrides.
+        seeds: As for `Recipe`.
         workers: Number of processes.
 
     Attributes:
@@ -86,6 +87,7 @@ class Runner:
     scale: str = "laptop"
     output: Path = Path("outputs")
     overrides: Sequence[str] = ()
+    seeds: int | None = None
     workers: int = 2
     failures: list[str] = field(default_factory=list)
     computed: int = 0
@@ -98,7 +100,8 @@ class Runner:
             require(name in self.scripts, "figure", name, f"one of {', '.join(self.scripts)}")
         needs = {name: self.scripts[name][1].recipes for name in self.names}
         recipes = dict.fromkeys(recipe for needed in needs.values() for recipe in needed)
-        made = [Recipe(name, self.scale, self.output, self.overrides) for name in recipes]
+        shared = (self.scale, self.output, self.overrides, self.seeds)
+        made = [Recipe(name, *shared) for name in recipes]
         # neighbours in a sweep share a training: the other way round, no process waits for it
         self.jobs = {r.name: sorted(r.jobs, key=lambda job: job.words[::-1]) for r in made}
         self._left = {name: len(jobs) for name, jobs in self.jobs.items()}
@@ -135,8 +138,8 @@ class Runner:
         for name, needed in self._undrawn.items():
             if not any(self._left[recipe] for recipe in needed):
                 del self._undrawn[name]
-                arguments = (self.scripts[name][0], self.scale, self.output, self.overrides)
-                return _Task(f"draw {name}", draw, arguments)
+                shared = (self.scale, self.output, self.overrides, self.seeds)
+                return _Task(f"draw {name}", draw, (self.scripts[name][0], *shared))
         return None
 
     def _missing(self, bar: tqdm) -> Iterator[_Task]:

@@ -46,17 +46,29 @@ FIGURES = (
 
 
 def test_recipes_share_their_runs(tmp_path):
-    recipes = [Recipe(name, "laptop", tmp_path, ["task=sir"]) for name in FIGURES]
+    recipes = [Recipe(name, "laptop", tmp_path, ["task=sir"], seeds=3) for name in FIGURES]
     made = [{job.run_id for job in recipe.jobs} for recipe in recipes]
-    assert [len(runs) for runs in made] == [2, 4, 12, 3, 6, 3, 5, 3, 3, 4, 5]
+    assert [len(runs) for runs in made] == [2, 4, 12, 3, 18, 3, 5, 3, 3, 4, 5]
     new = [len(runs.difference(*made[:i])) for i, runs in enumerate(made)]
     # the published settings are among those of the appendix
-    assert new == [2, 3, 11, 2, 4, 2, 4, 2, 2, 3, 3]
+    assert new == [2, 3, 11, 2, 16, 2, 4, 2, 2, 3, 3]
 
 
 def test_a_sweep_over_published_values_has_those_of_the_task(tmp_path):
     recipe = Recipe("betas", "smoke", tmp_path, ["task=hodgkin_huxley"])
     assert [job.config.beta for job in recipe.jobs] == [0.1, 1.0, 10.0, 100.0]
+
+
+def test_seeds_are_those_of_recipes_that_vary_them(tmp_path):
+    varied = Recipe("betas", "laptop", tmp_path, ["task=sir"], seeds=2)
+    assert varied.command.endswith("task=sir seed=0,1")
+    assert [job.choices["seed"] for job in varied.jobs] == ["0", "1"] * 4
+    usual = Recipe("figure5", "laptop", tmp_path, ["task=sir"], seeds=2)
+    assert "seed=" not in usual.command
+    assert len(usual.jobs) == 4
+    assert {job.choices["seed"] for job in Recipe("betas", "paper", tmp_path).jobs} == set("01234")
+    with pytest.raises(ConfigError, match=r"^seeds=0 is not valid: it must be a positive integer"):
+        Recipe("betas", "laptop", tmp_path, seeds=0)
 
 
 @pytest.mark.parametrize(("name", "scale"), [("figure99", "smoke"), ("figure4", "huge")])

@@ -36,7 +36,7 @@ def log_prob(
 
     Args:
         nets: The T conditioners, in the order from theta to z.
-        univariate: What is applied to each coordinate; see `AutoregressiveFlow.is_compiled`.
+        univariate: What is applied to each coordinate; see `AutoregressiveFlow.score_method`.
         theta: Shape `(D, S * B)`.
         terms: The context terms of all conditioners, then their direct ones, `(T * (H + 2 D), B)`.
         by_torch: The same density, for second derivatives.

@@ -40,7 +40,7 @@ def sampled_score(
         context_layer: The context's part of the first layers of all conditioners.
         direct_layer: The context's part of all shifts and log slopes.
         conditioners: The T conditioners of a flow, in the order from theta to z.
-        univariate: What is applied to each coordinate; see `AutoregressiveFlow.is_compiled`.
+        univariate: What is applied to each coordinate; see `AutoregressiveFlow.score_method`.
         context: Shape `(N, C)`.
         z: Base noise of shape `(D, N)`.
 
