@@ -33,10 +33,11 @@ class FIM(Penalized):
     published one: 5 samples on the whole batch at every step, smoothed by a moving average.
     `gradient=fast` takes one sample on most of the usual batch at every other step, and holds the
     gradient in between; it counts on compiled scores, which MAF and NSF offer on a CPU. With an
-    embedding net, which makes each observation dearer, it takes fewer of them, at every step, and
-    for other estimators and devices half of the batch; for FMPE, whose gradient costs tens of
-    steps, few observations at every eighth. With `fast`, gradients far larger than usual are
-    clipped. See benchmarks/README.md for what that costs in likelihood.
+    embedding net, which makes each observation dearer, it takes fewer of them, at every step. For
+    mixtures and Gaussians it takes half of the batch at every step, for flows without kernels a
+    quarter at every other one, for FMPE, whose gradient costs tens of steps, an eighth at every
+    eighth. With `fast`, gradients far larger than usual are clipped. See benchmarks/README.md for
+    what that costs in likelihood.
 
     References:
         Gloeckler, Deistler & Macke (2023), "Adversarial robustness of amortized Bayesian
@@ -54,6 +55,9 @@ class FIM(Penalized):
         ),
         ("fast", "differentiated"): PenaltyGradient(
             num_samples=1, rows=256, every=1, weight=1.0, limit=10.0
+        ),
+        ("fast", "inverted"): PenaltyGradient(
+            num_samples=1, rows=128, every=2, weight=1.0, limit=10.0
         ),
         ("fast", "integrated"): PenaltyGradient(
             num_samples=1, rows=64, every=8, weight=1.0, limit=10.0

@@ -101,7 +101,7 @@ class AutoregressiveFlow(Head):
     def score_method(self) -> ScoreMethod:
         """See `Head.score_method`; `compiled` where `sampled_score` works."""
         works = _is_compiled(self.univariate) and fits_kernels(self.context.weight)
-        return "compiled" if works else "differentiated"
+        return "compiled" if works else "inverted"
 
     def sampled_score(self, context: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw one theta for each context, and return the gradient of its log density.

@@ -258,7 +258,7 @@ class Estimator(nn.Module):
 
     def scores(self, x: Tensor, num_samples: int, generator: Generator, attached: bool) -> Tensor:
         """Return grad_x log q(theta_s|x), theta_s ~ q(.|x): see `robust_npe.fisher.scores`."""
-        if self.score_method in ("differentiated", "integrated"):
+        if self.score_method not in ("compiled", "embedded"):
             # a bijection of theta that does not depend on x leaves the score as it is
             posterior = lambda x: self.head(self.context(self._as_input(x)))  # noqa: E731
             return differentiated_scores(posterior, x, num_samples, generator, attached)

@@ -12,9 +12,10 @@ from robust_npe.components import Component
 
 __all__ = ["Embedding", "Head", "ScoreMethod"]
 
-ScoreMethod = Literal["compiled", "embedded", "differentiated", "integrated"]
+ScoreMethod = Literal["compiled", "embedded", "differentiated", "inverted", "integrated"]
 """How grad_x log q(theta|x) is computed, which decides what it costs: by kernels; by kernels, and
-the embedding net by automatic differentiation; by that alone; by that through a solver's steps."""
+the embedding net by automatic differentiation; by that alone; by that through the inverse of a
+flow; by that through the steps of a solver."""
 
 
 class Head(nn.Module, Component, ABC):

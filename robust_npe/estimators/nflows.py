@@ -20,10 +20,11 @@ from nflows.utils.torchutils import create_alternating_binary_mask
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
+from typing_extensions import override
 
 from robust_npe.antithetic import Antithetic
 from robust_npe.checks import require
-from robust_npe.estimators.interfaces import Head
+from robust_npe.estimators.interfaces import Head, ScoreMethod
 from robust_npe.shapes import broadcast_shapes
 
 __all__ = ["NflowsDistribution", "NflowsMAF", "NflowsNSF", "SbiMAF", "SbiNSF"]
@@ -85,6 +86,12 @@ class _NflowsFlow(Head):
     The first coordinate of nflows' MADE does not see the context at all, so the order has to
     change between transforms, and one parameter alone cannot be estimated.
     """
+
+    @property
+    @override
+    def score_method(self) -> ScoreMethod:
+        """See `Head.score_method`."""
+        return "inverted"
 
     def __init__(
         self, dim_theta: int, transforms: int, make_layers: Callable[[int], list[nn.Module]]

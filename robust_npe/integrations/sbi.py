@@ -158,7 +158,7 @@ class _DefendedLoss:
 class _Facade:
     """A net of sbi with what defenses ask of an `Estimator`."""
 
-    score_method = "differentiated"
+    score_method = "inverted"
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net

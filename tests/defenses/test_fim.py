@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 from typing import ClassVar
 from unittest import mock
 
@@ -9,7 +10,16 @@ from torch.distributions.constraints import real_vector
 from robust_npe.checks import ConfigError
 from robust_npe.defenses import FIM, Batch, FIMEigenvalue, Jacobian
 from robust_npe.defenses.penalty import GradientAverage, PenaltyGradient, with_gradient
-from robust_npe.estimators import MAF, MLP, NSF, Estimator, Identity, MixtureDensityNetwork
+from robust_npe.estimators import (
+    FMPE,
+    MAF,
+    MLP,
+    NSF,
+    Estimator,
+    Identity,
+    MixtureDensityNetwork,
+    NflowsMAF,
+)
 from robust_npe.estimators.autoregressive import AutoregressiveFlow
 from robust_npe.fisher import fisher_eigenvalue, fisher_trace
 from robust_npe.random import draws_from, stream
@@ -179,9 +189,9 @@ def test_the_average_has_the_weight_of_the_settings_in_use(problem):
     """Where another variant is used, its weight is."""
 
     class Other(FIM):
-        variants: ClassVar = {("fast", "differentiated"): PenaltyGradient(1, 10, 1, 0.25)}
+        variants: ClassVar = {("fast", "inverted"): PenaltyGradient(1, 10, 1, 0.25)}
 
-    with mock.patch.object(AutoregressiveFlow, "score_method", "differentiated"):
+    with mock.patch.object(AutoregressiveFlow, "score_method", "inverted"):
         new = penalty_gradients(set_up(FIM(1.0, rows=10, every=1, weight=1.0), problem), problem, 2)
         got = penalty_gradients(set_up(Other(1.0), problem), problem, 2)
     torch.testing.assert_close(got[0], new[0])
@@ -210,7 +220,9 @@ def test_published_settings(problem):
         (NSF, Identity, 320, 2),
         (MAF, MLP, 80, 1),
         (NSF, MLP, 80, 1),
-        (MixtureDensityNetwork, Identity, 256, 8),
+        (MixtureDensityNetwork, Identity, 256, 1),
+        (NflowsMAF, Identity, 128, 2),
+        (partial(FMPE, hidden=8, steps=2), Identity, 64, 8),
     ],
 )
 def test_fast_depends_on_how_scores_are_made(head, embedding, rows, every):
@@ -228,8 +240,9 @@ def test_fast_depends_on_how_scores_are_made(head, embedding, rows, every):
         used.clear()
         defense, generator = Watched(0.1, **settings), stream(0)
         defense.setup(estimator, theta, x)
-        for _ in range(steps):
-            defense.loss(estimator, Batch(theta, x), generator)
+        with draws_from(stream(0, "loss")):  # of FMPE
+            for _ in range(steps):
+                defense.loss(estimator, Batch(theta, x), generator)
         return used
 
     assert train(9) == [rows] * -(-9 // every)

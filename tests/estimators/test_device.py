@@ -41,7 +41,7 @@ def test_embeddings_stay_on_the_device(embedding):
 @pytest.mark.parametrize("name", ["maf", "nsf"])
 def test_the_penalty_is_differentiated_where_there_are_no_kernels(name):
     estimator, _, x = moved(name, "real")
-    assert estimator.score_method == "differentiated"
+    assert estimator.score_method == "inverted"
     trace = fisher_trace(estimator, x, 2, stream(0))
     gradients = torch.autograd.grad(trace.sum(), list(estimator.parameters()), allow_unused=True)
     assert {g.device for g in gradients if g is not None} == {META}

@@ -6,7 +6,16 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from robust_npe.estimators import FMPE, MAF, MLP, NSF, Estimator, Identity, MixtureDensityNetwork
+from robust_npe.estimators import (
+    FMPE,
+    MAF,
+    MLP,
+    NSF,
+    Estimator,
+    Identity,
+    MixtureDensityNetwork,
+    NflowsMAF,
+)
 from robust_npe.estimators.kernels import score_kernels
 from robust_npe.estimators.kernels.sampled_score import sampled_score
 from robust_npe.estimators.kernels.score_kernels import TILE
@@ -146,15 +155,17 @@ def test_weights_that_change_before_the_gradient_is_taken_do_not_change_it():
         assert torch.equal(own, expected)
 
 
-def test_who_is_compiled():
+def test_how_scores_are_computed():
     for head in (MAF, NSF):
         assert make(*SETTINGS[1], head=head).score_method == "compiled"
         assert make(*SETTINGS[1], head=head, embedding=MLP).score_method == "embedded"
     with draws_from(stream(0, "weights")):
         mixture = Estimator(MixtureDensityNetwork, Identity, 2, 5, REALS)
         flow_matching = Estimator(FMPE, Identity, 2, 5, REALS)
+        library = Estimator(NflowsMAF, Identity, 2, 5, REALS)
     assert mixture.score_method == "differentiated"
     assert flow_matching.score_method == "integrated"
+    assert library.score_method == "inverted"
     assert scores(mixture, torch.zeros(3, 5), 2, stream(0), attached=True).shape == (2, 3, 5)
 
 
