@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from string import ascii_uppercase
+from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 
 from robust_npe.plotting.names import task_name
 from robust_npe.plotting.style import (
@@ -111,13 +115,25 @@ def _legend_shape(width: float, part: Part) -> tuple[int, int]:
 
 
 def legend_entries(panels: Iterable[Axes], order: Iterable[str]) -> tuple[list[Artist], list[str]]:
-    """Return handles and labels of all panels, each label once, in the order given."""
-    entries: dict[str, Artist] = {}
+    """Return handles and labels of all panels, each label once, in the order given; what is a
+    single point in all of them is shown as one."""
+    entries: dict[str, list[Any]] = {}
     for axes in panels:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, []).append(handle)
     drawn = [label for label in order if label in entries]
-    return [entries[label] for label in drawn], drawn
+    return [_handle(entries[label]) for label in drawn], drawn
+
+
+def _handle(handles: Sequence[Any]) -> Artist:
+    """Return the last of equal handles, or its marker alone where none has a line to show."""
+    lines = [h.lines[0] if isinstance(h, ErrorbarContainer) else h for h in handles]
+    if not all(isinstance(line, Line2D) and np.size(line.get_xdata()) == 1 for line in lines):
+        return handles[-1]
+    marker = Line2D([], [])
+    marker.update_from(lines[-1])
+    marker.set_linestyle("none")
+    return marker
 
 
 def panels_height(count: int) -> float:
