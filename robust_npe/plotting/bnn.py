@@ -11,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
 from robust_npe.plotting.layout import Part, add_legend, figure_of
+from robust_npe.plotting.lines import log_limits
 from robust_npe.plotting.names import count_text, number_text, task_name
 from robust_npe.plotting.style import COLORS, Look, letter_panels, line_looks
 
@@ -114,10 +115,11 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
         raise NothingToDrawError("no expected gradients")
     require_one(table, "the figure", ("task", "inference", "seed"))
     table = table.assign(
-        line=table.hidden + ", " + table.num_simulations.astype(str) + " pairs",
+        line=table.hidden + ", " + table.num_simulations.map(count_text) + " pairs",
         prior=table.settings.map(lambda s: "N(0, 1) prior" if STANDARD in s else "fan-in prior"),
     )
-    lines = sorted(table.line.unique(), key=_numbers)
+    table = table.sort_values(["hidden", "num_simulations"], key=_first_numbers)
+    lines = list(table.line.unique())
     looks = line_looks(lines)
 
     def draw(place: SubFigure) -> list[str]:
@@ -128,8 +130,8 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
                 rows = table[(table.prior == prior) & (table.line == line)].sort_values("draws")
                 look = looks[line]._asdict()
                 axes.plot(rows.draws, rows["mean"], label=line, markersize=3, **look)
-            axes.set(xscale="log", yscale="log", xlabel="draws of the weights", title=prior)
-            axes.set_ylim(table["mean"].min() / 1.5, table["mean"].max() * 1.5)
+            axes.set(xscale="log", xlabel="draws of the weights", title=prior)
+            log_limits(axes, table["mean"].to_numpy())
             axes.set_xticks(decades := [n for n in (1, 10, 100) if n <= table.draws.max()], decades)
         panels[0].set_ylabel(r"$\|E\,\nabla_x \mathrm{loss}\|_\infty$, mean")
         _draw_kept(panels[-1], table)
@@ -156,7 +158,7 @@ def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_ylabel(r"$\|E\,\nabla_x\| \,/\, E\,\|\nabla_x\|$")
     axes.set_xticks(sorted(rows.width.unique()), sorted(rows.width.unique()))
     axes.minorticks_off()
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower left", handlelength=3.0)
 
 
 def _gradient_notes(table: pd.DataFrame) -> list[str]:
@@ -171,6 +173,10 @@ def _gradient_notes(table: pd.DataFrame) -> list[str]:
         f"At most {zero:.2g} % of single gradients are exactly zero in float32, {double:.2g} % in "
         f"float64. {share:.0f} % of the samplers have not converged (median R-hat {rhat:.2g}).",
     ]
+
+
+def _first_numbers(column: pd.Series) -> pd.Series:
+    return column.astype(str).map(lambda text: _numbers(text)[0])
 
 
 def _numbers(text: str) -> list[int]:
