@@ -136,15 +136,22 @@ def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:
 
 def _ticks(low: float, high: float, across: int) -> Array:
     """Round numbers whose labels do not touch in one of so many panels, and not at its ends."""
-    apart = 0.25 if across < 3 else 0.6
+    ticks = _spaced(low, high, 0.25 if across < 3 else 0.6)
+    longest = max(len(number_text(tick)) for tick in ticks)
+    if across < 3 and longest > 4:
+        return _spaced(low, high, 0.5)
+    return ticks[-1:] if across > 3 and longest > 3 else ticks
+
+
+def _spaced(low: float, high: float, apart: float) -> Array:
+    """Multiples of a round number that are such a share of the axis apart, one at least."""
     span = high - low
     steps = 10.0 ** np.floor(np.log10(span)) * STEPS
     wide = steps >= apart * span
     ticks = _multiples(steps[wide][0], low, high)
     if not len(ticks):  # one of those that are closer
         ticks = _multiples(steps[~wide][-1], low, high)[:1]
-    is_long = any(len(number_text(tick)) > 3 for tick in ticks)
-    return ticks[-1:] if across > 3 and is_long else ticks
+    return ticks
 
 
 def _multiples(step: float, low: float, high: float) -> Array:

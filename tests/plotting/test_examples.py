@@ -137,6 +137,8 @@ def test_ticks_are_apart_and_inside(span, across, apart):
 
 
 def test_small_panels_have_one_long_label():
+    assert list(_ticks(-5000, 400, 2)) == [-4000, 0]
+    assert list(_ticks(-50, 4, 2)) == [-40, -20, 0]
     assert list(_ticks(-12.5, 27.5, 3)) == [0, 25]
     assert list(_ticks(-1.25, 0.25, 3)) == [-1, 0]
     assert list(_ticks(-1.35, -0.05, 4)) == [-0.8]
