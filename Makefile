@@ -82,10 +82,10 @@ format: install  ## rewrite the code in the house format
 	$(BIN)/ruff format .
 
 figures: install  ## compute what is missing for all figures, and draw them: SCALE=smoke|laptop|paper
-	$(BIN)/python scripts/figures.py --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) --output $(OUTPUT)
+	$(BIN)/python scripts/figures.py --scale "$(SCALE)" $(if $(SEEDS),--seeds "$(SEEDS)") --output "$(OUTPUT)"
 
 $(FIGURES): install  # one of them, such as `make figure4`
-	$(BIN)/python scripts/figures.py $@ --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) --output $(OUTPUT)
+	$(BIN)/python scripts/figures.py $@ --scale "$(SCALE)" $(if $(SEEDS),--seeds "$(SEEDS)") --output "$(OUTPUT)"
 
 gallery: install  ## draw docs/gallery again, from the tables committed there
 	$(BIN)/python scripts/figures.py --tables docs/gallery/tables --output docs/gallery

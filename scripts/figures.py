@@ -18,9 +18,8 @@ from pathlib import Path
 
 import torch
 
-from robust_npe.checks import require
 from robust_npe.interruption import INTERRUPTED, interruptible
-from robust_npe.recipes import ERRORS, SCALES, Runner, draw_from, scripts
+from robust_npe.recipes import ERRORS, SCALES, Runner, draw_from, require_left_out, scripts
 
 FOLDER = Path(__file__).parent
 LAST = "figure6"  # its simulations take longest
@@ -34,7 +33,7 @@ def names(given: list[str]) -> list[str]:
 def compute(options: argparse.Namespace) -> int:
     """Compute and draw, or list; return the exit status."""
     started = time.perf_counter()
-    scale = options.scale or "laptop"
+    scale = "laptop" if options.scale is None else options.scale
     runner = Runner(FOLDER, names(options.names), scale, options.output, seeds=options.seeds)
     if options.list:
         for line in runner.listing():
@@ -64,8 +63,7 @@ def main() -> int:
         if options.tables is None:
             return compute(options)
         told = {"--scale": options.scale, "--seeds": options.seeds, "--list": options.list}
-        for name, value in told.items():
-            require(not value, name, value, "left out beside --tables, which has one scale")
+        require_left_out(told)
         for path in draw_from(FOLDER, options.names, options.tables, options.output):
             print(path)
     except BrokenPipeError:  # e.g. `--list | head`: nobody reads on

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_npe.plotting.comparisons import SECONDS, lines_part
 from robust_npe.plotting.describing import setup_note
-from robust_npe.plotting.layout import Part, figure_of
+from robust_npe.plotting.layout import Part, figure_of, with_notes
 from robust_npe.recipes import FigureScript, Recipe, main
 from robust_npe.recipes.costs import results_with_costs
 
@@ -33,8 +32,7 @@ def draw(tables: dict[str, pd.DataFrame]) -> Figure:
 
 
 def _part(table: pd.DataFrame, column: str) -> Part:
-    part = lines_part(table, [SECONDS], column, column, lines=1)
-    return replace(part, draw=lambda place: [*part.draw(place), *setup_note(table)])
+    return with_notes(lines_part(table, [SECONDS], column, column, lines=1), setup_note(table))
 
 
 FIGURE = FigureScript(

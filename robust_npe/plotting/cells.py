@@ -61,6 +61,8 @@ CELL = ["task", *SETTINGS, "epsilon", "metric", "statistic", "level"]
 SEEDS = ["seed", "data_seed"]
 TEXTS = ["defense_settings", "attack_settings"]
 """Columns of texts whose empty ones `pandas.read_csv` reads as NaN."""
+NUMBERS = ("value", "epsilon", "beta", "defense_epsilon", "num_simulations", "level", *SEEDS)
+"""Columns of numbers."""
 
 MARKS = {
     "diverged": ("†", "a training diverged (earlier weights were restored)"),
@@ -83,10 +85,14 @@ class MixedRunsError(ValueError):
 
 
 def tidy(draw: Callable[P, R]) -> Callable[P, R]:
-    """Let a function of tables say which column they lack, with an `UntidyTableError`."""
+    """Let a function of tables say which column they lack, or which has texts where numbers belong,
+    with an `UntidyTableError`."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        for table in (*args, *kwargs.values()):
+            if isinstance(table, pd.DataFrame):
+                _require_numbers(table)
         try:
             return draw(*args, **kwargs)
         except (KeyError, AttributeError) as error:
@@ -127,9 +133,7 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
     lacking = [name for name in ("run_id", *CELL, *SEEDS, "value") if name not in table]
     if lacking:
         raise UntidyTableError(f"the table lacks {', '.join(lacking)}: it is not a tidy one.")
-    texts = [value for value in table.value.unique() if isinstance(value, str)]
-    if texts:
-        raise UntidyTableError(f"the column value has {texts[0]!r}, which is not a number.")
+    _require_numbers(table)
     require_one(table, "the figure", ())
     filled = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
     rows = table.assign(**filled)
@@ -147,6 +151,13 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
         flagged=attacked.isin(suspects) & (rows.epsilon > 0),
     )
     return _with_fewer(_once(rows))
+
+
+def _require_numbers(table: pd.DataFrame) -> None:
+    for name in (name for name in NUMBERS if name in table):
+        texts = [value for value in table[name].unique() if isinstance(value, str)]
+        if texts:
+            raise UntidyTableError(f"the column {name} has {texts[0]!r}, which is not a number.")
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:

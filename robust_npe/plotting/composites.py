@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.cells import tidy
+from robust_npe.plotting.cells import require_comparable, tidy
 from robust_npe.plotting.coverage import coverage_part
 from robust_npe.plotting.describing import setup_note
-from robust_npe.plotting.layout import figure_of
+from robust_npe.plotting.layout import figure_of, with_notes
 from robust_npe.plotting.tolerance import tolerance_part
 from robust_npe.plotting.tradeoff import tradeoff_part
 
@@ -43,13 +43,14 @@ def defenses_figure(
         epsilon: Radius of the trade-off.
         metric: Divergence of the tolerance plot and the trade-off.
         defense: The one whose coverage and trade-off is drawn.
+
+    Raises:
+        MixedRunsError: The tables differ in more than defenses and seeds; the column is named.
     """
+    for task, rows in pd.concat([table, betas]).groupby("task"):
+        require_comparable(rows, str(task), "defense")
     defended = table[table.defense == defense]
-    return figure_of(
-        [
-            tolerance_part(table, metric, "defense"),
-            coverage_part(defended, "defense"),
-            tradeoff_part(betas, epsilon, metric, defense),
-        ],
-        setup_note(table),
-    )
+    parts = [tolerance_part(table, metric, "defense"), coverage_part(defended, "defense")]
+    parts = [with_notes(part, setup_note(table)) for part in parts]
+    tradeoff = tradeoff_part(betas, epsilon, metric, defense)
+    return figure_of([*parts, with_notes(tradeoff, setup_note(betas))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from robust_npe.plotting.names import UNITS, count_text, defense_name, line_name, unit_name
@@ -51,7 +52,8 @@ def attack_note(example: pd.Series) -> str:
 
 def training_note(rows: pd.DataFrame) -> str:
     """Return what the estimators of examples were trained with."""
-    text = ", ".join(_training(rows)) + "."
+    estimators = [line_name("estimator", name) for name in rows.estimator.unique()]
+    text = ", ".join([*_alone(estimators), *_training(rows)]) + "."
     mark, meaning = DIVERGED
     return f"{text} {mark}: {meaning}." if (rows.diverged > 0).any() else text
 
@@ -94,7 +96,8 @@ def _seeds(seeds: pd.Series, name: str) -> list[str]:
 
 def _common(counts: pd.Series) -> str:
     """Return the number that all of these are, nothing if they differ or there are none."""
-    return "".join(map(count_text, _alone([*counts.dropna().unique()])))
+    finite = counts[np.isfinite(counts.astype(float))]
+    return "".join(map(count_text, _alone([*finite.unique()])))
 
 
 def _alone(values: Sequence[Any]) -> Sequence[Any]:

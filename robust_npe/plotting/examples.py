@@ -54,7 +54,7 @@ def examples_figure(
             that figures of several defenses show the same ones; None for the table itself.
 
     Raises:
-        NothingToDrawError: The table is empty.
+        NothingToDrawError: The table is empty, or `chosen_by` lacks one of its tasks.
         ValueError: A task has more than one example, which differ in the column that is named.
     """
     if table.empty:
@@ -62,6 +62,8 @@ def examples_figure(
     tasks = in_paper_order(table.task)
     for task in tasks:
         require_one(table[table.task == task], task, ("defense", *SETTINGS))
+        if chosen_by is not None and task not in set(chosen_by.task):
+            raise NothingToDrawError(f"no example of {task} that says which parameters move most")
     down = -(-(len(tasks) + 1) // ACROSS)  # the last one is the legend's
 
     def draw(place: SubFigure) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from string import ascii_uppercase
 from typing import Any
@@ -34,6 +34,7 @@ __all__ = [
     "legend_entries",
     "rows_of",
     "task_panels",
+    "with_notes",
 ]
 
 MOST = 3  # panels in one row, so that each has room for its ticks
@@ -82,6 +83,11 @@ def figure_of(parts: Sequence[Part], notes: Sequence[str] = ()) -> Figure:
         lines = figure.get_supxlabel().count("\n") + 1
         figure.set_figheight(MM * (sum(heights) + CAPTION_LINE * lines + 1.5))
     return figure
+
+
+def with_notes(part: Part, notes: Sequence[str]) -> Part:
+    """Return a part whose notes for the caption are followed by others."""
+    return replace(part, draw=lambda place: [*part.draw(place), *notes])
 
 
 def _lettered(told: Mapping[str, Sequence[str]], parts: int) -> list[str]:

@@ -179,7 +179,7 @@ def _draw_by_weight(panels: Any, table: pd.DataFrame) -> None:
 
 
 def _training(table: pd.DataFrame) -> str:
-    return training_note(table).replace("simulations", "images")
+    return training_note(table).replace("simulations", "images for training")
 
 
 @tidy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robust_npe.recipes.figures import ERRORS, FigureScript, main
+from robust_npe.recipes.figures import ERRORS, FigureScript, main, require_left_out
 from robust_npe.recipes.recipe import SCALES, Job, Recipe
 from robust_npe.recipes.runner import Runner, draw_from, scripts
 from robust_npe.recipes.tables import observations, read_tables, results, write_tables
@@ -18,6 +18,7 @@ __all__ = [
     "main",
     "observations",
     "read_tables",
+    "require_left_out",
     "results",
     "scripts",
     "write_tables",

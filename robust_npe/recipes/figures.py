@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from robust_npe.checks import ConfigError
+from robust_npe.checks import ConfigError, require
 from robust_npe.files import StoreError
 from robust_npe.plotting import (
     MixedRunsError,
@@ -25,7 +25,7 @@ from robust_npe.plotting.cells import lacking
 from robust_npe.recipes.recipe import SCALES, Recipe
 from robust_npe.recipes.tables import Tables, read_tables, results, write_tables
 
-__all__ = ["FigureScript", "main"]
+__all__ = ["FigureScript", "main", "require_left_out"]
 
 ERRORS = (
     *(ConfigError, StoreError, OSError),
@@ -70,7 +70,13 @@ class FigureScript:
 
         Raises:
             StoreError: The tables are not those of this figure.
+            MixedRunsError: They are of different scales.
+            NothingToDrawError: They are empty.
         """
+        scales = {s for t in tables.values() if "scale" in t for s in t.scale.unique()}
+        if len(scales) > 1:
+            mixed = ", ".join(sorted(map(str, scales)))
+            raise MixedRunsError(f"The tables of {self.name} mix scale {mixed}: draw one of them.")
         try:
             drawn = self.draw(_Named(tables))
         except (KeyError, AttributeError) as error:
@@ -82,6 +88,8 @@ class FigureScript:
                 f"version. Make them again: make {self.name}."
             ) from error
         figures = {"": drawn} if isinstance(drawn, Figure) else drawn
+        if not figures:
+            raise NothingToDrawError("no rows in its tables")
         paths = []
         for suffix, figure in figures.items():
             with style():
@@ -120,10 +128,21 @@ class _TableError(KeyError):
     """There is no such table."""
 
 
+def require_left_out(options: Mapping[str, object]) -> None:
+    """Refuse options that tables which were kept cannot follow.
+
+    Raises:
+        ConfigError: One of them was given.
+    """
+    for name, value in options.items():
+        left_out = value is None or value is False
+        require(left_out, name, value, "left out beside --tables, which has one scale")
+
+
 def main(script: FigureScript) -> int:
     """Draw one figure, as its options say, and return the exit status."""
     parser = argparse.ArgumentParser(description=f"Draw {script.name} from stored runs.")
-    parser.add_argument("--scale", default="laptop", choices=SCALES, help="of the runs")
+    parser.add_argument("--scale", choices=SCALES, help="of the runs; laptop if none is given")
     parser.add_argument("--seeds", type=int, help="number of seeds; that of the scale if not given")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="output_dir of runs")
     parser.add_argument("--tables", type=Path, help="draw from the tables in this folder instead")
@@ -131,8 +150,10 @@ def main(script: FigureScript) -> int:
     torch.set_num_threads(1)
     try:
         if options.tables is None:
-            paths = script.make(options.scale, options.output, seeds=options.seeds)
+            scale = options.scale or "laptop"
+            paths = script.make(scale, options.output, seeds=options.seeds)
         else:
+            require_left_out({"--scale": options.scale, "--seeds": options.seeds})
             tables = read_tables(script.name, options.tables)
             paths = script.save(tables, options.output / "figures")
     except ERRORS as error:

@@ -124,7 +124,8 @@ class Recipe:
         scale: `smoke`, `laptop` or `paper`.
         output: Folder of runs and store.
         overrides: Further overrides, as on the command line.
-        seeds: Number of seeds, where the recipe varies them; None for that of the scale.
+        seeds: Number of seeds, where the recipe varies them and `overrides` do not choose any; None
+            for that of the scale.
 
     Raises:
         ConfigError: There is no recipe or scale of this name, or no such output folder or number.
@@ -138,13 +139,15 @@ class Recipe:
         overrides: Sequence[str] = (),
         seeds: int | None = None,
     ) -> None:
-        known = sorted(path.stem for path in (config_directory() / "experiment").glob("*.yaml"))
+        files = (config_directory() / "experiment").glob("*.yaml")
+        known = sorted(path.stem for path in files if path.stem != "common")
         require(name in known, "recipe", name, f"one of {', '.join(known)}")
         plain = re.fullmatch(r"[A-Za-z0-9_./ +-]+", str(output)) is not None
         expected = "a path of letters, digits, spaces and _ . / + -, as it becomes an override"
         require(plain, "output", str(output), expected)
         require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
-        require(seeds is None or seeds > 0, "seeds", seeds, "a positive integer")
+        whole = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0
+        require(seeds is None or whole, "seeds", seeds, "a positive integer")
         self.name, self.scale, self.output = name, scale, Path(output)
         self.overrides, self.seeds = tuple(overrides), seeds
 
@@ -153,7 +156,8 @@ class Recipe:
         """What follows `robust-npe train -m`."""
         where = [] if self.output == Path("outputs") else [f"output_dir={self.output}"]
         words = [f"experiment={self.name}", f"scale={self.scale}", *where, *self.overrides]
-        if self.seeds is not None and "seed" in swept(words):
+        chosen = any(word.startswith("seed=") for word in self.overrides)
+        if self.seeds is not None and not chosen and "seed" in swept(words):
             words.append(f"seed={','.join(map(str, range(self.seeds)))}")
         return words
 

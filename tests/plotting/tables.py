@@ -58,8 +58,11 @@ def coverages(power, epsilon, attack="pgd", **keys):
     name = "none" if epsilon == 0 else attack
     objective = "" if name in ("none", "noise") else "kl_forward"
     shared = {"metric": "coverage", "epsilon": epsilon, "attack": name, "objective": objective}
-    curve = [row(statistic="coverage", level=x, value=x**power, **shared, **keys) for x in LEVELS]
-    return [*curve, row(statistic="signed_area", value=0.3, **shared, **keys)]
+    if name == "none":
+        shared |= {"norm": "", "domain": ""}
+    shared |= keys
+    curve = [row(statistic="coverage", level=x, value=x**power, **shared) for x in LEVELS]
+    return [*curve, row(statistic="signed_area", value=0.3, **shared)]
 
 
 def clean(nll, seconds, diverged=0.0, **keys):

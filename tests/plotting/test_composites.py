@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robust_npe.plotting import attacks_figure, defenses_figure
+from robust_npe.plotting import MixedRunsError, attacks_figure, defenses_figure
 from robust_npe.plotting.composites import coverage_part
 from tests.plotting.tables import clean, coverages, divergences, noise, table
 from tests.plotting.test_tolerance import caption
@@ -43,6 +43,18 @@ def test_attacks_figure_has_the_papers_tasks_in_its_order():
 
 def match_text(artist):
     return hasattr(artist, "get_fontsize") and bool(getattr(artist, "get_text", str)())
+
+
+@pytest.mark.parametrize(
+    "other", [{"estimator": "nsf"}, {"num_simulations": 77}, {"scale": "paper"}], ids=str
+)
+def test_tables_of_a_figure_hold_comparable_runs(other):
+    rows = [*divergences(1.0), *coverages(1.0, 0.5, defense="fim", beta=0.1), *clean(1.0, 5.0)]
+    rows += [*divergences(0.5, defense="fim", beta=0.1), *clean(1.1, 5.0, defense="fim", beta=0.1)]
+    every = table(rows).assign(scale="laptop")
+    assert defenses_figure(every, every, 0.5)
+    with pytest.raises(MixedRunsError, match=f"mix {next(iter(other))}"):
+        defenses_figure(every, every.assign(**other), 0.5)
 
 
 def test_defenses_figure_says_the_settings_of_each_task():

@@ -102,11 +102,16 @@ def test_a_table_that_is_not_tidy_says_what_it_lacks(name):
             PLOTS[name](lacking)
 
 
-def test_texts_in_place_of_numbers_are_told():
-    rows = results().astype({"value": object}).assign(value="abc")
+@pytest.mark.parametrize("column", ["value", "epsilon", "beta", "num_simulations"])
+def test_texts_in_place_of_numbers_are_told(column):
+    rows = results().astype({column: object}).assign(**{column: "abc"})
     for draw in (plotting.tolerance_plot, plotting.coverage_plot, plotting.movement_plot):
         with pytest.raises(plotting.UntidyTableError, match="has 'abc', which is not a number"):
             draw(rows)
+
+
+def test_counts_that_are_not_finite_are_not_told():
+    assert PLOTS["tolerance"](results().assign(num_simulations=np.inf))
 
 
 def test_a_column_that_is_not_there_is_named():

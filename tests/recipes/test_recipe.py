@@ -67,11 +67,19 @@ def test_seeds_are_those_of_recipes_that_vary_them(tmp_path):
     assert "seed=" not in usual.command
     assert len(usual.jobs) == 4
     assert {job.choices["seed"] for job in Recipe("betas", "paper", tmp_path).jobs} == set("01234")
-    with pytest.raises(ConfigError, match=r"^seeds=0 is not valid: it must be a positive integer"):
-        Recipe("betas", "laptop", tmp_path, seeds=0)
+    own = Recipe("betas", "laptop", tmp_path, ["seed=5"], seeds=2)
+    assert {job.choices["seed"] for job in own.jobs} == {"5"}
 
 
-@pytest.mark.parametrize(("name", "scale"), [("figure99", "smoke"), ("figure4", "huge")])
+@pytest.mark.parametrize("wrong", [0, -1, "3", 2.5, True])
+def test_numbers_of_seeds_are_checked(wrong, tmp_path):
+    with pytest.raises(ConfigError, match=r"^seeds=.* is not valid: it must be a positive integer"):
+        Recipe("betas", "laptop", tmp_path, seeds=wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [("figure99", "smoke"), ("common", "smoke"), ("figure4", "huge")]
+)
 def test_unknown_names_are_one_line(name, scale, tmp_path):
     with pytest.raises(ConfigError, match="must be one of") as error:
         Recipe(name, scale, tmp_path)

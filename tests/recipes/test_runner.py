@@ -11,7 +11,7 @@ from PIL import Image
 
 from robust_npe.checks import ConfigError
 from robust_npe.files import StoreError
-from robust_npe.plotting import UntidyTableError
+from robust_npe.plotting import MixedRunsError, NothingToDrawError, UntidyTableError
 from robust_npe.recipes import FigureScript, Runner, draw_from, read_tables, scripts
 from tests.recipes.common import TINY
 
@@ -88,6 +88,9 @@ def test_unknown_figures_are_one_line(folder, tmp_path):
     [
         ["figure99"],
         ["--scale", "huge"],
+        ["--scale", ""],
+        ["--seeds", "0"],
+        ["ridge", "--tables", "nowhere", "--seeds", "0"],
         ["--tables", "nowhere"],
         ["--tables", "nowhere", "--scale", "smoke"],
     ],
@@ -135,6 +138,38 @@ def test_tables_that_are_not_those_of_the_figure_are_one_line(tmp_path):
         figure.save({"results": tables["results"]}, tmp_path)
     with pytest.raises(UntidyTableError, match="lacks seed"):
         figure.save({**tables, "results": tables["results"].drop(columns="seed")}, tmp_path)
+
+
+def test_tables_of_different_scales_are_not_drawn(tmp_path):
+    root = Path(__file__).parents[2]
+    figure = scripts(root / "scripts")["run_time"][1]
+    tables = read_tables("run_time", root / "docs" / "gallery" / "tables")
+    tables["figure5"] = tables["figure5"].assign(scale="paper")
+    with pytest.raises(MixedRunsError, match="of run_time mix scale laptop, paper"):
+        figure.save(tables, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (lambda table: table.iloc[:0], "no rows in its tables"),
+        (lambda table: table[table.defense != "none"], "no example of lotka_volterra that says"),
+    ],
+)
+def test_examples_that_are_missing_are_one_line(kept, told, tmp_path):
+    root = Path(__file__).parents[2]
+    figure = scripts(root / "scripts")["figure3"][1]
+    tables = read_tables("figure3", root / "docs" / "gallery" / "tables")
+    with pytest.raises(NothingToDrawError, match=told):
+        figure.save({"examples": kept(tables["examples"])}, tmp_path)
+
+
+def test_a_single_figure_takes_no_other_options_beside_tables(monkeypatch, capsys):
+    script = Path(__file__).parents[2] / "scripts" / "ridge.py"
+    monkeypatch.setattr("sys.argv", ["ridge.py", "--tables", "nowhere", "--scale", "paper"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(script), run_name="__main__")
+    assert "--scale='paper' is not valid: it must be left out" in capsys.readouterr().err
 
 
 def test_what_cannot_be_drawn_from_tables_is_named_after_the_rest_was_drawn(tmp_path):
