@@ -106,7 +106,7 @@ def largest_eigenvector(score: Tensor) -> Tensor:
     matrix is never formed.
     """
     gram = torch.einsum("sbi,tbi->bst", score, score)
-    weights = torch.linalg.eigh(gram).eigenvectors[..., -1]
+    weights = _eigenvectors(gram)[..., -1]
     return _unit(torch.einsum("bs,sbi->bi", weights, score))
 
 
@@ -121,10 +121,21 @@ def leading_eigenvectors(score: Tensor, count: int) -> Tensor:
     count = min(count, len(score), score.shape[-1])
     if score.shape[-1] <= len(score):
         matrix = torch.einsum("sbi,sbj->bij", score, score)
-        return torch.linalg.eigh(matrix).eigenvectors[..., -count:].flip(-1).movedim(-1, 0)
+        return _eigenvectors(matrix)[..., -count:].flip(-1).movedim(-1, 0)
     gram = torch.einsum("sbi,tbi->bst", score, score)
-    weights = torch.linalg.eigh(gram).eigenvectors[..., -count:].flip(-1)
+    weights = _eigenvectors(gram)[..., -count:].flip(-1)
     return torch.stack([_unit(torch.einsum("bs,sbi->bi", w, score)) for w in weights.unbind(-1)])
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
+    """Eigenvectors of symmetric matrices, eigenvalues ascending; NaN for one that is not finite."""
+    finite = matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    matrix = torch.where(finite, matrix, 0.0)
+    try:
+        vectors = torch.linalg.eigh(matrix).eigenvectors
+    except torch.linalg.LinAlgError:  # nearly equal eigenvalues in single precision
+        vectors = torch.linalg.eigh(matrix.double()).eigenvectors.to(matrix)
+    return torch.where(finite, vectors, torch.nan)
 
 
 @torch.no_grad()

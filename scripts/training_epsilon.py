@@ -15,7 +15,7 @@ DEFENSES = ["adversarial_training", "trades"]
 
 FIGURE = FigureScript(
     name="training_epsilon",
-    recipes=["training_epsilon", "figure5"],
+    recipes=["training_epsilon", "figure5", "seeds"],
     gather=selected(defense=["none", *DEFENSES]),
     draw=lambda tables: {
         name: by_setting_plot(
