@@ -85,7 +85,13 @@ def planted(**changes):
         columns |= {"encoder_variance": weight / 10, "jacobian_norm": 5 / weight}
         columns |= {"likelihood_degradation": 0.1 / measured, "observation": range(20)}
         parts.append(pd.DataFrame(columns).assign(kl_weight=weight))
-    keys = {"task": "digits", "defense": "none", "num_simulations": 9, "attack": "pgd"}
+    keys = {
+        "task": "digits",
+        "estimator": "vae",
+        "defense": "none",
+        "num_simulations": 9,
+        "attack": "pgd",
+    }
     keys |= {"norm": "l2", "epsilon": 1.0, "epsilon_unit": "absolute", "seed": 0, "diverged": 0}
     return pd.concat(parts, ignore_index=True).assign(**(keys | changes))
 
