@@ -150,7 +150,7 @@ def test_every_defense_runs(defense, tmp_path):
     (manifest,) = tmp_path.glob("store/estimators/*/manifest.json")
     facts = json.loads(manifest.read_text())["facts"]["defense"]
     if defense == "fim":  # as for estimators without compiled scores
-        assert facts == {"num_samples": 1, "rows": 256, "every": 8, "weight": 1.0, "limit": 2.0}
+        assert facts == {"num_samples": 1, "rows": 256, "every": 1, "weight": 1.0, "limit": 10.0}
     else:
         assert facts["radius"] > 0
 
