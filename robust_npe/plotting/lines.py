@@ -11,7 +11,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from robust_npe.plotting.cells import points, require_comparable, require_one_setting, text_of
+from robust_npe.plotting.cells import (
+    MARKS,
+    points,
+    require_comparable,
+    require_one_setting,
+    text_of,
+)
 from robust_npe.plotting.names import LINES, count_text, line_name
 from robust_npe.plotting.style import Look, line_looks
 
@@ -33,6 +39,7 @@ POINTS = "Points: medians over observations; bars: 15 to 85 %. Radii are not to 
 BELOW = "On the axis (hollow): not told from zero, below the resolution of the estimate."
 BROKEN = "At the upper end (hollow): not finite."
 MISSING = "Points that are missing are not finite."
+WHOLE = "A mark at the end of a line is about all of its points."
 ORDERED = ("beta", "defense_epsilon", "num_simulations", "epsilon")
 """Columns of numbers, whose lines get a ramp of colours."""
 TURNED = ("estimator", "defense", "objective", "num_simulations", "beta", "defense_epsilon")
@@ -207,15 +214,24 @@ def draw_line(
         if outside.any():
             where = at[outside], y.middle[outside]
             axes.errorbar(*where, yerr=bars[:, outside], fmt=marker, **hollow)
-    for place, (_, point) in zip(at, y.assign(mark=points.mark).iterrows(), strict=True):
-        _draw_mark(axes, place, point)
-    notes = (BELOW, below.any()), (BROKEN if log else MISSING, broken.any())
+    whole = _draw_marks(axes, at, y.assign(mark=points.mark)[np.isfinite(y.middle)], look)
+    notes = (BELOW, below.any()), (BROKEN if log else MISSING, broken.any()), (WHOLE, whole)
     return [note for note, found in notes if found]
 
 
-def _draw_mark(axes: Axes, place: float, point: pd.Series) -> None:
-    """Write what speaks against a cell above its bar."""
-    if point.mark and np.isfinite(point.middle):
-        top = np.nanmax([point.middle, point.q85])
-        look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7, "color": "0.1"}
-        axes.annotate(point.mark, (place, top), (0, 1), textcoords="offset points", **look)
+def _draw_marks(axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look) -> bool:
+    """Write what speaks against a cell above its bar, and once, at the end of the line, what does
+    so against all of them; tell whether there is such a thing."""
+    known = [mark for mark, _ in MARKS.values()]
+    several = len(points) > 1
+    every = [m for m in known if several and points.mark.str.contains(m, regex=False).all()]
+    written: dict[str, Any] = {"fontsize": 7, "textcoords": "offset points"}
+    for place, point in zip(at[points.index], points.itertuples(), strict=True):
+        if mark := "".join(c for c in str(point.mark) if c not in every):
+            top = place, np.nanmax([point.middle, point.q85])
+            axes.annotate(mark, top, (0, 1), ha="center", va="bottom", color="0.1", **written)
+    if every:
+        last = at[points.index].iloc[-1], points.middle.iloc[-1]
+        look_of_line: dict[str, Any] = {"color": look.color, "va": "center"}
+        axes.annotate("".join(every), last, (3, 0), **look_of_line, **written)
+    return bool(every)

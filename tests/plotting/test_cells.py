@@ -53,10 +53,13 @@ def test_a_diverged_training_and_fewer_seeds_are_marked():
     )
     assert marks(rows) == {0.1: "†", 0.5: "†", 2.0: "†‡"}
     figure = tolerance_plot(rows)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["†", "†", "†‡"]
+    texts = figure.axes[0].texts
+    assert [(text.get_text(), text.xy[0]) for text in texts] == [("‡", 2), ("†", 2)]
+    assert texts[1].get_color() == figure.axes[0].lines[0].get_color()
     caption = figure.get_supxlabel().replace("\n", " ")
     assert "†: a training diverged" in caption
     assert "‡: fewer seeds" in caption
+    assert "at the end of a line is about all of its points" in caption
     assert "flagged" not in caption
 
 
