@@ -232,6 +232,5 @@ def _draw_marks(axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look) -> 
             axes.annotate(mark, top, (0, 1), ha="center", va="bottom", color="0.1", **written)
     if every:
         last = at[points.index].iloc[-1], points.middle.iloc[-1]
-        look_of_line: dict[str, Any] = {"color": look.color, "va": "center"}
-        axes.annotate("".join(every), last, (3, 0), **look_of_line, **written)
+        axes.annotate("".join(every), last, (3, 0), va="center", color=look.color, **written)
     return bool(every)

@@ -100,14 +100,18 @@ class Runner:
             require(name in self.scripts, "figure", name, f"one of {', '.join(self.scripts)}")
         needs = {name: self.scripts[name][1].recipes for name in self.names}
         recipes = dict.fromkeys(recipe for needed in needs.values() for recipe in needed)
-        shared = (self.scale, self.output, self.overrides, self.seeds)
-        made = [Recipe(name, *shared) for name in recipes]
+        made = [Recipe(name, *self._shared) for name in recipes]
         # neighbours in a sweep share a training: the other way round, no process waits for it
         self.jobs = {r.name: sorted(r.jobs, key=lambda job: job.words[::-1]) for r in made}
         self._left = {name: len(jobs) for name, jobs in self.jobs.items()}
         self._undrawn = {name: set(needed) for name, needed in needs.items()}
         self._waiting: dict[str, list[str]] = {}  # recipes by the run they wait for
         self._settled: set[str] = set()
+
+    @property
+    def _shared(self) -> tuple[str, Path, Sequence[str], int | None]:
+        """What recipes and drawings are given."""
+        return self.scale, self.output, self.overrides, self.seeds
 
     def listing(self) -> Iterator[str]:
         """Yield a line for each job: whether its run is stored, its identity, what it is."""
@@ -138,8 +142,7 @@ class Runner:
         for name, needed in self._undrawn.items():
             if not any(self._left[recipe] for recipe in needed):
                 del self._undrawn[name]
-                shared = (self.scale, self.output, self.overrides, self.seeds)
-                return _Task(f"draw {name}", draw, (self.scripts[name][0], *shared))
+                return _Task(f"draw {name}", draw, (self.scripts[name][0], *self._shared))
         return None
 
     def _missing(self, bar: tqdm) -> Iterator[_Task]:
