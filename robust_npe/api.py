@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from robust_npe.annotations import convert
 from robust_npe.attacks import PGD, Attack, KLForward, ThreatModel, blindness
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, require, require_positive_integer
 from robust_npe.components import bind
 from robust_npe.config import choice
 from robust_npe.defenses import Defense, NoDefense, member_seed
@@ -53,7 +53,7 @@ def _pairs(
 ) -> tuple[Tensor, Tensor]:
     _require_object("task", task, Task)
     num_simulations = convert(num_simulations, int, "num_simulations")
-    require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
+    require_positive_integer("num_simulations", num_simulations)
     theta, x, dropped = pairs_of(task, split, seed, slice(0, num_simulations), generator)
     if dropped:
         log.warning("%d of %d simulations are non-finite: left out", dropped, num_simulations)
@@ -185,7 +185,7 @@ def kl(
     x, x_adv = _observations("x", x), _observations("x_adv", x_adv)
     same = f"{tuple(x.shape)}, the shape of x"
     require(x_adv.shape == x.shape, "x_adv.shape", tuple(x_adv.shape), same)
-    require(num_samples > 0, "num_samples", num_samples, "a positive integer")
+    require_positive_integer("num_samples", num_samples)
     p, q = posterior_at(posterior, x), posterior_at(posterior, x_adv)
     return _kl(p, q, num_samples, stream(seed, "kl"))
 

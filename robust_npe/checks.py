@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "PartialResultError", "require"]
+from numbers import Integral
+
+__all__ = ["ConfigError", "PartialResultError", "require", "require_positive_integer"]
 
 
 class ConfigError(ValueError):
@@ -24,3 +26,17 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
     """
     if not condition:
         raise ConfigError(f"{name}={value!r} is not valid: it must be {expected}.")
+
+
+def require_positive_integer(name: str, value: object, or_null: bool = False) -> None:
+    """Raise a `ConfigError` unless the value is a positive integer, of Python or NumPy.
+
+    Args:
+        name: Name of the setting as the user writes it.
+        value: What was received.
+        or_null: Whether None is allowed, too.
+    """
+    if or_null and value is None:
+        return
+    valid = isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
+    require(valid, name, value, "a positive integer" + (" or null" if or_null else ""))

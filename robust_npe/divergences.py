@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from robust_npe.antithetic import antithetic
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.posterior import log_prob
 from robust_npe.random import draws_from
 
@@ -144,7 +144,7 @@ def log_ratios(p: Distribution, q: Distribution, num_samples: int, generator: Ge
 def draws(p: Distribution, num_samples: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Return samples of p, reparameterised and in antithetic pairs where p offers that, and log p
     at them, shape `(S, B)`."""
-    require(num_samples > 0, "num_samples", num_samples, "a positive integer")
+    require_positive_integer("num_samples", num_samples)
     with draws_from(generator):
         theta = (antithetic(p).rsample if p.has_rsample else p.sample)((num_samples,))
     return theta, p.log_prob(theta)

@@ -16,7 +16,7 @@ from robust_npe.attacks.objectives import (
     value_and_slope,
     with_samples,
 )
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
@@ -54,8 +54,8 @@ class APGD(Attack):
     name = "apgd"
 
     def __init__(self, objective: Objective, steps: int = 100, num_samples: int = 32) -> None:
-        require(steps > 0, "attack.steps", steps, "a positive integer")
-        require(num_samples > 0, "attack.num_samples", num_samples, "a positive integer")
+        require_positive_integer("attack.steps", steps)
+        require_positive_integer("attack.num_samples", num_samples)
         self.objective = objective
         self.steps = steps
         self.num_samples = num_samples

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from robust_npe.attacks.balls import Ball, gaussian
 from robust_npe.attacks.base import Attack, Found, comparable
 from robust_npe.attacks.objectives import Climb, Objective, with_samples
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
@@ -61,7 +61,7 @@ class RandomSearch(Attack):
 
     def __init__(self, objective: Objective, queries: int = 200, num_samples: int = 32) -> None:
         require(queries > 1, "attack.queries", queries, "at least 2")
-        require(num_samples > 0, "attack.num_samples", num_samples, "a positive integer")
+        require_positive_integer("attack.num_samples", num_samples)
         self.objective = objective
         self.queries = queries
         self.num_samples = num_samples
@@ -128,11 +128,11 @@ class NES(Attack):
         num_samples: int = 32,
     ) -> None:
         require(0 < radius < torch.inf, "attack.radius", radius, "a positive number")
-        require(pairs > 0, "attack.pairs", pairs, "a positive integer")
+        require_positive_integer("attack.pairs", pairs)
         least = 2 * pairs + 1
         require(queries >= least, "attack.queries", queries, f"at least 2 * pairs + 1, {least}")
         require(step_size > 0, "attack.step_size", step_size, "a positive number")
-        require(num_samples > 0, "attack.num_samples", num_samples, "a positive integer")
+        require_positive_integer("attack.num_samples", num_samples)
         self.objective = objective
         self.queries = queries
         self.radius = radius

@@ -20,7 +20,7 @@ from robust_npe.bayesian.mixture import (
     member_losses,
     members_of,
 )
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.posterior import Posterior, posterior_at
 from robust_npe.random import child
 
@@ -44,8 +44,7 @@ class OfMembers(Objective):
     needs_theta = True
 
     def __init__(self, draws: int | None = None) -> None:
-        expected = "a positive integer, or null for all"
-        require(draws is None or draws > 0, "objective.draws", draws, expected)
+        require_positive_integer("objective.draws", draws, or_null=True)
         self.draws = draws
 
     @override

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Found, best_of, frozen
 from robust_npe.attacks.objectives import Objective
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.posterior import Posterior
 
 __all__ = ["Restarts", "WorstCase"]
@@ -67,7 +67,7 @@ class Restarts(WorstCase):
     name = "restarts"
 
     def __init__(self, attack: Attack, n: int = 5) -> None:
-        require(n > 0, "attack.n", n, "a positive integer")
+        require_positive_integer("attack.n", n)
         objective = getattr(attack, "objective", None)
         expected = "an attack with an objective; use worst_case for others"
         require(isinstance(objective, Objective), "attack.attack", attack.name, expected)

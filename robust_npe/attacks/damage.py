@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from robust_npe.attacks.objectives import Climb, Objective, sampled
 from robust_npe.attacks.targets import TowardsAnother
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.encoders import Encoder
 from robust_npe.posterior import Posterior
 
@@ -71,7 +71,7 @@ class MaxDamage(OfDeviations):
     least_scored = 100
 
     def __init__(self, num_samples: int = 4) -> None:
-        require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
+        require_positive_integer("objective.num_samples", num_samples)
         self.num_samples = num_samples
 
     @override

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from robust_npe.attacks.objectives import Climb, Objective, Sampled, with_samples
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.posterior import Posterior
 from robust_npe.random import child, draws_from, replay
 
@@ -34,8 +34,7 @@ class Expectation(Objective):
     name = "expectation"
 
     def __init__(self, objective: Objective, num_evaluations: int = 8) -> None:
-        expected = "a positive integer"
-        require(num_evaluations > 0, "objective.num_evaluations", num_evaluations, expected)
+        require_positive_integer("objective.num_evaluations", num_evaluations)
         self.objective = objective
         self.num_evaluations = num_evaluations
 

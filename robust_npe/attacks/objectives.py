@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from typing_extensions import override
 
 from robust_npe.antithetic import antithetic
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.components import Component
 from robust_npe.divergences import has_closed_form_kl, kl, kl_with_error, mean_with_error
 from robust_npe.posterior import (
@@ -166,7 +166,7 @@ class _Divergence(Objective):
     """
 
     def __init__(self, num_samples: int = 2) -> None:
-        require(num_samples > 0, "objective.num_samples", num_samples, "a positive integer")
+        require_positive_integer("objective.num_samples", num_samples)
         self.num_samples = num_samples
         self.num_score_samples = max(num_samples, 100)
 
@@ -205,7 +205,7 @@ class KLForward(_Divergence):
     name = "kl_forward"
 
     def __init__(self, num_samples: int = 2, pool: int = 200) -> None:
-        require(pool > 0, "objective.pool", pool, "a positive integer")
+        require_positive_integer("objective.pool", pool)
         super().__init__(num_samples)
         self.pool = pool
 

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Found, best_of, frozen
 from robust_npe.attacks.objectives import Objective
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.fisher import leading_eigenvectors, scores
 from robust_npe.posterior import Posterior
 
@@ -100,7 +100,7 @@ class SpectralAttack(Attack):
     name = "spectral"
 
     def __init__(self, objective: Objective, num_scores: int = 256) -> None:
-        require(num_scores > 0, "attack.num_scores", num_scores, "a positive integer")
+        require_positive_integer("attack.num_scores", num_scores)
         self.objective = objective
         self.num_scores = num_scores
 

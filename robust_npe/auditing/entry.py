@@ -18,7 +18,7 @@ from robust_npe.auditing.preparing import Given, Rows, prepare
 from robust_npe.auditing.report import Report
 from robust_npe.auditing.run import check_theta, examine
 from robust_npe.auditing.settings import AuditSettings
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, require, require_positive_integer
 from robust_npe.posterior import Posterior
 from robust_npe.tasks import DataTask, FunctionTask, Task
 from robust_npe.threads import torch_threads
@@ -81,7 +81,7 @@ def audit(
     Raises:
         ConfigError: The arguments do not fit each other; raised before any work is done.
     """
-    require(threads > 0, "threads", threads, "a positive integer")
+    require_positive_integer("threads", threads)
     settings, method = settings or AuditSettings(), method or StandardEvaluation(KLForward())
     for name, value, kind in (("settings", settings, AuditSettings), ("method", method, Attack)):
         require(isinstance(value, kind), name, value, f"an object of class {kind.__name__}")

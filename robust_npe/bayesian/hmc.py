@@ -14,7 +14,7 @@ from robust_npe.bayesian.inference import Inference, InferenceState, Weights
 from robust_npe.bayesian.mixture import margins
 from robust_npe.bayesian.network import Diagnostics
 from robust_npe.bayesian.optimising import cross_entropies
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.reference.diagnostics import effective_draws, split_rhat
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class HMC(Inference):
     ) -> None:
         counts = {"chains": chains, "warm_up": warm_up, "thinning": thinning}
         for key, value in {**counts, "leapfrog_steps": leapfrog_steps}.items():
-            require(value > 0, f"inference.{key}", value, "a positive integer")
+            require_positive_integer(f"inference.{key}", value)
         require(draws > 1, "inference.draws", draws, "at least 2")
         require(step_size > 0, "inference.step_size", step_size, "a positive number")
         require(0 < acceptance < 1, "inference.acceptance", acceptance, "between 0 and 1")

@@ -12,7 +12,7 @@ from typing_extensions import override
 from robust_npe.bayesian.inference import Inference, InferenceState, Weights
 from robust_npe.bayesian.moments import Trajectory
 from robust_npe.bayesian.optimising import Descent, at_least, cross_entropies, momentum_sgd
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.states import adam
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DeepEnsemble(Inference):
         min_steps: int = 0,
     ) -> None:
         for key, value in {"members": members, "epochs": epochs, "batch_size": batch_size}.items():
-            require(value > 0, f"inference.{key}", value, "a positive integer")
+            require_positive_integer(f"inference.{key}", value)
         require(learning_rate > 0, "inference.learning_rate", learning_rate, "a positive number")
         require(min_steps >= 0, "inference.min_steps", min_steps, "a number that is not negative")
         self.members = members
@@ -146,7 +146,7 @@ class SWAG(DeepEnsemble):
         rank: int = 20,
     ) -> None:
         super().__init__(draws, epochs, batch_size, learning_rate, min_steps)
-        require(swag_epochs > 0, "inference.swag_epochs", swag_epochs, "a positive integer")
+        require_positive_integer("inference.swag_epochs", swag_epochs)
         expected = "a positive number"
         require(
             swag_learning_rate > 0, "inference.swag_learning_rate", swag_learning_rate, expected

@@ -23,7 +23,7 @@ from robust_npe.attacks import (
     make_ball,
     std_unit,
 )
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.divergences import kl
 from robust_npe.estimators import Estimator
@@ -116,9 +116,9 @@ class AttackedTraining(PerturbedTraining):
         attack_every: int = 1,
     ) -> None:
         super().__init__(epsilon, norm)
-        require(steps > 0, "defense.steps", steps, "a positive integer")
+        require_positive_integer("defense.steps", steps)
         require(step_size > 0, "defense.step_size", step_size, "a positive number")
-        require(attack_every > 0, "defense.attack_every", attack_every, "a positive integer")
+        require_positive_integer("defense.attack_every", attack_every)
         self.steps = steps
         self.step_size = step_size
         self.warm_start = warm_start
@@ -221,7 +221,7 @@ class TRADES(AttackedTraining):
         known = divergence in ("kl_forward", "kl_reverse")
         require(beta >= 0, "beta", beta, "a number that is not negative")
         require(known, "defense.divergence", divergence, "kl_forward or kl_reverse")
-        require(num_samples > 0, "defense.num_samples", num_samples, "a positive integer")
+        require_positive_integer("defense.num_samples", num_samples)
         self.beta = beta
         self.divergence = divergence
         self.num_samples = num_samples

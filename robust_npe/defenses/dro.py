@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from robust_npe.attacks import std_unit
 from robust_npe.attacks.base import frozen
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.estimators import Estimator
 
@@ -69,7 +69,7 @@ class DRO(Defense):
         known = method in ("gradient", "ascent")
         require(known, "defense.method", method, "gradient or ascent")
         require(units in ("feature", "std"), "defense.units", units, "feature or std")
-        require(steps > 0, "defense.steps", steps, "a positive integer")
+        require_positive_integer("defense.steps", steps)
         require(step_size > 0, "defense.step_size", step_size, "a positive number")
         self.epsilon = epsilon
         self.method = method

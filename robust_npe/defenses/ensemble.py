@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.defenses.base import Defense
 from robust_npe.defenses.post_hoc import PostHoc
 from robust_npe.mixtures import EvenMixture
@@ -54,7 +54,7 @@ class Ensemble(PostHoc):
 
     def __init__(self, base: Defense, members: int = 5) -> None:
         super().__init__(base)
-        require(members > 0, "defense.members", members, "a positive integer")
+        require_positive_integer("defense.members", members)
         self.members = self.copies = members
 
     @override

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.defenses.penalty import Penalized, PenaltyGradient
 from robust_npe.estimators import Estimator
 from robust_npe.estimators.interfaces import ScoreMethod
@@ -105,7 +105,7 @@ class FIMEigenvalue(Penalized):
         max_norm: float | None = None,
     ) -> None:
         require(method in ("exact", "power"), "defense.method", method, "exact or power")
-        require(iterations > 0, "defense.iterations", iterations, "a positive integer")
+        require_positive_integer("defense.iterations", iterations)
         self.method = method
         self.iterations = iterations
         super().__init__(beta, gradient, num_samples, rows, every, weight, max_norm)

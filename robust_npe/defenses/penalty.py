@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.estimators import Estimator
 from robust_npe.estimators.interfaces import ScoreMethod
@@ -48,10 +48,9 @@ class PenaltyGradient:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        rows = self.rows
-        require(self.num_samples > 0, "defense.num_samples", self.num_samples, "positive")
-        require(rows is None or rows > 0, "defense.rows", rows, "a positive integer or null")
-        require(self.every > 0, "defense.every", self.every, "a positive integer")
+        require_positive_integer("defense.num_samples", self.num_samples)
+        require_positive_integer("defense.rows", self.rows, or_null=True)
+        require_positive_integer("defense.every", self.every)
         require(0 < self.weight <= 1, "defense.weight", self.weight, "in (0, 1]")
 
 

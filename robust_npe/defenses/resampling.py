@@ -13,7 +13,7 @@ from torch.distributions.constraints import Constraint
 from typing_extensions import override
 
 from robust_npe.antithetic import antithetic
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, require, require_positive_integer
 from robust_npe.defenses.base import Defense
 from robust_npe.defenses.post_hoc import PostHoc
 from robust_npe.posterior import Posterior, log_prob, sample_and_log_prob
@@ -189,7 +189,7 @@ class Resampling(PostHoc):
 
     def __init__(self, base: Defense, samples: int = 256, prior_share: float = 0.1) -> None:
         super().__init__(base)
-        require(samples > 0, "defense.samples", samples, "a positive integer")
+        require_positive_integer("defense.samples", samples)
         require(0 <= prior_share < 1, "defense.prior_share", prior_share, "in [0, 1)")
         self.samples = samples
         self.prior_share = prior_share

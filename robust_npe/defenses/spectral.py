@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.defenses.base import Batch, Defense
 from robust_npe.estimators import Estimator
 from robust_npe.estimators.conditioner import Conditioner
@@ -55,7 +55,7 @@ class Spectral(Defense):
 
     def __init__(self, gain: float = 2.0, iterations: int = 1) -> None:
         require(gain > 0, "defense.gain", gain, "a positive number")
-        require(iterations > 0, "defense.iterations", iterations, "a positive integer")
+        require_positive_integer("defense.iterations", iterations)
         self.gain = gain
         self.iterations = iterations
         self._vectors: dict[str, Tensor] = {}

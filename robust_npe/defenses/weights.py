@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 from typing_extensions import override
 
 from robust_npe.bayesian.vi import gaussian_kl
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.defenses.ensemble import EnsemblePosterior
 from robust_npe.estimators import Estimator
@@ -51,7 +51,7 @@ class _OverWeights(Defense):
     draws: int
 
     def _check_draws(self) -> None:
-        require(self.draws > 0, "defense.draws", self.draws, "a positive integer")
+        require_positive_integer("defense.draws", self.draws)
 
     @override
     def deploy(self, members: Sequence[Estimator], task: Task) -> Posterior:

@@ -13,7 +13,7 @@ from torch.distributions.constraints import Constraint
 from typing_extensions import override
 
 from robust_npe.antithetic import Antithetic
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.estimators.activation import limited, limited_slope
 from robust_npe.estimators.conditioner import NUM_DIRECT, BoundConditioner, Conditioner
 from robust_npe.estimators.interfaces import Head, ScoreMethod
@@ -62,7 +62,7 @@ class AutoregressiveFlow(Head):
         passes: int | None = None,
     ) -> None:
         super().__init__()
-        require(transforms > 0, "estimator.transforms", transforms, "a positive integer")
+        require_positive_integer("estimator.transforms", transforms)
         positive = len(hidden) > 0 and min(hidden) > 0
         require(positive, "estimator.hidden", hidden, "at least one positive integer")
         require(passes is None or passes > 0, "estimator.passes", passes, "positive or null")

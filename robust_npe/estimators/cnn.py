@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.interfaces import Embedding
 
@@ -164,7 +164,7 @@ class PyloricCNN(Embedding):
         super().__init__()
         fits = cells > 0 and dim_x % cells == 0
         require(fits, "embedding.cells", cells, f"a divisor of the {dim_x} features of x")
-        require(dim_cell > 0, "embedding.dim_cell", dim_cell, "a positive integer")
+        require_positive_integer("embedding.dim_cell", dim_cell)
         require(all(h > 0 for h in hidden), "embedding.hidden", hidden, "positive integers")
         self.dim_out = dim_out
         length = dim_x // cells
@@ -184,8 +184,8 @@ def _check(channels: Sequence[int], kernel: int, pool: int, dim_out: int) -> Non
     positive = len(channels) > 0 and all(c > 0 for c in channels)
     require(positive, "embedding.channels", channels, "a list of positive integers")
     require(kernel > 0 and kernel % 2 == 1, "embedding.kernel", kernel, "a positive odd integer")
-    require(pool > 0, "embedding.pool", pool, "a positive integer")
-    require(dim_out > 0, "embedding.dim_out", dim_out, "a positive integer")
+    require_positive_integer("embedding.pool", pool)
+    require_positive_integer("embedding.dim_out", dim_out)
 
 
 def _convolutions(sides: int, channels: Sequence[int], kernel: int, pool: int) -> list[nn.Module]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.interfaces import Embedding
 
@@ -46,8 +46,8 @@ class DeepSet(Embedding):
         fits = len(self.shape) == 2 and math.prod(self.shape) == dim_x and min(self.shape) > 0
         require(fits, "embedding.shape", shape, f"(elements, features) with a product of {dim_x}")
         require(all(h > 0 for h in hidden), "embedding.hidden", hidden, "positive integers")
-        require(dim_element > 0, "embedding.dim_element", dim_element, "a positive integer")
-        require(dim_out > 0, "embedding.dim_out", dim_out, "a positive integer")
+        require_positive_integer("embedding.dim_element", dim_element)
+        require_positive_integer("embedding.dim_out", dim_out)
         self.dim_out = dim_out
         self.phi = mlp(self.shape[1], hidden, dim_element)
         self.rho = mlp(dim_element, hidden, dim_out)

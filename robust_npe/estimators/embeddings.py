@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.estimators.interfaces import Embedding
 
 __all__ = ["MLP", "Identity", "mlp"]
@@ -47,7 +47,7 @@ class MLP(Embedding):
         self, dim_x: int, hidden: Sequence[int] = (400, 200, 100), dim_out: int = 50
     ) -> None:
         super().__init__()
-        require(dim_out > 0, "embedding.dim_out", dim_out, "a positive integer")
+        require_positive_integer("embedding.dim_out", dim_out)
         require(all(h > 0 for h in hidden), "embedding.hidden", hidden, "positive integers")
         self.dim_out = dim_out
         self.net = mlp(dim_x, hidden, dim_out)

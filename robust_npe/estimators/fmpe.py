@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.estimators.continuous import ContinuousFlow, Grid
 from robust_npe.estimators.interfaces import Head, ScoreMethod
 from robust_npe.estimators.vector_field import VectorField
@@ -86,7 +86,7 @@ class FMPE(Head):
     ) -> None:
         super().__init__()
         for key, value in (("hidden", hidden), ("steps", steps), ("draws", draws)):
-            require(value > 0, f"estimator.{key}", value, "a positive integer")
+            require_positive_integer(f"estimator.{key}", value)
         require(time_exponent > -1, "estimator.time_exponent", time_exponent, "a number above -1")
         require(0 < min_noise < 1, "estimator.min_noise", min_noise, "between 0 and 1")
         self.dim_theta = dim_theta

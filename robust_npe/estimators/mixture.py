@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic, pair_shape, paired
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.gaussian import LOG_STD_LIMIT
 from robust_npe.estimators.interfaces import Head
@@ -149,7 +149,7 @@ class MixtureDensityNetwork(Head):
         hidden: Sequence[int] = (200, 200),
     ) -> None:
         super().__init__()
-        require(components > 0, "estimator.components", components, "a positive integer")
+        require_positive_integer("estimator.components", components)
         self.components = components
         self.dim_theta = dim_theta
         self.net = mlp(dim_context, hidden, components * (2 * dim_theta + 1))

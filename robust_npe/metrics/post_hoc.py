@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.defenses import Resampled, Resampling, SmoothedPosterior, Smoothing
 from robust_npe.divergences import kl
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
@@ -56,8 +56,7 @@ class SmoothingBias(Metric):
     name = "smoothing_bias"
 
     def __init__(self, num_samples: int = 256) -> None:
-        expected = "a positive integer"
-        require(num_samples > 0, "metrics.smoothing_bias.num_samples", num_samples, expected)
+        require_positive_integer("metrics.smoothing_bias.num_samples", num_samples)
         self.num_samples = num_samples
 
     @override

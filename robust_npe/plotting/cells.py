@@ -61,7 +61,10 @@ CELL = ["task", *SETTINGS, "epsilon", "metric", "statistic", "level"]
 SEEDS = ["seed", "data_seed"]
 TEXTS = ["defense_settings", "attack_settings"]
 """Columns of texts whose empty ones `pandas.read_csv` reads as NaN."""
-NUMBERS = ("value", "epsilon", "beta", "defense_epsilon", "num_simulations", "level", *SEEDS)
+NUMBERS = (
+    *("value", "x", "theta", "observation", "quantile", "level", "epsilon"),
+    *("beta", "defense_epsilon", "num_simulations", *SEEDS),
+)
 """Columns of numbers."""
 
 MARKS = {

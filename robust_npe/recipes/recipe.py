@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.commands.experiment import Experiment
 from robust_npe.commands.runs import stored_estimators
 from robust_npe.files import StoreError, read_plain, write_atomically
@@ -146,8 +146,7 @@ class Recipe:
         expected = "a path of letters, digits, spaces and _ . / + -, as it becomes an override"
         require(plain, "output", str(output), expected)
         require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
-        whole = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0
-        require(seeds is None or whole, "seeds", seeds, "a positive integer")
+        require_positive_integer("seeds", seeds, or_null=True)
         self.name, self.scale, self.output = name, scale, Path(output)
         self.overrides, self.seeds = tuple(overrides), seeds
 

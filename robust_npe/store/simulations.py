@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.files import require_space, write_atomically
 from robust_npe.store.artefacts import Artefact, Store
 from robust_npe.store.chunks import SimulationPlan
@@ -80,7 +80,7 @@ def simulations(
         ConfigError: `num_simulations` is not positive, or the simulator gives nothing usable.
         StoreError: The set does not fit on the disk, or cannot be written or read.
     """
-    require(num_simulations > 0, "num_simulations", num_simulations, "a positive integer")
+    require_positive_integer("num_simulations", num_simulations)
     plan = SimulationPlan(task, task_config, split, num_simulations, seed)
     artefact = store.get(
         "simulations",

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 from typing_extensions import override
 
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, require, require_positive_integer
 from robust_npe.random import draws_from, stream
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.data import split_rows
@@ -77,7 +77,7 @@ class Images(StoredImages):
     has_theta = False
 
     def __init__(self, latent: int, shape: tuple[int, ...]) -> None:
-        require(latent > 0, "task.latent", latent, "a positive integer")
+        require_positive_integer("task.latent", latent)
         self.latent = latent
         self.prior = Independent(Normal(torch.zeros(latent), torch.ones(latent)), 1)
         self._set_side(shape)

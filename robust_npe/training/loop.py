@@ -93,7 +93,7 @@ def _run_epochs(
     since = state.history.epochs_since_best
     if not state.history.diverged and since < settings.patience:
         log.info(
-            "training ended at training.max_epochs=%d, %d epochs after the best one: more may help",
+            "training ended at training.max_epochs=%d, epochs since the best: %d; more may help",
             *(settings.max_epochs, since),
         )
 

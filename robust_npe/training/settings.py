@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 
 __all__ = ["IDENTIFIES", "TrainingSettings"]
 
@@ -49,17 +49,14 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("batch_size", "learning_rate", "max_epochs", "patience", "clip_norm"):
+        for name in ("batch_size", "max_epochs", "patience"):
+            require_positive_integer(f"training.{name}", getattr(self, name))
+        require_positive_integer("training.decay_patience", self.decay_patience, or_null=True)
+        if self.min_epochs != 0:
+            require_positive_integer("training.min_epochs", self.min_epochs)
+        for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             require(value > 0, f"training.{name}", value, "a positive number")
-        least = self.min_epochs
-        require(least >= 0, "training.min_epochs", least, "a number that is not negative")
-        for name in ("batch_size", "max_epochs", "min_epochs", "patience", "decay_patience"):
-            value = getattr(self, name)
-            is_whole = value is None or isinstance(value, int)
-            require(is_whole, f"training.{name}", value, "a whole number")
-        decay = self.decay_patience
-        require(decay is None or decay > 0, "training.decay_patience", decay, "positive or null")
         factor = self.decay_factor
         require(0 < factor < 1, "training.decay_factor", factor, "between 0 and 1")
         average = self.weight_average

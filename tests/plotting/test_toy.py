@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_npe.plotting import COLORS, NothingToDrawError
+from robust_npe.plotting import COLORS, NothingToDrawError, UntidyTableError
 from robust_npe.plotting.ridge import ridge_figure
 from robust_npe.plotting.toy import toy_figure
 from robust_npe.recipes.regression import ridge_table
@@ -40,6 +40,14 @@ def test_two_trainings_are_not_mixed():
         toy_figure(pd.concat([table(), densities("none", 0.1, seed=1)]))
     with pytest.raises(NothingToDrawError):
         toy_figure(table().iloc[:0])
+
+
+@pytest.mark.parametrize("column", ["x", "theta", "value"])
+def test_texts_in_place_of_numbers_are_told(column):
+    rows = table().astype({column: object})
+    rows.iloc[1, rows.columns.get_loc(column)] = "abc"
+    with pytest.raises(UntidyTableError, match=f"the column {column} has 'abc'"):
+        toy_figure(rows)
 
 
 def test_ridge_fits_have_a_line_for_each_beta():

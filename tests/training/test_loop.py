@@ -113,7 +113,7 @@ def test_early_stopping(patience, min_epochs, epochs, caplog):
     history, _ = run(defense, patience=patience, min_epochs=min_epochs, max_epochs=20)
     assert len(history.validation_loss) == epochs
     assert history.best_epoch == 1
-    told = "training ended at training.max_epochs=20, 18 epochs after the best one"
+    told = "training ended at training.max_epochs=20, epochs since the best: 18"
     assert (told in caplog.text) == (epochs == 20)
 
 
