@@ -35,6 +35,7 @@ from robust_npe.plotting.names import (
     radius_name,
     settings_note,
     task_name,
+    title_lines,
 )
 from robust_npe.plotting.style import Look
 
@@ -255,6 +256,6 @@ def _panels(
     for (i, quantity), (j, task) in product(enumerate(quantities), enumerate(tasks)):
         panels[task, quantity] = axes = grid[0, i] if across else grid[i, j]
         axes.set_ylabel(quantity.label if j == 0 else "")
-        title = task_name(task) if i == 0 and not across else ""
-        axes.set_title(title.replace(" (", "\n(") if len(tasks) > WIDE else title)
+        if i == 0 and not across:
+            axes.set_title(title_lines(task_name(task), len(tasks)))
     return panels

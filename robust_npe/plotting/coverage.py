@@ -6,6 +6,7 @@ from itertools import cycle, groupby, product
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -29,6 +30,7 @@ from robust_npe.plotting.names import (
     radius_name,
     settings_note,
     task_name,
+    title_lines,
 )
 from robust_npe.plotting.style import MARKERS, epsilon_color
 
@@ -46,6 +48,7 @@ MEANING = (
     "Curves that lie on one another carry several kinds of markers."
 )
 MISSING = "Curves that are missing are not finite."
+WIDEST = 6  # tasks beside one another
 TICKS = [0, 0.5, 1], ["0", "0.5", "1"]
 
 
@@ -73,11 +76,13 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
     tasks, epsilons = in_paper_order(curves.task), sorted(curves.epsilon.unique())
     names = [n for n in looks_of(curves, rows) if rows != "attack" or n != "none"] or ["none"]
     across = len(tasks) == 1  # rather than one above the other
-    columns = len(names) if across else len(tasks)
+    blocks = -(-len(tasks) // WIDEST)
+    columns = len(names) if across else -(-len(tasks) // blocks)
+    lines = 1 if across else blocks * len(names)
 
     def draw(place: SubFigure) -> list[str]:
-        shape = (1, columns) if across else (len(names), columns)
-        panels = place.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat
+        grid = place.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        panels = grid.flat if across else _by_name(grid, len(names), len(tasks))
         label_axes(place, "nominal coverage", "empirical coverage")
         for task in tasks:
             require_comparable(curves[curves.task == task], f"panels of {task}", rows)
@@ -90,10 +95,10 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
             panel = curves[(curves.task == task) & wanted]
             draw_coverage(axes, panel, epsilons, f"{task}, {rows} {name}")
             if across:
-                axes.set_title(f"{task_name(task)}, {what}")
+                axes.set_title(title_lines(f"{task_name(task)}, {what}", columns))
             elif name == names[0]:
-                axes.set_title(task_name(task))
-            if not across and task == tasks[0]:
+                axes.set_title(title_lines(task_name(task), columns))
+            if not across and task in tasks[::columns]:
                 axes.set_ylabel(what)
         add_legend(part, place, place.axes)
         missing = [MISSING] if curves.value.isna().any() else []
@@ -109,8 +114,20 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
     title = radius_name(attacked) if len(attacked) else None
     side = 60 if columns == 1 else 150 / max(3, columns)
     legend = [_label(epsilon) for epsilon in epsilons]
-    part = Part(draw, side * (1 if across else len(names)) + 12, legend, title, columns == 1)
+    part = Part(draw, side * lines + 12, legend, title, columns == 1)
     return part
+
+
+def _by_name(grid: np.ndarray, names: int, tasks: int) -> list[Axes]:
+    """Return the panels of all tasks for the first name, for the second, and so on; tasks that do
+    not fit into one row go on below all names. Panels that stay empty are removed."""
+    columns = grid.shape[1]
+    panels = grid.reshape(-1, names, columns).swapaxes(0, 1).reshape(names, -1)
+    for axes in panels[:, tasks:].flat:
+        axes.remove()
+    for axes in panels[-1, tasks - columns : tasks]:  # the lowest of their columns
+        axes.xaxis.set_tick_params(labelbottom=True)
+    return [*panels[:, :tasks].flat]
 
 
 def coverage_rows(table: pd.DataFrame) -> pd.DataFrame:

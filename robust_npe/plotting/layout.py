@@ -15,7 +15,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from robust_npe.plotting.names import task_name
+from robust_npe.plotting.names import task_name, title_lines
 from robust_npe.plotting.style import (
     MM,
     ONE_COLUMN,
@@ -155,10 +155,11 @@ def rows_of(count: int) -> int:
 def task_panels(place: SubFigure, tasks: Sequence[str], rows: int | None = None) -> dict[str, Axes]:
     """Return a titled panel for each task, in so many rows; None for as many as are needed."""
     rows = rows or rows_of(len(tasks))
-    grid = place.subplots(rows, -(-len(tasks) // rows), squeeze=False).flat
+    columns = -(-len(tasks) // rows)
+    grid = place.subplots(rows, columns, squeeze=False).flat
     panels = dict(zip(tasks, grid, strict=False))
     for task, axes in panels.items():
-        axes.set_title(task_name(task))
+        axes.set_title(title_lines(task_name(task), columns))
     for axes in place.axes[len(tasks) :]:
         axes.remove()
     return panels

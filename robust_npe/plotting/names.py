@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable
+from textwrap import wrap
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ __all__ = [
     "settings_note",
     "strengths_note",
     "task_name",
+    "title_lines",
     "unit_name",
 ]
 
@@ -105,6 +107,8 @@ UNITS = {
     "auto": "distances of two simulations",
 }
 
+TITLE = 100  # letters of titles above two columns of a page
+
 NORMS = {"l1": "L1", "l2": "L2", "linf": "L∞"}
 
 
@@ -122,6 +126,12 @@ def task_name(task: str) -> str:
     """Return the name of a task; that of a user's own task stays as it is."""
     name = task.removeprefix("sbibm/")
     return TASKS.get(name, name) + (" (sbibm)" if name != task else "")
+
+
+def title_lines(title: str, columns: int) -> str:
+    """Break a title into lines that fit above one of so many panels beside one another."""
+    width = max(8, TITLE // columns)
+    return "\n".join(wrap(title, width, break_long_words=False, break_on_hyphens=False))
 
 
 def in_paper_order(tasks: Iterable[str]) -> list[str]:

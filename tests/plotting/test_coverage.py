@@ -43,6 +43,22 @@ def test_coverage_averages_over_seeds_and_separates_defenses():
     assert "fewer seeds" in figure.get_supxlabel().replace("\n", " ")
 
 
+@pytest.mark.parametrize("names", [["none"], ["none", "fim"]])
+def test_many_tasks_take_several_rows(names):
+    tasks = [f"task {i}" for i in range(9)]
+    parts = [coverages(1.0, 0.0, task=task, defense=name) for task in tasks for name in names]
+    panels = coverage_plot(table(*parts), rows="defense").axes
+    titles = [task for i in (0, 5) for task in [*tasks[i : i + 5], *[""] * len(tasks[i : i + 5])]]
+    assert [a.get_title() for a in panels] == (tasks if len(names) == 1 else titles)
+    assert [bool(a.get_ylabel()) for a in panels].count(True) == 2 * len(names)
+    columns = {}
+    for axes in panels:
+        columns.setdefault(axes.get_subplotspec().colspan.start, []).append(axes)
+    assert [len(column) for column in columns.values()] == [2 * len(names)] * 4 + [len(names)]
+    for *_, lowest in columns.values():
+        assert all(tick.label1.get_visible() for tick in lowest.xaxis.get_major_ticks())
+
+
 def test_clean_runs_alone_have_a_coverage_plot():
     figure = coverage_plot(table(coverages(1.5, 0.0)))
     assert figure.axes[0].get_title() == "gl, clean"
