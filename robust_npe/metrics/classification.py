@@ -12,7 +12,7 @@ from typing_extensions import override
 from robust_npe.attacks.classifier_evaluation import in_float64
 from robust_npe.bayesian import CategoricalMixture, WeightEnsemble
 from robust_npe.bayesian.mixture import labels, member_losses, members_of
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.metrics.summary import row
 from robust_npe.posterior import Posterior, posterior_at
@@ -99,7 +99,7 @@ class ExpectedGradient(OfClassifiers):
     ) -> None:
         name = "metrics.expected_gradient"
         require(all(m > 0 for m in draws), f"{name}.draws", draws, "positive integers")
-        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
+        require_positive_integer(f"{name}.num_observations", num_observations)
         self.draws = list(draws)
         self.num_observations = num_observations
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric, batched
 from robust_npe.posterior import as_events, log_prob, sample_and_log_prob
 from robust_npe.random import draws_from
@@ -38,8 +38,8 @@ class Coverage(Metric):
     version = 2  # ties are broken at random
 
     def __init__(self, num_samples: int = 200, num_levels: int = 20) -> None:
-        require(num_samples > 0, "metrics.coverage.num_samples", num_samples, "positive")
-        require(num_levels > 0, "metrics.coverage.num_levels", num_levels, "positive")
+        require_positive_integer("metrics.coverage.num_samples", num_samples)
+        require_positive_integer("metrics.coverage.num_levels", num_levels)
         self.num_samples = num_samples
         self.num_levels = num_levels
 

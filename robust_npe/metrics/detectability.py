@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.discrepancy import z_scored
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.summary import row
@@ -56,8 +56,8 @@ class Detectability(Metric):
 
     def __init__(self, folds: int = 5, neighbours: int = 5, hidden: int = 100) -> None:
         require(folds > 1, "metrics.detectability.folds", folds, "at least 2")
-        require(neighbours > 0, "metrics.detectability.neighbours", neighbours, "positive")
-        require(hidden > 0, "metrics.detectability.hidden", hidden, "positive")
+        require_positive_integer("metrics.detectability.neighbours", neighbours)
+        require_positive_integer("metrics.detectability.hidden", hidden)
         self.folds = folds
         self.neighbours = neighbours
         self.hidden = hidden

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.divergences import closed_form_kl, draws, mean_with_error, standard_error
 from robust_npe.metrics.base import (
     Context,
@@ -46,7 +46,7 @@ class Divergence(Metric):
     version = 3  # posteriors that are random: one draw of q(.|x) serves all radii
 
     def __init__(self, num_samples: int = 256) -> None:
-        require(num_samples > 0, "metrics.divergence.num_samples", num_samples, "positive")
+        require_positive_integer("metrics.divergence.num_samples", num_samples)
         self.num_samples = num_samples
 
     @override

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.divergences import standard_error
 from robust_npe.metrics.base import (
     Context,
@@ -65,7 +65,7 @@ class InformationGain(Metric):
     needs_theta = True
 
     def __init__(self, num_samples: int = 256) -> None:
-        require(num_samples > 0, "metrics.information_gain.num_samples", num_samples, "positive")
+        require_positive_integer("metrics.information_gain.num_samples", num_samples)
         self.num_samples = num_samples
 
     @override
@@ -113,7 +113,7 @@ class Leakage(Metric):
     name = "leakage"
 
     def __init__(self, num_samples: int = 1000) -> None:
-        require(num_samples > 0, "metrics.leakage.num_samples", num_samples, "positive")
+        require_positive_integer("metrics.leakage.num_samples", num_samples)
         self.num_samples = num_samples
 
     @override

@@ -19,7 +19,7 @@ from robust_npe.attacks import (
 )
 from robust_npe.attacks.classifier_evaluation import ClassifierSearch
 from robust_npe.attacks.halving import Problem
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require_positive_integer
 from robust_npe.metrics.base import Context, Measurement
 from robust_npe.metrics.classification import OfClassifiers, correct
 from robust_npe.metrics.summary import row
@@ -67,7 +67,7 @@ class Masking(OfClassifiers):
 
     def __init__(self, num_observations: int = 200, steps: int = 40) -> None:
         name = "metrics.masking"
-        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
+        require_positive_integer(f"{name}.num_observations", num_observations)
         require_positive_integer(f"{name}.steps", steps)
         self.num_observations = num_observations
         self.steps = steps

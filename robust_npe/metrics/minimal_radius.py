@@ -18,7 +18,7 @@ from robust_npe.attacks import (
     Objective,
     minimal_radius,
 )
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.summary import row
 from robust_npe.random import draws_from
@@ -75,8 +75,8 @@ class MinimalRadius(Metric):
         expected = "a level below 1" if criterion == "coverage" else "a positive number"
         require(valid, f"{name}.threshold", threshold, expected)
         require(0 < largest < torch.inf, f"{name}.largest", largest, "a positive number")
-        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
-        require(searches > 0, f"{name}.searches", searches, "positive")
+        require_positive_integer(f"{name}.num_observations", num_observations)
+        require_positive_integer(f"{name}.searches", searches)
         require(num_samples > 3, f"{name}.num_samples", num_samples, "at least 4")
         self.criterion = criterion
         self.needs_theta = CRITERIA[criterion][0].needs_theta

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.posterior import Posterior, as_vectors
 from robust_npe.random import draws_from
@@ -35,8 +35,8 @@ class Predictive(Metric):
 
     def __init__(self, num_observations: int = 100, num_samples: int = 50) -> None:
         name = "metrics.predictive"
-        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
-        require(num_samples > 0, f"{name}.num_samples", num_samples, "positive")
+        require_positive_integer(f"{name}.num_observations", num_observations)
+        require_positive_integer(f"{name}.num_samples", num_samples)
         self.num_observations = num_observations
         self.num_samples = num_samples
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.encoders import Encoder, clopper_pearson, encoder_missing
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.metrics.summary import row
@@ -37,7 +37,7 @@ class RRobustness(Metric):
 
     def __init__(self, r: float = 1.0, num_samples: int = 1000) -> None:
         require(r > 0, "metrics.r_robustness.r", r, "a positive number")
-        require(num_samples > 0, "metrics.r_robustness.num_samples", num_samples, "positive")
+        require_positive_integer("metrics.r_robustness.num_samples", num_samples)
         self.r = r
         self.num_samples = num_samples
 
@@ -119,7 +119,7 @@ class ReconstructionDamage(Metric):
 
     def __init__(self, num_samples: int = 200) -> None:
         name = "metrics.reconstruction_damage.num_samples"
-        require(num_samples > 0, name, num_samples, "positive")
+        require_positive_integer(name, num_samples)
         self.num_samples = num_samples
 
     @override

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from tqdm import tqdm
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric, summary_rows
 from robust_npe.metrics.mmd import mmd
 from robust_npe.metrics.two_sample import c2st
@@ -66,7 +66,7 @@ class ReferencePosterior(Metric):
         max_evaluations: int = 200_000,
     ) -> None:
         name = "metrics.reference"
-        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
+        require_positive_integer(f"{name}.num_observations", num_observations)
         require(num_samples > 9, f"{name}.num_samples", num_samples, "at least 10")
         self.num_observations = num_observations
         self.c2st = c2st

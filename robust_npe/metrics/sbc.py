@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric, batched
 from robust_npe.metrics.summary import row
 from robust_npe.posterior import as_vectors
@@ -39,7 +39,7 @@ class SBC(Metric):
     needs_theta = True
 
     def __init__(self, num_samples: int = 200) -> None:
-        require(num_samples > 0, "metrics.sbc.num_samples", num_samples, "positive")
+        require_positive_integer("metrics.sbc.num_samples", num_samples)
         self.num_samples = num_samples
 
     @override

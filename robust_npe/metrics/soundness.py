@@ -21,7 +21,7 @@ from robust_npe.attacks.soundness import (
     quadratic_ratio,
     unresolved,
 )
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric
 from robust_npe.random import draws_from
 
@@ -171,7 +171,7 @@ class Soundness(Metric):
         thorough: bool | None = None,
     ) -> None:
         name = "metrics.soundness"
-        require(num_observations > 0, f"{name}.num_observations", num_observations, "positive")
+        require_positive_integer(f"{name}.num_observations", num_observations)
         require(num_samples > 3, f"{name}.num_samples", num_samples, "at least 4")
         self.num_observations = num_observations
         self.num_samples = num_samples

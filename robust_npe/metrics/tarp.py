@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.metrics.base import Context, Measurement, Metric, batched
 from robust_npe.metrics.coverage import coverage_curve, coverage_summary
 from robust_npe.metrics.sbc import ranks, uniformity
@@ -45,7 +45,7 @@ class TARP(Metric):
 
     def __init__(self, num_samples: int = 200, num_levels: int = 20) -> None:
         even = num_levels > 0 and num_levels % 2 == 0
-        require(num_samples > 0, "metrics.tarp.num_samples", num_samples, "positive")
+        require_positive_integer("metrics.tarp.num_samples", num_samples)
         require(even, "metrics.tarp.num_levels", num_levels, "positive and even")
         self.num_samples = num_samples
         self.num_levels = num_levels

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require_positive_integer
 from robust_npe.divergences import kl_with_error, standard_error
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, kl_measurements
 from robust_npe.posterior import Posterior, as_events, as_vectors, log_prob
@@ -33,7 +33,7 @@ class TruePosterior(Metric):
     version = 2  # small movements have a control variate
 
     def __init__(self, num_samples: int = 256) -> None:
-        require(num_samples > 0, "metrics.true_posterior.num_samples", num_samples, "positive")
+        require_positive_integer("metrics.true_posterior.num_samples", num_samples)
         self.num_samples = num_samples
 
     @override

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.discrepancy import z_scored
 from robust_npe.metrics.base import Context, Measurement, Metric
 from robust_npe.posterior import Posterior, as_vectors
@@ -73,7 +73,7 @@ class C2ST(Metric):
     name = "c2st"
 
     def __init__(self, num_references: int = 10, num_samples: int = 1000) -> None:
-        require(num_references > 0, "metrics.c2st.num_references", num_references, "positive")
+        require_positive_integer("metrics.c2st.num_references", num_references)
         require(num_samples > 9, "metrics.c2st.num_samples", num_samples, "at least 10")
         self.num_references = num_references
         self.num_samples = num_samples

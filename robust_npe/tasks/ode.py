@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 
 __all__ = ["Derivative", "System", "solve_rk4"]
 
@@ -53,7 +53,7 @@ def solve_rk4(
     """
     require(duration > 0, "duration", duration, "positive")
     require(num_points >= 2, "num_points", num_points, "at least 2")
-    require(substeps >= 1, "substeps", substeps, "at least 1")
+    require_positive_integer("substeps", substeps)
     if torch.is_grad_enabled() and parameters.requires_grad:
         raise ValueError(
             "parameters require a gradient, which the solver cannot give: call .detach() on them "

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.noise import log_normal, lognormal_log_prob
 from robust_npe.tasks.ode import Derivative, System, solve_rk4
@@ -78,7 +78,7 @@ class SIR(Task):
         require(num_points >= 2, "task.num_points", num_points, "at least 2")
         require(noise_std > 0, "task.noise_std", noise_std, "positive")
         require(offset > 0, "task.offset", offset, "positive")
-        require(substeps >= 1, "task.substeps", substeps, "at least 1")
+        require_positive_integer("task.substeps", substeps)
         self.population = float(population)
         self.initial = torch.tensor([population, initial_infected], dtype=torch.float64)
         self.times = torch.linspace(0, duration, num_points, dtype=torch.float64)
