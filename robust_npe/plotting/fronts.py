@@ -213,7 +213,8 @@ def _draw_front(axes: Axes, runs: pd.DataFrame, look: Look, label: str) -> None:
     for size, (_, point) in zip(sizes, points.iterrows(), strict=True):
         draw_point(axes, point, look, size)
     style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 4}
-    axes.plot([], [], label=label, linewidth=0.9, **style)
+    line = "-" if len(points) > 1 else "none"
+    axes.plot([], [], label=label, linewidth=0.9, linestyle=line, **style)
 
 
 def means(runs: pd.DataFrame) -> pd.DataFrame:
