@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 
-__all__ = ["ConfigError", "PartialResultError", "require", "require_positive_integer"]
+__all__ = [
+    "ConfigError",
+    "PartialResultError",
+    "require",
+    "require_positive_integer",
+    "require_widths",
+]
 
 
 class ConfigError(ValueError):
@@ -38,5 +45,16 @@ def require_positive_integer(name: str, value: object, or_null: bool = False) ->
     """
     if or_null and value is None:
         return
-    valid = isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
-    require(valid, name, value, "a positive integer" + (" or null" if or_null else ""))
+    require(_is_count(value), name, value, "a positive integer" + (" or null" if or_null else ""))
+
+
+def require_widths(name: str, value: object, least: int = 0) -> None:
+    """Raise a `ConfigError` unless the value is a list of positive integers, such as widths of
+    layers, with at least so many of them."""
+    widths = list(value) if isinstance(value, Sequence) else [None]
+    expected = "a list of positive integers" + (f", at least {least}" if least else "")
+    require(len(widths) >= least and all(map(_is_count, widths)), name, value, expected)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0

@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu, relu
 
 from robust_npe.bayesian.inference import Inference, Weights
 from robust_npe.bayesian.mixture import CategoricalMixture
-from robust_npe.checks import require
+from robust_npe.checks import require, require_widths
 from robust_npe.estimators.interfaces import Head
 
 __all__ = ["MAX_RHAT", "Diagnostics", "WeightEnsemble"]
@@ -94,7 +94,7 @@ class WeightEnsemble(Head):
         prior_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        require(all(h > 0 for h in hidden), "estimator.hidden", hidden, "positive integers")
+        require_widths("estimator.hidden", hidden)
         require(prior_scale > 0, "estimator.prior_scale", prior_scale, "a positive number")
         require(activation in ACTIVATIONS, "estimator.activation", activation, str([*ACTIVATIONS]))
         require(prior in ("fan_in", "standard"), "estimator.prior", prior, "fan_in or standard")

@@ -13,7 +13,7 @@ from torch.distributions.constraints import Constraint
 from typing_extensions import override
 
 from robust_npe.antithetic import Antithetic
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require_positive_integer, require_widths
 from robust_npe.estimators.activation import limited, limited_slope
 from robust_npe.estimators.conditioner import NUM_DIRECT, BoundConditioner, Conditioner
 from robust_npe.estimators.interfaces import Head, ScoreMethod
@@ -63,9 +63,8 @@ class AutoregressiveFlow(Head):
     ) -> None:
         super().__init__()
         require_positive_integer("estimator.transforms", transforms)
-        positive = len(hidden) > 0 and min(hidden) > 0
-        require(positive, "estimator.hidden", hidden, "at least one positive integer")
-        require(passes is None or passes > 0, "estimator.passes", passes, "positive or null")
+        require_widths("estimator.hidden", hidden, least=1)
+        require_positive_integer("estimator.passes", passes, or_null=True)
         self.dim_theta = dim_theta
         self.univariate = univariate
         # one product serves the first layers of all transforms

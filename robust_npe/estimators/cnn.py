@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive_integer, require_widths
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.interfaces import Embedding
 
@@ -165,7 +165,7 @@ class PyloricCNN(Embedding):
         fits = cells > 0 and dim_x % cells == 0
         require(fits, "embedding.cells", cells, f"a divisor of the {dim_x} features of x")
         require_positive_integer("embedding.dim_cell", dim_cell)
-        require(all(h > 0 for h in hidden), "embedding.hidden", hidden, "positive integers")
+        require_widths("embedding.hidden", hidden)
         self.dim_out = dim_out
         length = dim_x // cells
         self.nets = nn.ModuleList(
@@ -181,9 +181,9 @@ class PyloricCNN(Embedding):
 
 
 def _check(channels: Sequence[int], kernel: int, pool: int, dim_out: int) -> None:
-    positive = len(channels) > 0 and all(c > 0 for c in channels)
-    require(positive, "embedding.channels", channels, "a list of positive integers")
-    require(kernel > 0 and kernel % 2 == 1, "embedding.kernel", kernel, "a positive odd integer")
+    require_widths("embedding.channels", channels, least=1)
+    require_positive_integer("embedding.kernel", kernel)
+    require(kernel % 2 == 1, "embedding.kernel", kernel, "odd")
     require_positive_integer("embedding.pool", pool)
     require_positive_integer("embedding.dim_out", dim_out)
 

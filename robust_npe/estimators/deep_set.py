@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive_integer, require_widths
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.interfaces import Embedding
 
@@ -45,7 +45,7 @@ class DeepSet(Embedding):
         self.shape = tuple(shape) if shape is not None else (dim_x, 1)
         fits = len(self.shape) == 2 and math.prod(self.shape) == dim_x and min(self.shape) > 0
         require(fits, "embedding.shape", shape, f"(elements, features) with a product of {dim_x}")
-        require(all(h > 0 for h in hidden), "embedding.hidden", hidden, "positive integers")
+        require_widths("embedding.hidden", hidden)
         require_positive_integer("embedding.dim_element", dim_element)
         require_positive_integer("embedding.dim_out", dim_out)
         self.dim_out = dim_out

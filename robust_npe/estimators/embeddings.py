@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require_positive_integer, require_widths
 from robust_npe.estimators.interfaces import Embedding
 
 __all__ = ["MLP", "Identity", "mlp"]
@@ -48,7 +48,7 @@ class MLP(Embedding):
     ) -> None:
         super().__init__()
         require_positive_integer("embedding.dim_out", dim_out)
-        require(all(h > 0 for h in hidden), "embedding.hidden", hidden, "positive integers")
+        require_widths("embedding.hidden", hidden)
         self.dim_out = dim_out
         self.net = mlp(dim_x, hidden, dim_out)
 

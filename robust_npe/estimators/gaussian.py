@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
+from robust_npe.checks import require_widths
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.interfaces import Head
 from robust_npe.estimators.univariate import soft_clip
@@ -34,6 +35,7 @@ class DiagonalGaussian(Head):
         self, dim_theta: int, dim_context: int, hidden: Sequence[int] = (100, 100)
     ) -> None:
         super().__init__()
+        require_widths("estimator.hidden", hidden)
         self.net = mlp(dim_context, hidden, 2 * dim_theta)
 
     def forward(self, context: Tensor) -> Independent:
@@ -61,6 +63,7 @@ class FullGaussian(Head):
         super().__init__()
         self.dim_theta = dim_theta
         self.rows, self.columns = torch.tril_indices(dim_theta, dim_theta, offset=-1).tolist()
+        require_widths("estimator.hidden", hidden)
         self.net = mlp(dim_context, hidden, 2 * dim_theta + len(self.rows))
 
     def forward(self, context: Tensor) -> MultivariateNormal:

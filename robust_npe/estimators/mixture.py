@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal
 from torch.distributions.constraints import Constraint
 
 from robust_npe.antithetic import Antithetic, pair_shape, paired
-from robust_npe.checks import require_positive_integer
+from robust_npe.checks import require_positive_integer, require_widths
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.gaussian import LOG_STD_LIMIT
 from robust_npe.estimators.interfaces import Head
@@ -152,6 +152,7 @@ class MixtureDensityNetwork(Head):
         require_positive_integer("estimator.components", components)
         self.components = components
         self.dim_theta = dim_theta
+        require_widths("estimator.hidden", hidden)
         self.net = mlp(dim_context, hidden, components * (2 * dim_theta + 1))
 
     def forward(self, context: Tensor) -> GaussianMixture:

@@ -23,7 +23,7 @@ from torch.distributions.constraints import Constraint
 from typing_extensions import override
 
 from robust_npe.antithetic import Antithetic
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer, require_widths
 from robust_npe.estimators.interfaces import Head, ScoreMethod
 from robust_npe.shapes import broadcast_shapes
 
@@ -104,7 +104,8 @@ class _NflowsFlow(Head):
             "at least 2 for nflows estimators, whose first coordinate ignores the observation; "
             "use estimator=maf or estimator=nsf",
         )
-        require(transforms > 1, "estimator.transforms", transforms, "an integer above 1")
+        require_positive_integer("estimator.transforms", transforms)
+        require(transforms > 1, "estimator.transforms", transforms, "at least 2")
         self.dim_theta = dim_theta
         layers = [layer for i in range(transforms) for layer in make_layers(i)]
         self.transform = CompositeTransform(layers)
@@ -164,10 +165,11 @@ class NflowsNSF(_NflowsFlow):
         bound: float = 10.0,
         hidden: Sequence[int] = (100, 100),
     ) -> None:
-        require(bins > 1, "estimator.bins", bins, "an integer above 1")
+        require_positive_integer("estimator.bins", bins)
+        require(bins > 1, "estimator.bins", bins, "at least 2")
         require(bound > 0, "estimator.bound", bound, "a positive number")
         layer = _made_settings(dim_theta, dim_context, hidden)
-        layer |= {"num_bins": bins, "tails": "linear", "tail_bound": bound}
+        layer |= {"num_bins": int(bins), "tails": "linear", "tail_bound": bound}
 
         def make_layers(_: int) -> list[nn.Module]:
             spline = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**layer)
@@ -200,6 +202,8 @@ class SbiMAF(_NflowsFlow):
         hidden: int = 50,
         blocks: int = 2,
     ) -> None:
+        for key, value in (("hidden", hidden), ("blocks", blocks)):
+            require_positive_integer(f"estimator.{key}", value)
         layer = _made_settings(dim_theta, dim_context, [hidden] * blocks)
         layer["activation"] = torch.tanh
 
@@ -250,7 +254,9 @@ class SbiNSF(_NflowsFlow):
         hidden: int = 50,
         blocks: int = 2,
     ) -> None:
-        require(bins > 1, "estimator.bins", bins, "an integer above 1")
+        for key, value in (("bins", bins), ("hidden", hidden), ("blocks", blocks)):
+            require_positive_integer(f"estimator.{key}", value)
+        require(bins > 1, "estimator.bins", bins, "at least 2")
         require(bound > 0, "estimator.bound", bound, "a positive number")
 
         def make_network(dim_in: int, dim_out: int) -> ResidualNet:
@@ -259,7 +265,7 @@ class SbiNSF(_NflowsFlow):
         def make_layers(i: int) -> list[nn.Module]:
             mask = create_alternating_binary_mask(dim_theta, even=i % 2 == 0)
             spline = PiecewiseRationalQuadraticCouplingTransform(
-                mask, make_network, num_bins=bins, tails="linear", tail_bound=bound
+                mask, make_network, num_bins=int(bins), tails="linear", tail_bound=bound
             )
             return [spline, _LULinear(dim_theta, identity_init=True)]
 
@@ -267,6 +273,7 @@ class SbiNSF(_NflowsFlow):
 
 
 def _made_settings(dim_theta: int, dim_context: int, hidden: Sequence[int]) -> dict[str, Any]:
+    require_widths("estimator.hidden", hidden, least=1)
     require(len(set(hidden)) == 1, "estimator.hidden", hidden, "layers of equal width")
     return {
         "features": dim_theta,

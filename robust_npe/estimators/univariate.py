@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive_integer
 
 __all__ = ["Affine", "AffineSpline", "RationalQuadraticSpline", "Univariate"]
 
@@ -124,7 +124,8 @@ class RationalQuadraticSpline(Univariate):
     """
 
     def __init__(self, bins: int, bound: float) -> None:
-        require(bins > 1, "estimator.bins", bins, "an integer above 1")
+        require_positive_integer("estimator.bins", bins)
+        require(bins > 1, "estimator.bins", bins, "at least 2")
         require(bound > 0, "estimator.bound", bound, "a positive number")
         self.bins = bins
         self.bound = bound

@@ -52,8 +52,9 @@ class TrainingSettings:
         for name in ("batch_size", "max_epochs", "patience"):
             require_positive_integer(f"training.{name}", getattr(self, name))
         require_positive_integer("training.decay_patience", self.decay_patience, or_null=True)
-        if self.min_epochs != 0:
-            require_positive_integer("training.min_epochs", self.min_epochs)
+        least = self.min_epochs
+        whole = isinstance(least, int) and not isinstance(least, bool) and least >= 0
+        require(whole, "training.min_epochs", least, "a whole number that is not negative")
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             require(value > 0, f"training.{name}", value, "a positive number")
