@@ -32,6 +32,8 @@ __all__ = ["defended"]
 
 log = logging.getLogger(__name__)
 
+MIXTURES = ("mdn", "made")  # models whose samples are no smooth function of noise
+
 Builder = Callable[[Tensor, Tensor], nn.Module]
 
 
@@ -47,7 +49,7 @@ def defended(
         density_estimator: A model of `sbi.neural_nets.posterior_nn`, e.g. `maf`, `nsf`, or
             `zuko_nsf`; or a builder that maps theta `(N, D)` and x `(N, ...)` to an estimator.
         defense: The training objective. A penalty such as `FIM` needs reparameterised samples,
-            which `mdn` does not have.
+            which `mdn` and `made`, mixtures of Gaussians, do not have.
         seed: Seed of what the defense draws; each validation draws the same numbers.
         settings: Further arguments of `posterior_nn`.
 
@@ -60,7 +62,7 @@ def defended(
     expected = "one that trains a single net; apply the others to the trained posterior"
     require(not after, "defense", defense.name, expected)
     if isinstance(density_estimator, str):
-        samples = density_estimator != "mdn" or not isinstance(defense, Penalized)
+        samples = density_estimator not in MIXTURES or not isinstance(defense, Penalized)
         expected = f"a flow such as maf: {defense.name} needs reparameterised samples"
         require(samples, "density_estimator", density_estimator, expected)
         build: Builder = _named(density_estimator, settings)

@@ -136,8 +136,10 @@ def test_other_defenses(problem):
         defended("maf", Ensemble(NoDefense()))
     with pytest.raises(ConfigError, match=r"needs the `standardize` .* FIM"):
         train(defended("maf", DRO()), problem, epochs=1)
-    with pytest.raises(ConfigError, match=r"density_estimator='mdn' .* reparameterised samples"):
-        defended("mdn", FIM())
+    for name in ("mdn", "made"):
+        told = rf"density_estimator='{name}' .* reparameterised samples"
+        with pytest.raises(ConfigError, match=told):
+            defended(name, FIM())
     with pytest.raises(ConfigError, match=r"density_estimator='mof' .* a model of"):
         train(defended("mof", FIM()), problem, epochs=1)
     with pytest.raises(ConfigError, match="left out for a builder"):
