@@ -21,8 +21,11 @@ from robust_npe.plotting.cells import (
 )
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import (
+    WIDEST,
     Part,
     add_legend,
+    block_panels,
+    blocks_of,
     figure_of,
     label_axes,
     panels_height,
@@ -146,7 +149,8 @@ def lines_part(
         quantities: What is drawn.
         compare: What the lines are.
         x: Horizontal axis; other columns than `epsilon` show clean observations.
-        lines: Rows of panels where there is one quantity; None for as many as are needed.
+        lines: Rows of panels where there is one quantity; None for as many as are needed, as there
+            are for more tasks than fit beside one another.
         shared: Whether all quantities of a task, on logarithmic axes, have equal limits.
         legend: Whether there is a legend, unless the horizontal axis says the same.
 
@@ -159,6 +163,7 @@ def lines_part(
     if x == compare:  # the value that is missing is one of the categories
         rows = rows.assign(**{x: rows[x].map(text_of)})
     across = len(tasks) == 1 and len(quantities) > 1
+    lines = lines if len(tasks) <= WIDEST else None
     told = x == compare and max(map(len, category_names(list(looks), x))) <= SHORT
     names = [line_name(compare, name) for name in looks] if legend and not told else []
 
@@ -175,7 +180,7 @@ def lines_part(
         notes += [meaning for q, meaning in MEANINGS.items() if q in quantities]
         return [*notes, *seeds_note(rows), *marks_note(rows), *settings_note(rows, compare)]
 
-    height = 33.0 * len(quantities) + 10
+    height = 33.0 * len(quantities) * blocks_of(len(tasks))[0] + 10
     if across or len(quantities) == 1:
         height = panels_height(lines or max(len(tasks), len(quantities)))
     title, narrow = task_name(tasks[0]) if across else None, len(tasks) * len(quantities) == 1
@@ -249,13 +254,14 @@ def _panels(
         named = task_panels(place, tasks, lines)
         label_axes(place, y=quantities[0].label)
         return {(task, quantities[0]): axes for task, axes in named.items()}
-    across = len(tasks) == 1
-    shape = (1, len(quantities)) if across else (len(quantities), len(tasks))
-    grid = place.subplots(*shape, squeeze=False, sharex=True)
-    panels = {}
+    if len(tasks) == 1:
+        grid = place.subplots(1, len(quantities), squeeze=False, sharex=True).T.tolist()
+    else:
+        grid = block_panels(place, len(quantities), len(tasks), sharey=False)
+    columns, panels = blocks_of(len(tasks))[1], {}
     for (i, quantity), (j, task) in product(enumerate(quantities), enumerate(tasks)):
-        panels[task, quantity] = axes = grid[0, i] if across else grid[i, j]
-        axes.set_ylabel(quantity.label if j == 0 else "")
-        if i == 0 and not across:
-            axes.set_title(title_lines(task_name(task), len(tasks)))
+        panels[task, quantity] = axes = grid[i][j]
+        axes.set_ylabel("" if j % columns else quantity.label)
+        if i == 0 and len(tasks) > 1:
+            axes.set_title(title_lines(task_name(task), columns))
     return panels

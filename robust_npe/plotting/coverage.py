@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import cycle, groupby, product
+from itertools import chain, cycle, groupby, product
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -22,7 +21,14 @@ from robust_npe.plotting.cells import (
     tidy,
 )
 from robust_npe.plotting.describing import setup_note
-from robust_npe.plotting.layout import Part, add_legend, figure_of, label_axes
+from robust_npe.plotting.layout import (
+    Part,
+    add_legend,
+    block_panels,
+    blocks_of,
+    figure_of,
+    label_axes,
+)
 from robust_npe.plotting.lines import looks_of
 from robust_npe.plotting.names import (
     in_paper_order,
@@ -48,7 +54,6 @@ MEANING = (
     "Curves that lie on one another carry several kinds of markers."
 )
 MISSING = "Curves that are missing are not finite."
-WIDEST = 6  # tasks beside one another
 TICKS = [0, 0.5, 1], ["0", "0.5", "1"]
 
 
@@ -76,17 +81,18 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
     tasks, epsilons = in_paper_order(curves.task), sorted(curves.epsilon.unique())
     names = [n for n in looks_of(curves, rows) if rows != "attack" or n != "none"] or ["none"]
     across = len(tasks) == 1  # rather than one above the other
-    blocks = -(-len(tasks) // WIDEST)
-    columns = len(names) if across else -(-len(tasks) // blocks)
+    blocks, columns = (1, len(names)) if across else blocks_of(len(tasks))
     lines = 1 if across else blocks * len(names)
 
     def draw(place: SubFigure) -> list[str]:
-        grid = place.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        panels = grid.flat if across else _by_name(grid, len(names), len(tasks))
+        if across:
+            grid = place.subplots(1, columns, squeeze=False, sharex=True, sharey=True).tolist()
+        else:
+            grid = block_panels(place, len(names), len(tasks), sharey=True)
         label_axes(place, "nominal coverage", "empirical coverage")
         for task in tasks:
             require_comparable(curves[curves.task == task], f"panels of {task}", rows)
-        for axes, (name, task) in zip(panels, product(names, tasks), strict=True):
+        for axes, (name, task) in zip(chain(*grid), product(names, tasks), strict=True):
             clean = (rows, name) == ("attack", "none")
             what = "clean" if clean else line_name(rows, name)
             wanted = (curves[rows].map(text_of) == name) | (curves.attack == "none") & (
@@ -116,18 +122,6 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
     legend = [_label(epsilon) for epsilon in epsilons]
     part = Part(draw, side * lines + 12, legend, title, columns == 1)
     return part
-
-
-def _by_name(grid: np.ndarray, names: int, tasks: int) -> list[Axes]:
-    """Return the panels of all tasks for the first name, for the second, and so on; tasks that do
-    not fit into one row go on below all names. Panels that stay empty are removed."""
-    columns = grid.shape[1]
-    panels = grid.reshape(-1, names, columns).swapaxes(0, 1).reshape(names, -1)
-    for axes in panels[:, tasks:].flat:
-        axes.remove()
-    for axes in panels[-1, tasks - columns : tasks]:  # the lowest of their columns
-        axes.xaxis.set_tick_params(labelbottom=True)
-    return [*panels[:, :tasks].flat]
 
 
 def coverage_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,8 @@ from robust_npe.plotting.style import (
 __all__ = [
     "Part",
     "add_legend",
+    "block_panels",
+    "blocks_of",
     "figure_of",
     "label_axes",
     "legend_entries",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 MOST = 3  # panels in one row, so that each has room for its ticks
+WIDEST = 6  # tasks beside one another that have several panels each
 LINE = 4.0  # mm, of a legend
 CAPTION_LINE = 3.1  # mm
 
@@ -163,6 +166,27 @@ def task_panels(place: SubFigure, tasks: Sequence[str], rows: int | None = None)
     for axes in place.axes[len(tasks) :]:
         axes.remove()
     return panels
+
+
+def blocks_of(tasks: int) -> tuple[int, int]:
+    """Return in how many blocks of panels so many tasks are drawn, and how many columns these have,
+    where each task has several panels below one another."""
+    blocks = -(-tasks // WIDEST)
+    return blocks, -(-tasks // blocks)
+
+
+def block_panels(place: SubFigure, lines: int, tasks: int, sharey: bool) -> list[list[Axes]]:
+    """Return so many lines of panels with one for each task. Tasks that do not fit beside one
+    another go on in a block below all lines; panels that stay empty are removed."""
+    blocks, columns = blocks_of(tasks)
+    shared: dict[str, Any] = {"squeeze": False, "sharex": True, "sharey": sharey}
+    grid = place.subplots(blocks * lines, columns, **shared)
+    panels = grid.reshape(blocks, lines, columns).swapaxes(0, 1).reshape(lines, -1)
+    for axes in panels[:, tasks:].flat:
+        axes.remove()
+    for axes in panels[-1, tasks - columns : tasks]:  # the lowest of their columns
+        axes.xaxis.set_tick_params(labelbottom=True)
+    return [[*line[:tasks]] for line in panels]
 
 
 def label_axes(place: SubFigure, x: str = "", y: str = "") -> None:

@@ -131,7 +131,7 @@ def task_name(task: str) -> str:
 def title_lines(title: str, columns: int) -> str:
     """Break a title into lines that fit above one of so many panels beside one another."""
     width = max(8, TITLE // columns)
-    return "\n".join(wrap(title, width, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(wrap(title, width, break_on_hyphens=False))
 
 
 def in_paper_order(tasks: Iterable[str]) -> list[str]:

@@ -144,3 +144,20 @@ def test_pictures_are_as_they_were(name):
     now = np.asarray(drawn, float) / 255
     assert now.shape == before.shape
     assert np.abs(now - before).mean() < 0.003
+
+
+@pytest.mark.parametrize("name", ["by_setting", "movement"])
+def test_more_tasks_than_fit_beside_one_another_take_several_rows(name):
+    rows = results()
+    one = rows[rows.task == rows.task.iloc[0]]
+    tasks = [f"task {i}" for i in range(8)]
+    many = [one.assign(task=task, run_id=one.run_id + task) for task in tasks]
+    figure = PLOTS[name](pd.concat(many, ignore_index=True))
+    for place in figure.subfigs:
+        titled = [axes for axes in place.axes if axes.get_title()]
+        assert [axes.get_title() for axes in titled] == tasks
+        assert max(axes.get_gridspec().ncols for axes in titled) <= 4
+    first = figure.subfigs[0].axes
+    for axes in first:
+        assert bool(axes.get_ylabel()) == (axes.get_subplotspec().colspan.start == 0)
+    assert len(first) % len(tasks) == 0
