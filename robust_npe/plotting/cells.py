@@ -22,6 +22,7 @@ __all__ = [
     "lacking",
     "marks_note",
     "marks_of",
+    "not_told_from_zero",
     "points",
     "require_comparable",
     "require_one",
@@ -66,6 +67,8 @@ NUMBERS = (
     *("beta", "defense_epsilon", "num_simulations", *SEEDS),
 )
 """Columns of numbers."""
+
+LARGEST_ERROR = 1.0  # nats, of a value that may count as zero
 
 MARKS = {
     "diverged": ("†", "a training diverged (earlier weights were restored)"),
@@ -262,11 +265,17 @@ def points(
         drawn[name] = (spread[name] if statistic == "median" else np.nan) * 1.0
         drawn[name] = drawn[name].fillna(drawn.middle)
     if positive:
-        unresolved = drawn.middle <= 2 * spread.median_se.fillna(0)
+        unresolved = not_told_from_zero(drawn.middle, spread.median_se.fillna(0))
         drawn.loc[unresolved, ["middle", "q15"]] = 0.0
         drawn.loc[unresolved & drawn.least.notna(), "least"] = 0.0
     drawn["mark"] = [_mark(group) for _, group in wanted]
     return drawn
+
+
+def not_told_from_zero(value: pd.Series, error: pd.Series) -> pd.Series:
+    """Tell which values are within two standard errors of zero, and small: an estimate with an
+    error of more than a nat says that it failed, not that nothing moved."""
+    return (value <= 2 * error) & (value.le(0) | error.le(LARGEST_ERROR))
 
 
 def _mark(group: pd.DataFrame) -> str:

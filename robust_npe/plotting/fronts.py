@@ -17,6 +17,7 @@ from robust_npe.plotting.cells import (
     cells,
     marks_note,
     marks_of,
+    not_told_from_zero,
     require_one_setting,
     tidy,
 )
@@ -105,7 +106,7 @@ def trainings(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
         raise NothingToDrawError(f"no rows with metric {metric} at radius {epsilon:g}")
     runs = pd.DataFrame(found).loc[found["kl"].index].reset_index()
     runs["kl"] = runs.kl.fillna(np.inf)
-    runs["kl"] = runs.kl.where(runs.kl > 2 * runs.pop("error").fillna(0), 0.0)
+    runs["kl"] = runs.kl.mask(not_told_from_zero(runs.kl, runs.pop("error").fillna(0)), 0.0)
     settings = rows.groupby(keys)[["family", *DEFENSE[1:]]].first()
     against = rows.groupby(keys)[[*MARKS]].any()
     return runs.join(settings, on=keys).join(against, on=keys)

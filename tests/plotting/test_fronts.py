@@ -12,6 +12,7 @@ from robust_npe.plotting import (
     front_plot,
     tradeoff_plot,
 )
+from robust_npe.plotting.cells import not_told_from_zero
 from robust_npe.plotting.fronts import outcomes
 from robust_npe.plotting.losses import loss_axis
 from tests.plotting.tables import clean, divergences, table
@@ -140,3 +141,10 @@ def test_ticks_of_lost_likelihood_leave_room_for_their_labels(columns):
     assert 0 in axes.get_xticks()
     assert len(ticks) >= 3
     assert loss_axis(Figure().subplots(), pd.Series([0.0, 1.0])) == []
+
+
+def test_an_estimate_that_failed_is_not_drawn_as_zero():
+    value = pd.Series([0.01, 0.01, 5.0, 8e4, -0.1, np.inf, -3.0])
+    error = pd.Series([0.001, 0.01, 0.1, 5e4, 0.2, np.inf, 9.0])
+    told = [False, True, False, False, True, False, True]
+    assert not_told_from_zero(value, error).tolist() == told
