@@ -22,7 +22,7 @@ from robust_npe.plotting import (
     style,
 )
 from robust_npe.plotting.cells import lacking
-from robust_npe.recipes.recipe import SCALES, Recipe
+from robust_npe.recipes.recipe import SCALES, Recipe, require_options
 from robust_npe.recipes.tables import Tables, read_tables, results, write_tables
 
 __all__ = ["FigureScript", "main", "require_left_out"]
@@ -62,6 +62,7 @@ class FigureScript:
         Raises:
             StoreError: Runs are missing; the message names the command that makes them.
         """
+        require_options(scale, output, seeds)  # even where there is no recipe
         recipes = [Recipe(name, scale, output, overrides, seeds) for name in self.recipes]
         return {name: table.assign(scale=scale) for name, table in self.gather(recipes).items()}
 

@@ -28,7 +28,7 @@ from robust_npe.store import (
     read_table,
 )
 
-__all__ = ["SCALES", "Job", "Recipe", "code_digest"]
+__all__ = ["SCALES", "Job", "Recipe", "code_digest", "require_options"]
 
 SCALES = ("smoke", "laptop", "paper")
 
@@ -142,11 +142,7 @@ class Recipe:
         files = (config_directory() / "experiment").glob("*.yaml")
         known = sorted(path.stem for path in files if path.stem != "common")
         require(name in known, "recipe", name, f"one of {', '.join(known)}")
-        plain = re.fullmatch(r"[A-Za-z0-9_./ +-]+", str(output)) is not None
-        expected = "a path of letters, digits, spaces and _ . / + -, as it becomes an override"
-        require(plain, "output", str(output), expected)
-        require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
-        require_positive_integer("seeds", seeds, or_null=True)
+        require_options(scale, output, seeds)
         self.name, self.scale, self.output = name, scale, Path(output)
         self.overrides, self.seeds = tuple(overrides), seeds
 
@@ -202,3 +198,16 @@ class Recipe:
         runs = {run.key: run for run in self.require_runs().values()}  # jobs may be the same
         tables = [read_table(run.path / f"{name}.csv", columns) for run in runs.values()]
         return pd.concat(tables, ignore_index=True)
+
+
+def require_options(scale: str, output: Path | str, seeds: int | None) -> None:
+    """Refuse what no recipe can be run with; arguments as for `Recipe`.
+
+    Raises:
+        ConfigError: One of them is not valid.
+    """
+    plain = re.fullmatch(r"[A-Za-z0-9_./ +-]+", str(output)) is not None
+    expected = "a path of letters, digits, spaces and _ . / + -, as it becomes an override"
+    require(plain, "output", str(output), expected)
+    require(scale in SCALES, "scale", scale, f"one of {', '.join(SCALES)}")
+    require_positive_integer("seeds", seeds, or_null=True)

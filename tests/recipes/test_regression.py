@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
 from robust_npe.checks import ConfigError
+from robust_npe.recipes import FigureScript
 from robust_npe.recipes.regression import PRIOR, SIGMA, bumps, fim_ridge, ridge_table
 
 
@@ -59,3 +61,14 @@ def test_the_information_in_the_table_is_the_squared_slope_of_the_fit():
 def test_wrong_weights_are_refused():
     with pytest.raises(ConfigError, match="beta"):
         fim_ridge(*data(), -1.0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "output", "seeds", "name"),
+    [("papr", "out", None, "scale"), ("smoke", "out", 0, "seeds"), ("smoke", "ü", None, "output")],
+)
+def test_a_figure_without_a_recipe_checks_its_options(scale, output, seeds, name, tmp_path):
+    script = FigureScript("ridge", lambda _: Figure(), gather=lambda _: {})
+    with pytest.raises(ConfigError, match=rf"^{name}="):
+        script.make(scale, tmp_path / output, seeds=seeds)
+    assert not list(tmp_path.iterdir())
