@@ -5,7 +5,8 @@ from __future__ import annotations
 from robust_npe.plotting.attackable import attackable_figure
 from robust_npe.plotting.bound import analytic_bound_plot, with_analytic_bound
 from robust_npe.plotting.broken import broken_plot
-from robust_npe.plotting.cells import MixedRunsError, NothingToDrawError, UntidyTableError
+from robust_npe.plotting.cells import MixedRunsError, NothingToDrawError
+from robust_npe.plotting.columns import UntidyTableError
 from robust_npe.plotting.comparisons import (
     attack_strength_plot,
     by_setting_plot,

@@ -12,7 +12,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MultipleLocator, NullLocator
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import attack_note, defense_title, training_note
 from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.style import COLORS, letter_panels

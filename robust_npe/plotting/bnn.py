@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.lines import log_limits
 from robust_npe.plotting.names import count_text, number_text, task_name

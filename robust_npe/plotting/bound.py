@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_npe.plotting.cells import NothingToDrawError, tidy
+from robust_npe.plotting.cells import NothingToDrawError
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.layout import figure_of
 from robust_npe.plotting.tolerance import BOUND, tolerance_part

@@ -17,8 +17,8 @@ from robust_npe.plotting.cells import (
     require_one_setting,
     seeds_note,
     text_of,
-    tidy,
 )
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.layout import (
     Part,
     add_legend,

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from functools import wraps
-from traceback import walk_tb
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from robust_npe.metrics.soundness import FLAGS
+from robust_npe.plotting.columns import UntidyTableError, plain_columns
 
 __all__ = [
     "DEFENSE",
     "MARKS",
     "MixedRunsError",
     "NothingToDrawError",
-    "UntidyTableError",
     "cells",
-    "lacking",
     "marks_note",
     "marks_of",
     "not_told_from_zero",
@@ -29,11 +26,7 @@ __all__ = [
     "require_one_setting",
     "seeds_note",
     "text_of",
-    "tidy",
 ]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 SETTINGS = (
     "estimator",
@@ -62,12 +55,6 @@ CELL = ["task", *SETTINGS, "epsilon", "metric", "statistic", "level"]
 SEEDS = ["seed", "data_seed"]
 TEXTS = ["defense_settings", "attack_settings"]
 """Columns of texts whose empty ones `pandas.read_csv` reads as NaN."""
-NUMBERS = (
-    *("value", "x", "theta", "observation", "quantile", "level", "epsilon"),
-    *("beta", "defense_epsilon", "num_simulations", *SEEDS),
-)
-"""Columns of numbers."""
-
 LARGEST_ERROR = 1.0  # nats, of a value that may count as zero
 
 MARKS = {
@@ -82,40 +69,8 @@ class NothingToDrawError(ValueError):
     """A table has no rows of what a plot shows."""
 
 
-class UntidyTableError(ValueError):
-    """A table lacks columns of tidy results, or has texts where numbers belong."""
-
-
 class MixedRunsError(ValueError):
     """A table holds runs that differ in something that a plot does not tell apart."""
-
-
-def tidy(draw: Callable[P, R]) -> Callable[P, R]:
-    """Let a function of tables say which column they lack, or which has texts where numbers belong,
-    with an `UntidyTableError`."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        for table in (*args, *kwargs.values()):
-            if isinstance(table, pd.DataFrame):
-                _require_numbers(table)
-        try:
-            return draw(*args, **kwargs)
-        except (KeyError, AttributeError) as error:
-            if name := lacking(error):
-                raise UntidyTableError(f"the table lacks {name}: it is not a tidy one.") from error
-            raise
-
-    return drawn
-
-
-def lacking(error: KeyError | AttributeError) -> str:
-    """Return the column of a table that was missing, nothing if the error has another cause."""
-    if isinstance(error, AttributeError):
-        return str(error.name) if isinstance(error.obj, pd.DataFrame | pd.Series) else ""
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    of_tables = str(frame.f_globals["__name__"]).startswith("pandas.")
-    return str(error.args[0]) if of_tables else ""
 
 
 def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
@@ -139,7 +94,7 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
     lacking = [name for name in ("run_id", *CELL, *SEEDS, "value") if name not in table]
     if lacking:
         raise UntidyTableError(f"the table lacks {', '.join(lacking)}: it is not a tidy one.")
-    _require_numbers(table)
+    table = plain_columns(table)
     require_one(table, "the figure", ())
     filled = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
     rows = table.assign(**filled)
@@ -159,22 +114,17 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
     return _with_fewer(_once(rows))
 
 
-def _require_numbers(table: pd.DataFrame) -> None:
-    for name in (name for name in NUMBERS if name in table):
-        texts = [value for value in table[name].unique() if isinstance(value, str)]
-        if texts:
-            raise UntidyTableError(f"the column {name} has {texts[0]!r}, which is not a number.")
-
-
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
     """Keep one of equal rows; rows that differ by nothing but their value may not be averaged."""
+    if rows[rows.statistic == "coverage"].level.isna().any():
+        raise UntidyTableError("the column level has nan, in rows of coverage curves.")
     rows = rows.drop_duplicates([*CELL, *SEEDS, "value"])
     twice = rows[rows.duplicated([*CELL, *SEEDS], keep=False)]
     if len(twice):
         first = twice.merge(twice[[*CELL, *SEEDS]].iloc[:1])
         raise MixedRunsError(
-            f"Runs {', '.join(map(str, first.run_id))} have equal settings and seeds but differ in "
-            f"{first.metric.iloc[0]}: select one of them before plotting."
+            f"Runs {', '.join(map(str, first.run_id.unique()))} have equal settings and seeds but "
+            f"differ in {first.metric.iloc[0]}: select one of them before plotting."
         )
     return rows
 
@@ -182,8 +132,8 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
 def _with_fewer(rows: pd.DataFrame) -> pd.DataFrame:
     seeds = rows.seed.astype(str) + " " + rows.data_seed.astype(str)
     count = seeds.groupby([rows[name] for name in CELL], dropna=False).transform("nunique")
-    every = seeds.groupby(rows.metric).transform("nunique")
-    return rows.assign(fewer=count < every)
+    of_task = seeds.groupby([rows.task, rows.metric]).transform("nunique")
+    return rows.assign(fewer=count < of_task.groupby(rows.metric).transform("max"))
 
 
 def require_one_setting(table: pd.DataFrame, where: str, but: Collection[str] = ()) -> None:
@@ -294,7 +244,7 @@ def marks_note(rows: pd.DataFrame) -> list[str]:
 
 def seeds_note(rows: pd.DataFrame) -> list[str]:
     """Return what is drawn where runs differ by their seed, for the caption."""
-    count = len(rows[SEEDS].drop_duplicates())
+    count = rows.drop_duplicates(["task", *SEEDS]).groupby("task").size().max()
     return [f"Means over seeds ({count}); bands: their range."] if count > 1 else []
 
 

@@ -18,9 +18,9 @@ from robust_npe.plotting.cells import (
     require_comparable,
     seeds_note,
     text_of,
-    tidy,
 )
-from robust_npe.plotting.describing import setup_note
+from robust_npe.plotting.columns import tidy
+from robust_npe.plotting.describing import settings_note, setup_note
 from robust_npe.plotting.layout import (
     Part,
     add_legend,
@@ -34,7 +34,6 @@ from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
     radius_name,
-    settings_note,
     task_name,
     title_lines,
 )

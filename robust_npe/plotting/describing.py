@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from robust_npe.plotting.names import UNITS, count_text, defense_name, line_name, unit_name
+from robust_npe.plotting.cells import text_of
+from robust_npe.plotting.names import (
+    SHORT,
+    UNITS,
+    count_text,
+    defense_name,
+    in_paper_order,
+    line_name,
+    task_name,
+    unit_name,
+)
 
 __all__ = ["SETTINGS", "attack_note", "defense_title", "divergence_text", "radius_text"]
-__all__ += ["rank_note", "setup_note", "training_note"]
+__all__ += ["rank_note", "settings_note", "setup_note", "strengths_note", "training_note"]
 
 SETTINGS = (
     *("estimator", "beta", "defense_epsilon", "num_simulations", "seed"),
     *("attack", "norm", "epsilon", "epsilon_unit", "observation"),
 )
 """Columns in which the rows of one example agree."""
+
+LIMITS = {"data": "the range of the data", "task": "what the task can produce", "none": "no limits"}
+"""Domains of attacks."""
+
+STRENGTHS = {"beta": "β", "defense_epsilon": "training radius"}
+"""What makes a defense stronger."""
 
 DIVERGED = ("†", "a training diverged (earlier weights were restored)")
 
@@ -52,56 +69,142 @@ def attack_note(example: pd.Series) -> str:
 
 def training_note(rows: pd.DataFrame) -> str:
     """Return what the estimators of examples were trained with."""
-    estimators = [line_name("estimator", name) for name in rows.estimator.unique()]
-    text = ", ".join([*_alone(estimators), *_training(rows)]) + "."
+    rows = rows if "task" in rows else rows.assign(task="")  # there is one
+    text = ", ".join(filter(None, [_names(rows, "estimator"), *_training(rows)])) + "."
     mark, meaning = DIVERGED
     return f"{text} {mark}: {meaning}." if (rows.diverged > 0).any() else text
 
 
 def setup_note(table: pd.DataFrame) -> list[str]:
-    """Return what all runs of tidy results have in common: attack, number of observations,
-    estimator, number of simulations, seeds, scale. What differs is for axes and legends to tell.
+    """Return what all runs of tidy results have in common, or all of a task: attack, number of
+    observations, estimator, number of simulations, seeds, unit of radii where they have several,
+    scale. What differs within a task is for axes and legends to tell.
     """
-    attacked = table.attack != "none"
-    attacks = [line_name("attack", name) for name in table[attacked].attack.unique()]
-    estimators = [line_name("estimator", name) for name in table.estimator.unique()]
-    counted = table.statistic == "num_observations"
-    moved = table.metric.isin(["kl_forward", "kl_reverse"])
-    each = (
-        table[rows].groupby("run_id").value.max()
-        for rows in (counted & attacked & moved, counted & ~attacked & (table.metric == "nll"))
-    )  # less those that are not finite
-    few, every = map(_common, each)
-    count = f"{few} of {every}" if few and every else few or every
-    observations = [f"{count} observations{' attacked' if few else ''}"] if count else []
-    first, second = [*_alone(attacks), *observations], [*_alone(estimators), *_training(table)]
-    told = "; ".join(", ".join(words) for words in (first, second) if words)
-    return [f"{told}."] if told else []
+    attacked = table[table.attack != "none"]
+    first = [_names(attacked, "attack"), _observations(table)]
+    second = [_names(table, "estimator"), *_training(table)]
+    told = "; ".join(", ".join(filter(None, words)) for words in (first, second) if any(words))
+    return [*_threats(attacked), *([f"{told}."] if told else [])]
+
+
+def _observations(table: pd.DataFrame) -> str:
+    """Return how many observations are attacked and of how many, less what is not finite."""
+    counted, attacked = table.statistic == "num_observations", table.attack != "none"
+    moved = attacked & table.metric.isin(["kl_forward", "kl_reverse"])
+    clean = ~attacked & (table.metric == "nll")
+    few, every = (_counts(table[counted & rows]) for rows in (moved, clean))
+    both = few.str.cat(every, " of ") if len(few) and few.index.equals(every.index) else few
+    texts, what = both if len(both) else every, " attacked" if len(few) else ""
+    return f"{told_by_task(texts)} observations{what}" if len(texts) else ""
+
+
+def _counts(rows: pd.DataFrame) -> pd.Series:
+    """Return the number of observations of each task; none where one has several."""
+    most = rows.groupby(["task", "run_id"]).value.max().dropna()
+    each = most.groupby("task").unique()
+    return each.map(lambda own: count_text(own[0])) if each.map(len).eq(1).all() else each[:0]
+
+
+def _names(rows: pd.DataFrame, column: str) -> str:
+    """Names of what each task has one of."""
+    return by_task(rows, column, lambda value: line_name(column, value))
+
+
+def _threats(attacked: pd.DataFrame) -> list[str]:
+    """Units of radii, and where attacked observations stay, if these are not the same for all."""
+    notes = []
+    if len(attacked[["epsilon_unit", "norm"]].drop_duplicates()) > 1:
+        units = {task: unit_name(rows) for task, rows in attacked.groupby("task")}
+        texts = pd.Series(units).str.replace(" (", ", ").str.removesuffix(")")
+        notes.append(f"Radii: in {told_by_task(texts)}.")
+    if attacked.domain.nunique() > 1 and (
+        domains := by_task(attacked, "domain", lambda name: LIMITS.get(name, name))
+    ):
+        notes.append(f"Attacked observations stay within {domains}.")
+    return notes
 
 
 def _training(rows: pd.DataFrame) -> list[str]:
     """Number of simulations, seeds and scale."""
-    count = _common(rows.num_simulations)
+    count = by_task(rows, "num_simulations", count_text)
     words = [f"{count} simulations"] if count else []
-    words += _seeds(rows.seed, "seed")
+    words += _seeds(rows, "seed")
     if "data_seed" in rows and not rows.data_seed.equals(rows.seed):
-        words += _seeds(rows.data_seed, "data seed")
+        words += _seeds(rows, "data_seed")
     return words + ([f"{rows.scale.iloc[0]} scale"] if "scale" in rows else [])
 
 
-def _seeds(seeds: pd.Series, name: str) -> list[str]:
-    texts = [f"{seed:g}" for seed in sorted(seeds.dropna().unique())]
-    return [f"{name}{'s' * (len(texts) > 1)} {', '.join(texts)}"] if texts else []
+def _seeds(rows: pd.DataFrame, column: str) -> list[str]:
+    each = rows.dropna(subset=column).groupby("task")[column].unique()
+    if each.empty:
+        return []
+    texts = each.map(lambda seeds: ", ".join(f"{seed:g}" for seed in sorted(seeds)))
+    name = column.replace("_", " ") + "s" * bool(each.map(len).max() > 1)
+    return [f"{name} {told_by_task(texts)}"]
 
 
-def _common(counts: pd.Series) -> str:
-    """Return the number that all of these are, nothing if they differ or there are none."""
-    finite = counts[np.isfinite(counts.astype(float))]
-    return "".join(map(count_text, _alone([*finite.unique()])))
+def by_task(rows: pd.DataFrame, column: str, write: Callable[[Any], str]) -> str:
+    """Return what a column says, where each task has one value; nothing where one has several."""
+    finite = rows[~rows[column].isin([np.inf, -np.inf])].dropna(subset=column)
+    each = finite.groupby("task")[column].unique()
+    if each.empty or each.map(len).max() > 1:
+        return ""
+    return told_by_task(each.map(lambda own: write(own[0])))
 
 
-def _alone(values: Sequence[Any]) -> Sequence[Any]:
-    return values if len(values) == 1 else []
+def told_by_task(texts: pd.Series) -> str:
+    """Return what texts by task say: what most have, and in brackets what others do."""
+    told = {task: str(texts[task]) for task in in_paper_order(texts.index)}
+    usual = Counter(told.values()).most_common(1)[0][0]
+    each = "; ".join(f"{task_name(task)}: {text}" for task, text in told.items() if text != usual)
+    return f"{usual} ({each})" if each else usual
+
+
+def settings_note(rows: pd.DataFrame, compare: str) -> list[str]:
+    """Return the settings of defenses that no name of a line tells, for the caption.
+
+    Args:
+        rows: Of all panels; in one panel, a line has one setting.
+        compare: Column that tells lines apart.
+    """
+    names: dict[str, list[str]] = {}
+    for defense, own in rows.groupby("defense", sort=False):
+        told = []
+        for column, what in STRENGTHS.items():
+            known = own.dropna(subset=column)
+            if column == compare or known.empty or f" {SHORT[column]}=" in str(defense):
+                continue
+            texts = known.groupby("task").apply(_of_lines, column, compare)
+            told.append(f"{what} {told_by_task(texts)}")
+        if told:
+            names.setdefault("; ".join(told), []).append(line_name("defense", str(defense)))
+    found = [f"{', '.join(lines)}: {text}." for text, lines in names.items()]
+    return [note[0].upper() + note[1:] for note in found]
+
+
+def _of_lines(rows: pd.DataFrame, column: str, compare: str) -> str:
+    """Return a setting of one task and defense: with the lines that have it, if it has several."""
+    pairs = rows.drop_duplicates([column, compare])
+    if pairs[column].nunique() == 1:
+        return f"{pairs[column].iloc[0]:g}"
+    lines = pairs[compare].map(lambda value: line_name(compare, text_of(value)))
+    return ", ".join(
+        f"{value:g} for {line}" for value, line in zip(pairs[column], lines, strict=True)
+    )
+
+
+def strengths_note(runs: pd.DataFrame) -> list[str]:
+    """Return what changes along lines, one for each `family` of defenses, for the caption."""
+    notes = ["Along a line a defense gets stronger, and markers larger:"]
+    for family, own in runs.groupby("family", sort=False):
+        for column, what in STRENGTHS.items():
+            each = own.dropna(subset=column).groupby("task")[column].unique().map(sorted)
+            if each.map(len).max() > 1:
+                texts = each.map(lambda values: ", ".join(f"{value:g}" for value in values))
+                notes.append(f"{line_name('defense', str(family))}, {what} {told_by_task(texts)};")
+    if len(notes) > 1:
+        return [" ".join(notes).removesuffix(";") + "."]
+    return settings_note(runs.assign(defense=runs.family), "defense")
 
 
 def rank_note(rows: pd.DataFrame) -> str:

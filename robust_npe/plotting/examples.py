@@ -10,17 +10,19 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import (
     SETTINGS,
     defense_title,
     divergence_text,
     radius_text,
     rank_note,
+    settings_note,
     training_note,
 )
 from robust_npe.plotting.layout import Part, figure_of
-from robust_npe.plotting.names import in_paper_order, line_name, settings_note, task_name, unit_name
+from robust_npe.plotting.names import in_paper_order, line_name, task_name, unit_name
 from robust_npe.plotting.observations import STATE_COLORS, draw_images, draw_traces, is_image
 from robust_npe.plotting.pairs import STATE_LINES, draw_pairs, most_moved
 from robust_npe.plotting.style import COLORS, add_letter

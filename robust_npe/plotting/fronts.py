@@ -19,9 +19,9 @@ from robust_npe.plotting.cells import (
     marks_of,
     not_told_from_zero,
     require_one_setting,
-    tidy,
 )
-from robust_npe.plotting.describing import setup_note
+from robust_npe.plotting.columns import tidy
+from robust_npe.plotting.describing import setup_note, strengths_note
 from robust_npe.plotting.layout import (
     Part,
     add_legend,
@@ -36,7 +36,6 @@ from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
     named_defenses,
-    strengths_note,
     task_name,
     unit_name,
 )

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from scipy.stats import spearmanr
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import attack_note, training_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.names import count_text, number_text, task_name

@@ -10,6 +10,7 @@ from textwrap import wrap
 import pandas as pd
 
 __all__ = [
+    "SHORT",
     "count_text",
     "defense_name",
     "in_paper_order",
@@ -18,8 +19,6 @@ __all__ = [
     "named_variants",
     "number_text",
     "radius_name",
-    "settings_note",
-    "strengths_note",
     "task_name",
     "title_lines",
     "unit_name",
@@ -215,8 +214,9 @@ def named_variants(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def radius_name(attacked: pd.DataFrame) -> str:
-    """Return what a radius of these attacked rows is, with its unit and norm."""
-    return f"perturbation radius, in {unit_name(attacked)}"
+    """Return what a radius of these attacked rows is, with its unit and norm if there is one."""
+    units = attacked[["epsilon_unit", "norm"]].drop_duplicates()
+    return f"perturbation radius{f', in {unit_name(attacked)}' * (len(units) < 2)}"
 
 
 def unit_name(attacked: pd.DataFrame) -> str:
@@ -224,48 +224,3 @@ def unit_name(attacked: pd.DataFrame) -> str:
     units = " or ".join(UNITS.get(unit, unit) for unit in attacked.epsilon_unit.unique())
     norms = ", ".join(NORMS.get(norm, norm) for norm in attacked.norm.unique())
     return f"{units} ({norms})"
-
-
-def settings_note(rows: pd.DataFrame, compare: str) -> list[str]:
-    """Return the settings of defenses that no name of a line tells, for the caption.
-
-    Args:
-        rows: Of all panels; in one panel, a line has one setting.
-        compare: Column that tells lines apart.
-    """
-    names: dict[str, list[str]] = {}
-    for defense, own in rows.groupby("defense", sort=False):
-        told = []
-        for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
-            values = own.drop_duplicates(["task", column]).set_index("task")[column].dropna()
-            if column == compare or values.empty or f" {SHORT[column]}=" in str(defense):
-                continue
-            usual = values.mode().iloc[0]
-            others = [t for t in in_paper_order(values.index) if values[t] != usual]
-            each = ", ".join(f"{task_name(task)} {values[task]:g}" for task in others)
-            told.append(f"{what} {usual:g}{', but ' * bool(each)}{each}")
-        if told:
-            names.setdefault("; ".join(told), []).append(line_name("defense", str(defense)))
-    found = [f"{', '.join(lines)}: {text}." for text, lines in names.items()]
-    return [note[0].upper() + note[1:] for note in found]
-
-
-def strengths_note(runs: pd.DataFrame) -> list[str]:
-    """Return what changes along lines, one for each `family` of defenses, for the caption."""
-    notes = ["Along a line a defense gets stronger, and markers larger:"]
-    for family, own in runs.groupby("family", sort=False):
-        for column, what in (("beta", "β"), ("defense_epsilon", "training radius")):
-            each = own.dropna(subset=column).groupby("task")[column].unique().map(sorted)
-            if each.map(len).max() > 1:
-                notes.append(f"{line_name('defense', str(family))}, {what} {_spans(each)};")
-    if len(notes) > 1:
-        return [" ".join(notes).removesuffix(";") + "."]
-    return settings_note(runs.assign(defense=runs.family), "defense")
-
-
-def _spans(values: pd.Series) -> str:
-    """Write the values of each task (sorted lists, by task) shortly."""
-    texts = values.map(lambda own: ", ".join(f"{value:g}" for value in own))
-    usual = texts.mode().iloc[0]
-    others = [task for task in in_paper_order(texts.index) if texts[task] != usual]
-    return ", but ".join([usual, *(f"on {task_name(task)} {texts[task]}" for task in others)])

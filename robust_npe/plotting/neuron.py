@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import (
     SETTINGS,
     attack_note,

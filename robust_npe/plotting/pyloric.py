@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import require_one, tidy
+from robust_npe.plotting.cells import require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.coverage import coverage_part
 from robust_npe.plotting.describing import (
     SETTINGS,

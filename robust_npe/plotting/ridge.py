@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.layout import Part, add_legend, figure_of
 from robust_npe.plotting.style import COLORS, letter_panels
 

@@ -17,9 +17,9 @@ from robust_npe.plotting.cells import (
     points,
     seeds_note,
     text_of,
-    tidy,
 )
-from robust_npe.plotting.describing import setup_note
+from robust_npe.plotting.columns import tidy
+from robust_npe.plotting.describing import settings_note, setup_note
 from robust_npe.plotting.layout import (
     Part,
     add_legend,
@@ -33,7 +33,6 @@ from robust_npe.plotting.names import (
     in_paper_order,
     line_name,
     radius_name,
-    settings_note,
 )
 from robust_npe.plotting.style import COLORS, Look
 

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import defense_title, training_note
 from robust_npe.plotting.layout import Part, figure_of
 from robust_npe.plotting.style import COLORS, letter_panels

@@ -10,7 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure, SubFigure
 
-from robust_npe.plotting.cells import NothingToDrawError, require_one_setting, tidy
+from robust_npe.plotting.cells import NothingToDrawError, require_one_setting
+from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import setup_note
 from robust_npe.plotting.fronts import (
     LOST,

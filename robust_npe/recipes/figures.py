@@ -21,7 +21,7 @@ from robust_npe.plotting import (
     save_figure,
     style,
 )
-from robust_npe.plotting.cells import lacking
+from robust_npe.plotting.columns import lacking
 from robust_npe.recipes.recipe import SCALES, Recipe, require_options
 from robust_npe.recipes.tables import Tables, read_tables, results, write_tables
 

@@ -73,7 +73,7 @@ def test_defenses_figure_says_the_settings_of_each_task():
     assert coverage.axes[0].get_ylabel() == "FIM"
     assert len(coverage.axes) == 3
     assert [axes.get_title() for axes in tradeoff.axes[:3]] == ["Linear Gaussian", "VAE", "SIR"]
-    assert "FIM: β 0.1, but Linear Gaussian 0.001." in caption(figure)
+    assert "FIM: β 0.1 (Linear Gaussian: 0.001)." in caption(figure)
 
 
 def test_a_part_is_as_high_as_its_panels_need():

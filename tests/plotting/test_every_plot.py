@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,46 @@ def test_texts_in_place_of_numbers_are_told(column):
     for draw in (plotting.tolerance_plot, plotting.coverage_plot, plotting.movement_plot):
         with pytest.raises(plotting.UntidyTableError, match="has 'abc', which is not a number"):
             draw(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [
+        ("task", math.nan, "nan, which is not a text"),
+        ("task", 3, "3, which is not a text"),
+        ("metric", None, "None, which is not a text"),
+        ("value", b"1.0", "b'1.0', which is not a number"),
+        ("seed", "0", "'0', which is not a number"),
+        ("epsilon", math.nan, "nan; rows of clean observations have 0"),
+    ],
+)
+def test_values_that_do_not_belong_into_a_column_are_told(column, value, what):
+    rows = results().astype({column: object})
+    rows.loc[rows.index[-1], column] = value
+    for name in BESIDE:
+        with pytest.raises(plotting.UntidyTableError, match=f"the column {column} has {what}"):
+            PLOTS[name](rows)
+
+
+def test_a_coverage_curve_without_levels_is_told():
+    rows = results()
+    rows.loc[rows.statistic == "coverage", "level"] = math.nan
+    with pytest.raises(plotting.UntidyTableError, match="the column level has nan"):
+        plotting.coverage_plot(rows, "defense")
+
+
+def test_categories_are_drawn_as_their_values():
+    rows = results()
+    columns = ["task", "defense", "attack", "epsilon", "metric", "statistic", "num_simulations"]
+    categories = rows.astype(dict.fromkeys(columns, "category"))
+    for name in BESIDE:
+        np.testing.assert_array_equal(*(pixels(PLOTS[name](each)) for each in (rows, categories)))
+
+
+def test_numbers_of_any_type_are_drawn():
+    rows = results()
+    nullable = rows.convert_dtypes().astype({"epsilon": "Float64", "num_simulations": object})
+    np.testing.assert_array_equal(*(pixels(PLOTS["by_setting"](t)) for t in (rows, nullable)))
 
 
 def test_counts_that_are_not_finite_are_not_told():

@@ -80,7 +80,7 @@ def test_the_caption_tells_the_settings_of_each_task():
     tables += [example("vae", series=(), **trades, defense_epsilon=0.1)]
     caption = caption_of(examples_figure(pd.concat(tables)))
     assert "TRADES: β 0.1; training radius" in caption
-    assert "training radius 0.1, but SIR 0.5" in caption
+    assert "training radius 0.1 (SIR: 0.5)" in caption
 
 
 def test_only_the_parameters_that_move_most_are_drawn_and_the_caption_says_so():
