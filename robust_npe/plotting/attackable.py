@@ -73,7 +73,10 @@ def attackable_figure(table: pd.DataFrame) -> Figure:
 def _label_peaks(axes: Axes) -> None:
     """Axes of the last panel, with room for the legend."""
     axes.set(xscale="log", yscale="log", xlabel="largest number of infected")
-    axes.set(ylabel="divergence, nats", ylim=(None, 50 * axes.get_ylim()[1]))
+    axes.set(
+        ylabel=r"$\mathrm{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$, nats",
+        ylim=(None, 50 * axes.get_ylim()[1]),
+    )
     axes.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_box_aspect(1)  # as high as the others

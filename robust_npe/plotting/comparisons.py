@@ -78,8 +78,10 @@ COLUMNS = {
     "defense_epsilon": "training radius, in standard deviations of x",
 }
 """Names of horizontal axes."""
+PLURALS = {"defense": "defenses", "estimator": "estimators"}
 
 SHORT = 15  # characters of names that have room below an axis
+FEW = 4  # radii that have room for all names in any panel
 WIDE = 3  # panels in a row that have room for all labels
 
 
@@ -172,6 +174,7 @@ def lines_part(
         if x == compare and not told:
             for axes in place.axes:
                 axes.set_xticks([])
+            label_axes(place, f"{PLURALS.get(x, x)}, in the order of the legend")
         else:
             attacked = rows[rows.attack != "none"]
             label_axes(place, radius_name(attacked) if x == "epsilon" else COLUMNS.get(x, x))
@@ -210,11 +213,11 @@ def _draw(
 
 
 def _thin_ticks(axes: Axes, categories: Sequence[Any], x: str) -> None:
-    """Where panels are narrow, name every second radius, and write other names upright."""
+    """Where panels are narrow, name every second of many radii, and write other names upright."""
     grid = axes.get_gridspec()
     if grid is None or grid.ncols <= WIDE:
         return
-    if x == "epsilon":
+    if x == "epsilon" and len(categories) > FEW:
         axes.set_xticks(range(0, len(categories), 2), map(text_of, categories[::2]))
     for label in axes.get_xticklabels() if x in TURNED else ():
         label.set(rotation=90, ha="center")

@@ -53,6 +53,7 @@ MEANING = (
     "Curves that lie on one another carry several kinds of markers."
 )
 MISSING = "Curves that are missing are not finite."
+ACROSS = 4  # panels of one task beside one another
 TICKS = [0, 0.5, 1], ["0", "0.5", "1"]
 
 
@@ -80,12 +81,12 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
     tasks, epsilons = in_paper_order(curves.task), sorted(curves.epsilon.unique())
     names = [n for n in looks_of(curves, rows) if rows != "attack" or n != "none"] or ["none"]
     across = len(tasks) == 1  # rather than one above the other
-    blocks, columns = (1, len(names)) if across else blocks_of(len(tasks))
-    lines = 1 if across else blocks * len(names)
+    blocks, columns = blocks_of(len(names), ACROSS) if across else blocks_of(len(tasks))
+    lines = blocks if across else blocks * len(names)
 
     def draw(place: SubFigure) -> list[str]:
         if across:
-            grid = place.subplots(1, columns, squeeze=False, sharex=True, sharey=True).tolist()
+            grid = block_panels(place, 1, len(names), sharey=True, widest=ACROSS)
         else:
             grid = block_panels(place, len(names), len(tasks), sharey=True)
         label_axes(place, "nominal coverage", "empirical coverage")

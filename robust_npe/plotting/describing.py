@@ -21,7 +21,7 @@ from robust_npe.plotting.names import (
     unit_name,
 )
 
-__all__ = ["SETTINGS", "attack_note", "defense_title", "divergence_text", "radius_text"]
+__all__ = ["DIVERGED", "SETTINGS", "attack_note", "defense_title", "divergence_text", "radius_text"]
 __all__ += ["rank_note", "settings_note", "setup_note", "strengths_note", "training_note"]
 
 SETTINGS = (

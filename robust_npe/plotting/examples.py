@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from robust_npe.plotting.cells import NothingToDrawError, require_one
 from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import (
+    DIVERGED,
     SETTINGS,
     defense_title,
     divergence_text,
@@ -86,7 +87,8 @@ def examples_figure(
 def _draw_example(figure: SubFigure, rows: pd.DataFrame, names: list[str]) -> None:
     """One task: what was observed above the posteriors."""
     first = rows.iloc[0]
-    title = f"{task_name(first.task)}, {radius_text(first)}"
+    mark = DIVERGED[0] if (rows.diverged > 0).any() else ""
+    title = f"{task_name(first.task)}{mark}, {radius_text(first)}"
     figure.suptitle(f"{title}\n{divergence_text(first.kl_forward)}", fontsize=8)
     image = is_image(rows)
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 3.2] if image else [1, 1.7])
@@ -117,7 +119,9 @@ def _draw_legend(block: SubFigure) -> None:
 def _defense_notes(table: pd.DataFrame) -> list[str]:
     """Each defense, and then its settings."""
     plain = table.assign(beta=math.nan, defense_epsilon=math.nan)
-    names = [defense_title(rows) for _, rows in plain.groupby("defense", sort=False)]
+    names = [
+        defense_title(rows) for _, rows in plain.assign(diverged=0).groupby("defense", sort=False)
+    ]
     return [f"Defense: {', '.join(names)}.", *settings_note(table, "defense")]
 
 

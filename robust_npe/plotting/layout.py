@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from string import ascii_uppercase
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ __all__ = [
 MOST = 3  # panels in one row, so that each has room for its ticks
 WIDEST = 6  # tasks beside one another that have several panels each
 LINE = 4.0  # mm, of a legend
+LETTER, HANDLE = 1.3, 11.0  # mm, of its labels, and of what stands before them
 CAPTION_LINE = 3.1  # mm
 
 
@@ -106,21 +108,29 @@ def add_legend(part: Part, place: SubFigure, panels: Iterable[Axes]) -> None:
     """Write the legend of a part above its panels, in as many columns as fit."""
     handles, labels = legend_entries(panels, part.legend)
     if labels:
-        columns = _legend_shape(place.bbox.width / place.figure.dpi, part)[1]
+        width = place.bbox.width / place.figure.dpi
+        columns = _legend_shape(width, part)[1]
         look = {"columnspacing": 1.2, "handletextpad": 0.5, "title": part.title}
-        place.legend(handles, labels, loc="outside upper center", ncols=columns, **look)
+        texts = [_legend_text(label, width) for label in labels]
+        place.legend(handles, texts, loc="outside upper center", ncols=columns, **look)
+
+
+def _legend_text(label: str, width: float) -> str:
+    """Break a label that is wider than a part so wide (inches)."""
+    return "\n".join(wrap(label, int((width / MM - HANDLE) / LETTER)))
 
 
 def _legend_shape(width: float, part: Part) -> tuple[int, int]:
     """Rows and columns of a legend in a part so wide (inches)."""
     if not part.legend:
         return 0, 0
-    widths, count = [1.3 * len(label) + 11 for label in part.legend], len(part.legend)
-    columns = count
+    texts, count = [_legend_text(label, width) for label in part.legend], len(part.legend)
+    widths = [LETTER * max(map(len, text.split("\n"))) + HANDLE for text in texts]
+    columns, lines = count, 1 + max(text.count("\n") for text in texts)
     if sum(widths) > width / MM:  # columns of equal lengths, as far as possible
         rows = -(-count // max(1, int(width / MM / max(widths))))
         columns = -(-count // rows)
-    return -(-count // columns) + (part.title is not None), columns
+    return -(-count // columns) * lines + (part.title is not None), columns
 
 
 def legend_entries(panels: Iterable[Axes], order: Iterable[str]) -> tuple[list[Artist], list[str]]:
@@ -168,17 +178,19 @@ def task_panels(place: SubFigure, tasks: Sequence[str], rows: int | None = None)
     return panels
 
 
-def blocks_of(tasks: int) -> tuple[int, int]:
+def blocks_of(tasks: int, widest: int = WIDEST) -> tuple[int, int]:
     """Return in how many blocks of panels so many tasks are drawn, and how many columns these have,
     where each task has several panels below one another."""
-    blocks = -(-tasks // WIDEST)
+    blocks = -(-tasks // widest)
     return blocks, -(-tasks // blocks)
 
 
-def block_panels(place: SubFigure, lines: int, tasks: int, sharey: bool) -> list[list[Axes]]:
+def block_panels(
+    place: SubFigure, lines: int, tasks: int, sharey: bool, widest: int = WIDEST
+) -> list[list[Axes]]:
     """Return so many lines of panels with one for each task. Tasks that do not fit beside one
     another go on in a block below all lines; panels that stay empty are removed."""
-    blocks, columns = blocks_of(tasks)
+    blocks, columns = blocks_of(tasks, widest)
     shared: dict[str, Any] = {"squeeze": False, "sharex": True, "sharey": sharey}
     grid = place.subplots(blocks * lines, columns, **shared)
     panels = grid.reshape(blocks, lines, columns).swapaxes(0, 1).reshape(lines, -1)

@@ -13,7 +13,21 @@ from robust_npe.plotting.names import number_text
 __all__ = ["loss_axis"]
 
 LINEAR = 0.5  # nats, up to which the symmetric axis is linear
-TICKS = (-10, -2, -0.5, -0.2, 0, 0.5, 2, 5, 10, 20, 50, 200)
+TICKS = (
+    -10,
+    -2,
+    -0.5,
+    -0.2,
+    0,
+    0.5,
+    2,
+    5,
+    10,
+    20,
+    50,
+    200,
+    *(10.0**power for power in range(3, 12)),
+)
 
 
 def loss_axis(axes: Axes, x: pd.Series, columns: int = 3) -> list[str]:
@@ -34,12 +48,16 @@ def loss_axis(axes: Axes, x: pd.Series, columns: int = 3) -> list[str]:
         place = axes.xaxis.get_transform().transform
         low, high = place(np.array([min(x.min(), 0.0), x.max()]))
         kept = _apart(place(np.array(ticks)), 0.04 * columns * 1.24 * (high - low))
-        axes.set_xticks([ticks[i] for i in kept], [number_text(ticks[i]) for i in kept])
+        axes.set_xticks([ticks[i] for i in kept], [_text(ticks[i]) for i in kept])
         axes.set_xticks([], minor=True)
         return [f"Likelihoods lost: logarithmic beyond {LINEAR:g} nats where they exceed 2."]
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 10]))
     axes.xaxis.set_major_formatter(lambda x, _: number_text(x))
     return []
+
+
+def _text(tick: float) -> str:
+    return number_text(tick) if tick < 1e3 else f"$10^{{{np.log10(tick):.0f}}}$"
 
 
 def _apart(places: NDArray[np.float64], distance: float) -> list[int]:

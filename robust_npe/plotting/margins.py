@@ -152,7 +152,7 @@ def _draw_degradation(axes: Axes, table: pd.DataFrame) -> None:
         shown, points = _finite(rows), {"color": look.color, "marker": look.marker, **POINTS}
         label = f"β = {weight:g}"
         axes.plot(shown.margin_upper, shown.likelihood_degradation, label=label, **points)
-    _logarithmic(axes, "measured margin", "likelihood lost")
+    _logarithmic(axes, "measured margin", "log likelihood lost,\nrelative")
 
 
 def _draw_by_weight(panels: Any, table: pd.DataFrame) -> None:
@@ -161,8 +161,8 @@ def _draw_by_weight(panels: Any, table: pd.DataFrame) -> None:
     margins["margin_upper"] = (MEASURED, Look(COLORS["adversarial"], "P"))
     lines = [
         margins,
-        {"encoder_variance": ("", Look(COLORS["clean"], "o"))},
-        {"jacobian_norm": ("", Look(COLORS["clean"], "o"))},
+        {"encoder_variance": ("", Look("0.35", "o"))},
+        {"jacobian_norm": ("", Look("0.35", "o"))},
     ]
     labels = ("median margin", r"encoder variance $\sigma^2$", r"Jacobian $\|J\|_F$")
     for axes, columns, label in zip(panels, lines, labels, strict=True):

@@ -73,6 +73,7 @@ LINES = {
         "maf": "MAF",
         "nsf": "NSF",
         "fmpe": "flow matching",
+        "vae": "VAE encoder",
     },
     "objective": {
         "kl_forward": "KL(q ‖ q̃)",
@@ -200,6 +201,9 @@ def named_defenses(
     """
     columns = ["beta", "defense_epsilon", "defense_settings"]
     told = table[["defense", *columns]].copy()
+    told["defense_settings"] = told.defense_settings.astype(object).fillna(
+        ""
+    )  # as `read_csv` reads
     for name in set(columns) - set(settings):
         told[name] = "" if name == "defense_settings" else math.nan
     named = told.itertuples(index=False)

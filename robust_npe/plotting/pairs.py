@@ -25,7 +25,10 @@ Array = NDArray[np.float64]
 
 REGIONS = (0.5, 0.9)  # probability in each region of a pair
 STATE_LINES = {"clean": "-", "attacked": "--"}
-STEPS = np.array([0.2, 0.25, 0.4, 0.5, 0.6, 0.8, 1, 2, 2.5, 4, 5, 6, 8, 10])  # of ticks
+STEPS = np.array([5.0, 4.0, 2.5, 2.0, 1.0])  # of ticks
+LETTER, HEIGHT, GAP = 1.35, 2.1, 0.9  # mm, of their labels
+LONG = 1e5  # from which numbers have an exponent
+SIDES = 41.0, 36.0  # mm, of all panels together
 GRID = 60
 GREEK = ("alpha", "beta", "gamma", "delta", "theta")
 
@@ -134,24 +137,44 @@ def _limits(values: Sequence[Array], truth: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, across: int) -> Array:
-    """Round numbers whose labels do not touch in one of so many panels, and not at its ends."""
-    ticks = _spaced(low, high, 0.25 if across < 3 else 0.6)
-    longest = max(len(number_text(tick)) for tick in ticks)
-    if across < 3 and longest > 4:
-        return _spaced(low, high, 0.5)
-    return ticks[-1:] if across > 3 and longest > 3 else ticks
+def _ticks(low: float, high: float, length: float, upright: bool = False) -> Array:
+    """Two or three round numbers, if so many fit, whose labels do not touch.
+
+    Args:
+        low: Where the axis begins.
+        high: Where it ends.
+        length: Of the axis, mm.
+        upright: Whether it is the vertical one.
+    """
+    steps = np.concatenate([10.0**power * STEPS for power in (1, 0, -1)])
+    steps = 10.0 ** np.floor(np.log10(high - low)) * steps
+    single: list[Array] = []
+    for step in steps:
+        ticks = _multiples(step, low, high)
+        single += [ticks[:1]] if len(ticks) else []
+        for some in (ticks, ticks[[0, -1]]) if len(ticks) > 1 else ():
+            if len(some) < 4 and _fit(some, low, high, length, upright):
+                return some
+    return single[0]
 
 
-def _spaced(low: float, high: float, apart: float) -> Array:
-    """Multiples of a round number that are such a share of the axis apart, one at least."""
-    span = high - low
-    steps = 10.0 ** np.floor(np.log10(span)) * STEPS
-    wide = steps >= apart * span
-    ticks = _multiples(steps[wide][0], low, high)
-    if not len(ticks):  # one of those that are closer
-        ticks = _multiples(steps[~wide][-1], low, high)[:1]
-    return ticks
+def _fit(ticks: Array, low: float, high: float, length: float, upright: bool) -> bool:
+    """Tell whether labels have room along an axis; they may stick out a little, sideways."""
+    sizes = np.array(
+        [HEIGHT if upright else LETTER * len(_text(tick).replace("times", "")) for tick in ticks]
+    )
+    places = (ticks - low) / (high - low) * length
+    apart = np.diff(places) > (sizes[1:] + sizes[:-1]) / 2 + GAP
+    out = max(sizes[0] / 2 - places[0], sizes[-1] / 2 - (length - places[-1]))
+    return bool(apart.all() and out < GAP)
+
+
+def _text(tick: float) -> str:
+    """Return a tick as a short number."""
+    if abs(tick) < LONG:
+        return number_text(tick)
+    digits, power = f"{tick:.2e}".split("e")
+    return rf"${float(digits):g}\times10^{int(power)}$"
 
 
 def _multiples(step: float, low: float, high: float) -> Array:
@@ -167,9 +190,12 @@ def _truth() -> dict[str, Any]:
 
 def _label(axes: Axes, i: int, j: int, names: Sequence[str]) -> None:
     """Numbers and names at the outer panels alone."""
-    for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        ticks = _ticks(*ends, len(names))
-        axis.set_ticks(ticks, [number_text(tick) for tick in ticks])
+    width, height = (side / len(names) - 1.0 for side in SIDES)
+    for ticks, axis in (
+        (_ticks(*axes.get_xlim(), width), axes.xaxis),
+        (_ticks(*axes.get_ylim(), height, upright=True), axes.yaxis),
+    ):
+        axis.set_ticks(ticks, map(_text, ticks))
     bottom, left = i == len(names) - 1, j == 0 and i > 0
     axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=6, length=2, pad=1.5)
     if bottom:

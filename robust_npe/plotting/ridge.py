@@ -21,7 +21,8 @@ DASHES = ("-", "--", "-.", ":")
 NOTE = (
     "A: least-squares fits with 500 Gaussian bumps and a weak ridge penalty, to which beta adds "
     "the mean Fisher information at the data. B: the information, the squared slope of a fit over "
-    "the variance of the noise, at the data (dots) and between them."
+    "the variance of the noise, at the data (dots) and between them. Curves are cut at "
+    "the ends of the axes."
 )
 
 

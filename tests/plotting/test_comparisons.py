@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from robust_npe.plotting import (
@@ -65,6 +66,33 @@ def test_a_setting_changes_movement_coverage_and_likelihood():
     assert [text.get_text() for text in below.axes[0].get_xticklabels()] == ["100", "1\u2009000"]
     likelihoods = [lines(below.axes[0], name)[0].get_ydata()[0] for name in names]
     assert likelihoods == [3.0, 2.0]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_narrow_panels_name_all_of_few_radii(count):
+    found = table(
+        *(
+            [*divergences(1.0, task=t), *errors(0.1, task=t), *clean(2.0, 5.0, task=t)]
+            for t in "abcde"
+        )
+    )
+    radii = [0.0, *EPSILONS][: count + 1]
+    figure = by_setting_plot(found[found.epsilon.isin(radii)], "defense")
+    names = [tick.get_text() for tick in figure.subfigs[0].axes[-1].get_xticklabels()]
+    assert names == ["0", "0.1", "0.5", "2"][: count + 1]
+
+
+def test_values_with_long_names_are_in_the_order_of_the_legend():
+    other = sizes().assign(estimator="x" * 30)
+    figure = by_setting_plot(
+        pd.concat([other.assign(run_id="r" + other.run_id), sizes()]).query(
+            "num_simulations == 100"
+        ),
+        "estimator",
+    )
+    below = figure.subfigs[1]
+    assert below.get_supxlabel() == "estimators, in the order of the legend"
+    assert not below.axes[0].get_xticks().size
 
 
 def test_what_attacks_climb_has_no_likelihood_of_its_own():

@@ -59,6 +59,15 @@ def test_many_tasks_take_several_rows(names):
         assert all(tick.label1.get_visible() for tick in lowest.xaxis.get_major_ticks())
 
 
+def test_many_defenses_of_one_task_take_several_rows():
+    names = [f"fim beta={beta}" for beta in range(9)]
+    curves = [coverages(1.0, 0.0, defense=name) for name in names]
+    panels = coverage_plot(table(*curves), "defense").axes
+    assert [a.get_subplotspec().get_geometry()[:2] for a in panels] == [(3, 3)] * 9
+    titles = [axes.get_title().replace("\n", " ") for axes in panels]
+    assert titles == [f"gl, FIM β={beta}" for beta in range(9)]
+
+
 def test_clean_runs_alone_have_a_coverage_plot():
     figure = coverage_plot(table(coverages(1.5, 0.0)))
     assert figure.axes[0].get_title() == "gl, clean"

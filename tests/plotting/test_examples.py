@@ -70,6 +70,9 @@ def test_a_training_that_diverged_is_marked():
         assert "†" in caption
         assert "diverged" in caption
         assert "†" not in draw(example()).get_supxlabel()
+    figure = examples_figure(pd.concat([example(diverged=1), example(task="vae")]))
+    titles = [block.get_suptitle().split("\n")[0] for block in blocks(figure)[:2]]
+    assert titles == ["VAE, radius 0.2", "SIR†, radius 0.2"]
 
 
 def test_the_caption_tells_the_settings_of_each_task():
@@ -127,21 +130,25 @@ def test_regions_hold_what_they_say():
 
 
 @pytest.mark.parametrize("span", [1e-3, 0.7, 1.0, 4.0, 9.99, 13.0, 200.0])
-@pytest.mark.parametrize(("across", "apart"), [(2, 0.25), (3, 0.6), (4, 0.6)])
-def test_ticks_are_apart_and_inside(span, across, apart):
+@pytest.mark.parametrize("length", [9.3, 12.7, 19.5])
+@pytest.mark.parametrize("upright", [False, True])
+def test_ticks_are_apart_and_inside(span, length, upright):
     for low in (-5.3, -span / 3, 0.0, 17.1):
-        ticks = _ticks(low, low + span, across)
+        ticks = _ticks(low, low + span, length, upright)
         assert np.all((ticks > low) & (ticks < low + span))
-        assert np.all(np.diff(ticks) >= apart * span * (1 - 1e-9))
-        assert 1 <= len(ticks) <= 1 / apart + 1
+        letters = [2 if upright else len(f"{tick:g}") for tick in ticks]
+        room = np.diff(ticks) / span * length
+        assert np.all(room > (np.add(letters[1:], letters[:-1])) / 2)  # more than a mm for each
+        assert 1 <= len(ticks) <= 3
+        assert len(ticks) > 1 or not upright
 
 
-def test_small_panels_have_one_long_label():
-    assert list(_ticks(-5000, 400, 2)) == [-4000, 0]
-    assert list(_ticks(-50, 4, 2)) == [-40, -20, 0]
-    assert list(_ticks(-12.5, 27.5, 3)) == [0, 25]
-    assert list(_ticks(-1.25, 0.25, 3)) == [-1, 0]
-    assert list(_ticks(-1.35, -0.05, 4)) == [-0.8]
+def test_small_panels_have_labels_that_fit():
+    assert list(_ticks(-5000, 400, 19.5)) == [-4000, 0]
+    assert list(_ticks(-50, 4, 19.5)) == [-40, 0]
+    assert list(_ticks(-12.5, 27.5, 12.7)) == [0, 25]
+    assert list(_ticks(-1.35, -0.05, 9.3)) == [-1]
+    assert list(_ticks(-1.35, -0.05, 9.3, upright=True)) == [-1, -0.5]
 
 
 def test_parameters_are_called_as_people_write_them():

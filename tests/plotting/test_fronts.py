@@ -143,6 +143,13 @@ def test_ticks_of_lost_likelihood_leave_room_for_their_labels(columns):
     assert loss_axis(Figure().subplots(), pd.Series([0.0, 1.0])) == []
 
 
+def test_losses_of_any_size_have_ticks_near_the_largest():
+    axes = Figure().subplots()
+    loss_axis(axes, pd.Series([0.0, 1.0, 7e4]))
+    assert axes.get_xticks()[-1] == 1e5
+    assert axes.get_xticklabels()[-1].get_text() == "$10^{5}$"
+
+
 def test_an_estimate_that_failed_is_not_drawn_as_zero():
     value = pd.Series([0.01, 0.01, 5.0, 8e4, -0.1, np.inf, -3.0])
     error = pd.Series([0.001, 0.01, 0.1, 5e4, 0.2, np.inf, 9.0])
