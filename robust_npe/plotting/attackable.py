@@ -74,7 +74,7 @@ def _label_peaks(axes: Axes) -> None:
     """Axes of the last panel, with room for the legend."""
     axes.set(xscale="log", yscale="log", xlabel="largest number of infected")
     axes.set(
-        ylabel=r"$\mathrm{KL}(q(\theta|x)\,\|\,q(\theta|\tilde x))$, nats",
+        ylabel="movement, nats",
         ylim=(None, 50 * axes.get_ylim()[1]),
     )
     axes.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])

@@ -229,7 +229,7 @@ def _draw_marks(axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look) -> 
     for place, point in zip(at[points.index], points.itertuples(), strict=True):
         if mark := "".join(c for c in str(point.mark) if c not in every):
             top = place, np.nanmax([point.middle, point.q85])
-            look_of = {"ha": "center", "va": "bottom", "color": look.color}
+            look_of: dict[str, Any] = {"ha": "center", "va": "bottom", "color": look.color}
             axes.annotate(mark, top, (0, 1), **look_of, **written)
     if every:
         last = at[points.index].iloc[-1], points.middle.iloc[-1]
