@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
+from math import isfinite
+from numbers import Integral, Real
 
 __all__ = [
     "ConfigError",
     "PartialResultError",
     "require",
+    "require_not_negative",
+    "require_positive",
     "require_positive_integer",
+    "require_whole",
     "require_widths",
 ]
 
@@ -35,6 +39,31 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
         raise ConfigError(f"{name}={value!r} is not valid: it must be {expected}.")
 
 
+def require_positive(name: str, value: object, or_null: bool = False) -> None:
+    """Raise a `ConfigError` unless the value is a positive, finite number, of Python or NumPy.
+
+    Args:
+        name: Name of the setting as the user writes it.
+        value: What was received.
+        or_null: Whether None is allowed, too.
+    """
+    fits = (or_null and value is None) or (_is_number(value) and value > 0)  # type: ignore[operator]
+    require(fits, name, value, "a positive number" + (" or null" if or_null else ""))
+
+
+def require_not_negative(name: str, value: object, or_null: bool = False) -> None:
+    """Raise a `ConfigError` unless the value is a finite number that is not negative; arguments as
+    those of `require_positive`."""
+    fits = (or_null and value is None) or (_is_number(value) and value >= 0)  # type: ignore[operator]
+    expected = "a number that is not negative" + (", or null" if or_null else "")
+    require(fits, name, value, expected)
+
+
+def require_whole(name: str, value: object) -> None:
+    """Raise a `ConfigError` unless the value is an integer that is not negative."""
+    require(_is_integer(value, 0), name, value, "a whole number that is not negative")
+
+
 def require_positive_integer(name: str, value: object, or_null: bool = False) -> None:
     """Raise a `ConfigError` unless the value is a positive integer, of Python or NumPy.
 
@@ -56,5 +85,13 @@ def require_widths(name: str, value: object, least: int = 0) -> None:
     require(len(widths) >= least and all(map(_is_count, widths)), name, value, expected)
 
 
+def _is_integer(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
+    return _is_integer(value, 1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 import signal
 import warnings
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 with warnings.catch_warnings():  # the tested matplotlib uses names that pyparsing has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -40,6 +42,16 @@ def _no_change_of_global_state(request):
             if not (draws and name == "global random state"):
                 changed.append(name)
     assert not changed, f"changed global state: {', '.join(changed)}"
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before():
+    """Commands set the level of all messages, and Hydra keeps the last configuration: other tests
+    count messages, and run without a command line."""
+    before = logging.root.level
+    yield
+    logging.root.setLevel(before)
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture

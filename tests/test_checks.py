@@ -1,10 +1,20 @@
 """Checks of settings."""
 
+import math
+
 import numpy as np
 import pytest
 
 from robust_npe.attacks import PGD, KLForward
-from robust_npe.checks import ConfigError, require_positive_integer, require_widths
+from robust_npe.checks import (
+    ConfigError,
+    require_not_negative,
+    require_positive,
+    require_positive_integer,
+    require_whole,
+    require_widths,
+)
+from robust_npe.defenses import FIM, AdversarialTraining
 from robust_npe.estimators import (
     MAF,
     MLP,
@@ -18,6 +28,7 @@ from robust_npe.estimators import (
     SbiNSF,
 )
 from robust_npe.random import draws_from, stream
+from robust_npe.tasks import GaussianLinear
 from robust_npe.training import TrainingSettings
 
 
@@ -37,6 +48,52 @@ def test_null_where_it_is_allowed():
     require_positive_integer("rows", None, or_null=True)
     with pytest.raises(ConfigError, match=r"rows=0 .* a positive integer or null\.$"):
         require_positive_integer("rows", 0, or_null=True)
+
+
+NO_NUMBERS = [True, "3", None, math.nan, math.inf, -math.inf, [1.0], -1]
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, 0])
+def test_numbers_that_are_not_positive(value):
+    with pytest.raises(ConfigError) as error:
+        require_positive("std", value)
+    assert str(error.value) == f"std={value!r} is not valid: it must be a positive number."
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_numbers_that_are_negative(value):
+    for check, expected in ((require_not_negative, "a number"), (require_whole, "a whole number")):
+        with pytest.raises(ConfigError, match=f" it must be {expected} that is not negative"):
+            check("beta", value)
+
+
+def test_numbers_of_any_type():
+    for value in (1, 0.5, np.float32(2), np.int64(3)):
+        require_positive("std", value)
+        require_not_negative("std", value)
+    for value in (0, np.int64(3)):
+        require_whole("least", value)
+        require_not_negative("least", value)
+    for check in (require_positive, require_not_negative):
+        check("std", None, or_null=True)
+    with pytest.raises(ConfigError, match="whole number"):
+        require_whole("least", 2.0)
+
+
+@pytest.mark.parametrize("value", [True, "0.1", math.inf, math.nan])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: FIM(beta=value),
+        lambda value: AdversarialTraining(epsilon=value),
+        lambda value: TrainingSettings(clip_norm=value),
+        lambda value: TrainingSettings(checkpoint_every=value),
+        lambda value: GaussianLinear(noise_std=value),
+    ],
+)
+def test_settings_that_are_no_finite_numbers(make, value):
+    with pytest.raises(ConfigError, match=r"is not valid: it must be a .*number"):
+        make(value)
 
 
 @pytest.mark.parametrize("value", [[2.5], [3, 0], [-1], [True], ["3"], 5, None, "33", []])

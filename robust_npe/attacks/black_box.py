@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from robust_npe.attacks.balls import Ball, gaussian
 from robust_npe.attacks.base import Attack, Found, comparable
 from robust_npe.attacks.objectives import Climb, Objective, with_samples
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
@@ -131,7 +131,7 @@ class NES(Attack):
         require_positive_integer("attack.pairs", pairs)
         least = 2 * pairs + 1
         require(queries >= least, "attack.queries", queries, f"at least 2 * pairs + 1, {least}")
-        require(step_size > 0, "attack.step_size", step_size, "a positive number")
+        require_positive("attack.step_size", step_size)
         require_positive_integer("attack.num_samples", num_samples)
         self.objective = objective
         self.queries = queries

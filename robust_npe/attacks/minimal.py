@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack
 from robust_npe.attacks.objectives import Climb, Objective, with_samples
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
@@ -125,7 +125,7 @@ class _Bracket(NamedTuple):
 def _check(largest: float, searches: int, tolerance: float, num_samples: int) -> None:
     require(0 < largest < torch.inf, "largest", largest, "a positive number")
     require_positive_integer("searches", searches)
-    require(tolerance > 0, "tolerance", tolerance, "a positive number")
+    require_positive("tolerance", tolerance)
     require(num_samples > 3, "num_samples", num_samples, "at least 4")
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from robust_npe.attacks.balls import Ball
 from robust_npe.attacks.base import Attack, Found, best_of, comparable, frozen
 from robust_npe.attacks.objectives import Climb, Objective, Sampled, usable, value_and_slope
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.posterior import Posterior
 from robust_npe.random import child
 
@@ -52,7 +52,7 @@ class PGD(Attack):
         select: Literal["best", "last"] = "best",
     ) -> None:
         require_positive_integer("attack.steps", steps)
-        require(step_size > 0, "attack.step_size", step_size, "a positive number")
+        require_positive("attack.step_size", step_size)
         require(schedule in _SCHEDULES, "attack.schedule", schedule, f"one of {_SCHEDULES}")
         require(0 < start <= 1, "attack.start", start, "in (0, 1]")
         require(select in ("best", "last"), "attack.select", select, "best or last")

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from robust_npe.antithetic import antithetic
 from robust_npe.attacks.objectives import Climb, Objective, sampled
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.discrepancy import median_square, squared_distances, z_scored
 from robust_npe.posterior import Posterior, as_events, as_vectors, log_prob, posterior_at
 from robust_npe.random import child, draws_from, replay
@@ -117,7 +117,7 @@ class CoverageBreaking(Objective):
 
     def __init__(self, num_samples: int = 16, temperature: float = 1.0) -> None:
         require_positive_integer("objective.num_samples", num_samples)
-        require(temperature > 0, "objective.temperature", temperature, "a positive number")
+        require_positive("objective.temperature", temperature)
         self.num_samples = num_samples
         self.temperature = temperature
 

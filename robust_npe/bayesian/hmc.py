@@ -14,7 +14,7 @@ from robust_npe.bayesian.inference import Inference, InferenceState, Weights
 from robust_npe.bayesian.mixture import margins
 from robust_npe.bayesian.network import Diagnostics
 from robust_npe.bayesian.optimising import cross_entropies
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.reference.diagnostics import effective_draws, split_rhat
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class HMC(Inference):
         for key, value in {**counts, "leapfrog_steps": leapfrog_steps}.items():
             require_positive_integer(f"inference.{key}", value)
         require(draws > 1, "inference.draws", draws, "at least 2")
-        require(step_size > 0, "inference.step_size", step_size, "a positive number")
+        require_positive("inference.step_size", step_size)
         require(0 < acceptance < 1, "inference.acceptance", acceptance, "between 0 and 1")
         self.chains = chains
         self.draws = draws

@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu, relu
 
 from robust_npe.bayesian.inference import Inference, Weights
 from robust_npe.bayesian.mixture import CategoricalMixture
-from robust_npe.checks import require, require_widths
+from robust_npe.checks import require, require_positive, require_widths
 from robust_npe.estimators.interfaces import Head
 
 __all__ = ["MAX_RHAT", "Diagnostics", "WeightEnsemble"]
@@ -95,7 +95,7 @@ class WeightEnsemble(Head):
     ) -> None:
         super().__init__()
         require_widths("estimator.hidden", hidden)
-        require(prior_scale > 0, "estimator.prior_scale", prior_scale, "a positive number")
+        require_positive("estimator.prior_scale", prior_scale)
         require(activation in ACTIVATIONS, "estimator.activation", activation, str([*ACTIVATIONS]))
         require(prior in ("fan_in", "standard"), "estimator.prior", prior, "fan_in or standard")
         self.inference = inference

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from robust_npe.bayesian.inference import Inference, InferenceState, Weights
 from robust_npe.bayesian.optimising import Descent, at_least, cross_entropies
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require_positive, require_positive_integer, require_whole
 from robust_npe.states import adam
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class MeanFieldVI(Inference):
     ) -> None:
         for key, value in {"draws": draws, "epochs": epochs, "batch_size": batch_size}.items():
             require_positive_integer(f"inference.{key}", value)
-        require(learning_rate > 0, "inference.learning_rate", learning_rate, "a positive number")
-        require(min_steps >= 0, "inference.min_steps", min_steps, "a number that is not negative")
+        require_positive("inference.learning_rate", learning_rate)
+        require_whole("inference.min_steps", min_steps)
         self.draws = draws
         self.epochs = epochs
         self.batch_size = batch_size

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, require, require_not_negative, require_positive
 from robust_npe.config import ParetoConfig, checked
 from robust_npe.files import write_atomically
 from robust_npe.pareto import best_within, fronts
@@ -31,8 +31,8 @@ def main(config: DictConfig) -> str:
     """
     settings = checked(config, ParetoConfig)
     epsilon, quantity, most = (settings[key] for key in ("epsilon", "quantity", "max_nll_loss"))
-    require(epsilon > 0, "epsilon", epsilon, "a positive number")
-    require(most >= 0, "max_nll_loss", most, "a number that is not negative")
+    require_positive("epsilon", epsilon)
+    require_not_negative("max_nll_loss", most)
     output = Path(settings["output_dir"])
     path = Path(settings["to"] or output / "pareto.csv")
     require(path.suffix == ".csv", "to", str(path), "a path that ends in .csv")

@@ -23,7 +23,12 @@ from robust_npe.attacks import (
     make_ball,
     std_unit,
 )
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import (
+    require,
+    require_not_negative,
+    require_positive,
+    require_positive_integer,
+)
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.divergences import kl
 from robust_npe.estimators import Estimator
@@ -46,7 +51,7 @@ class PerturbedTraining(Defense):
     attack: Attack
 
     def __init__(self, epsilon: float = 1.0, norm: Norm = "l2") -> None:
-        require(epsilon > 0, "defense.epsilon", epsilon, "a positive number")
+        require_positive("defense.epsilon", epsilon)
         make_ball(norm, 0.0)
         self.epsilon = epsilon
         self.norm = norm
@@ -117,7 +122,7 @@ class AttackedTraining(PerturbedTraining):
     ) -> None:
         super().__init__(epsilon, norm)
         require_positive_integer("defense.steps", steps)
-        require(step_size > 0, "defense.step_size", step_size, "a positive number")
+        require_positive("defense.step_size", step_size)
         require_positive_integer("defense.attack_every", attack_every)
         self.steps = steps
         self.step_size = step_size
@@ -219,7 +224,7 @@ class TRADES(AttackedTraining):
     ) -> None:
         super().__init__(epsilon, norm, steps, step_size, warm_start, attack_every)
         known = divergence in ("kl_forward", "kl_reverse")
-        require(beta >= 0, "beta", beta, "a number that is not negative")
+        require_not_negative("beta", beta)
         require(known, "defense.divergence", divergence, "kl_forward or kl_reverse")
         require_positive_integer("defense.num_samples", num_samples)
         self.beta = beta

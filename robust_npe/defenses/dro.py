@@ -10,7 +10,12 @@ from typing_extensions import override
 
 from robust_npe.attacks import std_unit
 from robust_npe.attacks.base import frozen
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import (
+    require,
+    require_not_negative,
+    require_positive,
+    require_positive_integer,
+)
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.estimators import Estimator
 
@@ -65,12 +70,12 @@ class DRO(Defense):
         steps: int = 5,
         step_size: float = 0.5,
     ) -> None:
-        require(epsilon >= 0, "defense.epsilon", epsilon, "a number that is not negative")
+        require_not_negative("defense.epsilon", epsilon)
         known = method in ("gradient", "ascent")
         require(known, "defense.method", method, "gradient or ascent")
         require(units in ("feature", "std"), "defense.units", units, "feature or std")
         require_positive_integer("defense.steps", steps)
-        require(step_size > 0, "defense.step_size", step_size, "a positive number")
+        require_positive("defense.step_size", step_size)
         self.epsilon = epsilon
         self.method = method
         self.units = units

@@ -12,7 +12,12 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import (
+    require,
+    require_not_negative,
+    require_positive,
+    require_positive_integer,
+)
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.estimators import Estimator
 from robust_npe.estimators.interfaces import ScoreMethod
@@ -153,10 +158,10 @@ class Penalized(Defense):
         weight: float | None = None,
         max_norm: float | None = None,
     ) -> None:
-        require(beta >= 0, "beta", beta, "a number that is not negative")
+        require_not_negative("beta", beta)
         known = " or ".join(self.gradients)
         require(gradient in self.gradients, "defense.gradient", gradient, known)
-        require(max_norm is None or max_norm > 0, "defense.max_norm", max_norm, "positive or null")
+        require_positive("defense.max_norm", max_norm, or_null=True)
         self.beta = beta
         self.gradient = gradient
         self.num_samples = num_samples

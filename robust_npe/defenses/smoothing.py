@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from robust_npe.attacks import std_unit
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive
 from robust_npe.defenses.base import Defense
 from robust_npe.defenses.post_hoc import PostHoc
 from robust_npe.mixtures import EvenMixture
@@ -91,7 +91,7 @@ class Smoothing(PostHoc):
         unit: Literal["std", "absolute"] = "std",
     ) -> None:
         super().__init__(base)
-        require(sigma > 0, "defense.sigma", sigma, "a positive number")
+        require_positive("defense.sigma", sigma)
         even = draws > 0 and draws % 2 == 0
         require(even, "defense.draws", draws, "a positive even integer")
         require(unit in ("std", "absolute"), "defense.unit", unit, "std or absolute")

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require_positive, require_positive_integer
 from robust_npe.defenses.base import Batch, Defense
 from robust_npe.estimators import Estimator
 from robust_npe.estimators.conditioner import Conditioner
@@ -54,7 +54,7 @@ class Spectral(Defense):
     name = "spectral"
 
     def __init__(self, gain: float = 2.0, iterations: int = 1) -> None:
-        require(gain > 0, "defense.gain", gain, "a positive number")
+        require_positive("defense.gain", gain)
         require_positive_integer("defense.iterations", iterations)
         self.gain = gain
         self.iterations = iterations

@@ -17,7 +17,12 @@ from torch.nn.functional import softplus
 from typing_extensions import override
 
 from robust_npe.bayesian.vi import gaussian_kl
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import (
+    require,
+    require_not_negative,
+    require_positive,
+    require_positive_integer,
+)
 from robust_npe.defenses.base import Batch, Defense, ready
 from robust_npe.defenses.ensemble import EnsemblePosterior
 from robust_npe.estimators import Estimator
@@ -90,7 +95,7 @@ class SWAGWeights(_OverWeights):
 
     def __init__(self, draws: int = 10, decay: float = 0.995, scale: float = 1.0) -> None:
         require(0 < decay < 1, "defense.decay", decay, "between 0 and 1")
-        require(scale >= 0, "defense.scale", scale, "a number that is not negative")
+        require_not_negative("defense.scale", scale)
         self.draws = draws
         self.decay = decay
         self.scale = scale
@@ -150,9 +155,9 @@ class VIWeights(_OverWeights):
         prior_std: float = 1.0,
         start_std: float = 0.001,
     ) -> None:
-        require(beta >= 0, "beta", beta, "a number that is not negative")
+        require_not_negative("beta", beta)
         for key, value in {"prior_std": prior_std, "start_std": start_std}.items():
-            require(value > 0, f"defense.{key}", value, "a positive number")
+            require_positive(f"defense.{key}", value)
         self.draws = draws
         self.beta: float = beta
         self.prior_std = prior_std

@@ -23,7 +23,7 @@ from torch.distributions.constraints import Constraint
 from typing_extensions import override
 
 from robust_npe.antithetic import Antithetic
-from robust_npe.checks import require, require_positive_integer, require_widths
+from robust_npe.checks import require, require_positive, require_positive_integer, require_widths
 from robust_npe.estimators.interfaces import Head, ScoreMethod
 from robust_npe.shapes import broadcast_shapes
 
@@ -167,7 +167,7 @@ class NflowsNSF(_NflowsFlow):
     ) -> None:
         require_positive_integer("estimator.bins", bins)
         require(bins > 1, "estimator.bins", bins, "at least 2")
-        require(bound > 0, "estimator.bound", bound, "a positive number")
+        require_positive("estimator.bound", bound)
         layer = _made_settings(dim_theta, dim_context, hidden)
         layer |= {"num_bins": int(bins), "tails": "linear", "tail_bound": bound}
 
@@ -257,7 +257,7 @@ class SbiNSF(_NflowsFlow):
         for key, value in (("bins", bins), ("hidden", hidden), ("blocks", blocks)):
             require_positive_integer(f"estimator.{key}", value)
         require(bins > 1, "estimator.bins", bins, "at least 2")
-        require(bound > 0, "estimator.bound", bound, "a positive number")
+        require_positive("estimator.bound", bound)
 
         def make_network(dim_in: int, dim_out: int) -> ResidualNet:
             return ResidualNet(dim_in, dim_out, hidden, dim_context, num_blocks=blocks)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 
 __all__ = ["Affine", "AffineSpline", "RationalQuadraticSpline", "Univariate"]
 
@@ -126,7 +126,7 @@ class RationalQuadraticSpline(Univariate):
     def __init__(self, bins: int, bound: float) -> None:
         require_positive_integer("estimator.bins", bins)
         require(bins > 1, "estimator.bins", bins, "at least 2")
-        require(bound > 0, "estimator.bound", bound, "a positive number")
+        require_positive("estimator.bound", bound)
         self.bins = bins
         self.bound = bound
         self.num_parameters = 3 * bins - 1

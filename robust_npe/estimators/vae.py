@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from torch.nn.functional import softplus
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive
 from robust_npe.estimators.embeddings import mlp
 from robust_npe.estimators.gaussian import DiagonalGaussian
 
@@ -60,7 +60,7 @@ class VariationalAutoencoder(DiagonalGaussian):
         kl_weight: float = 1.0,
         likelihood: Literal["continuous_bernoulli", "bernoulli"] = "continuous_bernoulli",
     ) -> None:
-        require(kl_weight > 0, "estimator.kl_weight", kl_weight, "a positive number")
+        require_positive("estimator.kl_weight", kl_weight)
         require(likelihood in PIXELS, "estimator.likelihood", likelihood, f"one of {[*PIXELS]}")
         super().__init__(dim_theta, dim_context, hidden)
         self.kl_weight = kl_weight

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from robust_npe.attacks import L2, Ball, MaxDamage
 from robust_npe.attacks.damage import OfDeviations
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.encoders import (
     Encoder,
     Gaussian,
@@ -89,7 +89,7 @@ class MarginBound(Metric):
         confidence: float = 0.95,
     ) -> None:
         name = "metrics.margin_bound"
-        require(r > 0, f"{name}.r", r, "a positive number")
+        require_positive(f"{name}.r", r)
         require_positive_integer(f"{name}.num_observations", num_observations)
         require_positive_integer(f"{name}.num_samples", num_samples)
         require(0 < confidence < 1, f"{name}.confidence", confidence, "between 0 and 1")
@@ -177,7 +177,7 @@ class MarginMeasured(Metric):
     ) -> None:
         name = "metrics.margin_measured"
         for key, value in {"r": r, "largest": largest, "searches": searches}.items():
-            require(value > 0, f"{name}.{key}", value, "a positive number")
+            require_positive(f"{name}.{key}", value)
         require_positive_integer(f"{name}.num_observations", num_observations)
         require(num_samples > 3, f"{name}.num_samples", num_samples, "at least 4")
         require_positive_integer(f"{name}.bound_samples", bound_samples)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_whole
 from robust_npe.discrepancy import mmd
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.posterior import as_vectors
@@ -33,7 +33,7 @@ class MMD(Metric):
 
     def __init__(self, num_samples: int = 256, num_references: int = 10) -> None:
         require(num_samples > 1, "metrics.mmd.num_samples", num_samples, "at least 2")
-        require(num_references >= 0, "metrics.mmd.num_references", num_references, "zero or more")
+        require_whole("metrics.mmd.num_references", num_references)
         self.num_samples = num_samples
         self.num_references = num_references
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require_positive, require_positive_integer
 from robust_npe.encoders import Encoder, clopper_pearson, encoder_missing
 from robust_npe.metrics.base import Context, Measurement, Metric, batched, summary_rows
 from robust_npe.metrics.summary import row
@@ -36,7 +36,7 @@ class RRobustness(Metric):
     name = "r_robustness"
 
     def __init__(self, r: float = 1.0, num_samples: int = 1000) -> None:
-        require(r > 0, "metrics.r_robustness.r", r, "a positive number")
+        require_positive("metrics.r_robustness.r", r)
         require_positive_integer("metrics.r_robustness.num_samples", num_samples)
         self.r = r
         self.num_samples = num_samples

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from robust_npe.plotting.cells import (
@@ -18,7 +19,7 @@ from robust_npe.plotting.cells import (
     require_one_setting,
     text_of,
 )
-from robust_npe.plotting.names import LINES, count_text, line_name
+from robust_npe.plotting.names import LINES, count_text, line_name, number_text
 from robust_npe.plotting.style import Look, line_looks
 
 __all__ = [
@@ -35,11 +36,14 @@ __all__ = [
     "set_log_limits",
 ]
 
+LINEAR, FAR_OFF = 10.0, 1000.0  # nats
+NEAR = 0.1  # of the height of a panel, in which marks meet
 POINTS = "Points: medians over observations; bars: 15 to 85 %. Radii are not to scale."
 BELOW = "On the axis (hollow): not told from zero, below the resolution of the estimate."
 BROKEN = "At the upper end (hollow): not finite."
 MISSING = "Points that are missing are not finite."
 WHOLE = "A mark at the end of a line is about all of its points."
+FAR = f"Likelihoods: logarithmic beyond ±{LINEAR:g} nats where one exceeds {FAR_OFF:g}."
 ORDERED = ("beta", "defense_epsilon", "num_simulations", "epsilon")
 """Columns of numbers, whose lines get a ramp of colours."""
 TURNED = ("estimator", "defense", "objective", "num_simulations", "beta", "defense_epsilon")
@@ -117,9 +121,7 @@ def draw_panel(
     if quantity.log:
         set_log_limits(axes, [*lines.values(), *within])
     else:
-        axes.margins(y=0.12)
-        axes.locator_params(axis="y", nbins=4)
-        axes.ticklabel_format(axis="y", useOffset=False)
+        _set_linear_axis(axes, [*lines.values()])
     if quantity.best is not None:
         axes.axhline(quantity.best, color="0.7", linewidth=0.7, zorder=0)
     notes: list[str] = []
@@ -131,6 +133,9 @@ def draw_panel(
             at = places(categories, i, len(looks)) if x != compare else places(categories)
             notes += draw_line(axes, at, lines[name], look, line_name(compare, name), quantity.log)
     label_categories(axes, categories, x)
+    _move_apart(axes)
+    if axes.get_yscale() == "symlog":
+        notes.append(FAR)
     return notes
 
 
@@ -154,6 +159,34 @@ def category_names(categories: Sequence[Any], x: str) -> list[str]:
     texts = [write(value) for value in categories]
     names = [line_name(x, text) if x in LINES else text for text in texts]
     return ["none" if name == "nan" else name for name in names]
+
+
+def _set_linear_axis(axes: Axes, lines: Collection[pd.DataFrame]) -> None:
+    """Few plain ticks; logarithmic beyond some nats where a value is far off, as of a training that
+    failed, so that the others can be told apart."""
+    axes.margins(y=0.12)
+    values = np.concatenate([line[["middle", "least", "most"]].to_numpy(float) for line in lines])
+    if np.nanmax(np.abs(values[np.isfinite(values)]), initial=0.0) < FAR_OFF:
+        axes.locator_params(axis="y", nbins=4)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        return
+    axes.set_yscale("symlog", linthresh=LINEAR, linscale=2.0)
+    axes.set_yticks([-1e5, -1e3, -10, 0, 10, 1e3, 1e5, 1e7], minor=False)
+    axes.set_yticks([], minor=True)
+    axes.yaxis.set_major_formatter(FuncFormatter(_decade))
+
+
+def _move_apart(axes: Axes) -> None:
+    """Move marks at the ends of lines to the right of those that they would cover."""
+    to_axes = axes.transScale + axes.transLimits
+    axes.autoscale_view()
+    taken: list[float] = []
+    marks = [t for t in axes.texts if isinstance(t, Annotation) and t.get_gid() == WHOLE]
+    for text in marks:
+        height = float(to_axes.transform(text.xy)[1])
+        near = sum(abs(height - other) < NEAR for other in taken)
+        text.xyann = (3 + 3.5 * near, 0)
+        taken.append(height)
 
 
 def set_log_limits(axes: Axes, lines: Collection[pd.DataFrame]) -> None:
@@ -181,6 +214,8 @@ def log_limits(axes: Axes, values: np.ndarray) -> None:
 
 
 def _decade(value: float, _: object) -> str:
+    if value <= 0:
+        return number_text(value)
     if 1e-3 <= value <= 1e3 or not np.log10(value).is_integer():
         return f"{value:g}"
     return rf"$10^{{{np.log10(value):.0f}}}$"
@@ -233,5 +268,6 @@ def _draw_marks(axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look) -> 
             axes.annotate(mark, top, (0, 1), **look_of, **written)
     if every:
         last = at[points.index].iloc[-1], points.middle.iloc[-1]
-        axes.annotate("".join(every), last, (3, 0), va="center", color=look.color, **written)
+        text = axes.annotate("".join(every), last, (3, 0), va="center", color=look.color, **written)
+        text.set_gid(WHOLE)
     return bool(every)

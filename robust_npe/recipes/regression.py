@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from robust_npe.checks import require
+from robust_npe.checks import require_not_negative, require_positive
 from robust_npe.random import stream
 from robust_npe.recipes.examples import rounded
 
@@ -49,8 +49,8 @@ def fim_ridge(x: Array, y: Array, beta: float, ridge: float = PRIOR) -> Array:
         beta: Weight of the Fisher information, not negative.
         ridge: Weight of the squared weights, positive.
     """
-    require(beta >= 0, "beta", beta, "a number that is not negative")
-    require(ridge > 0, "ridge", ridge, "a positive number")
+    require_not_negative("beta", beta)
+    require_positive("ridge", ridge)
     phi, slope = bumps(x)
     system = phi.T @ phi + 2 * beta * slope.T @ slope + ridge * np.eye(len(CENTRES))
     return np.asarray(np.linalg.solve(system, phi.T @ y), dtype=np.float64)

@@ -13,7 +13,7 @@ from torch.distributions import Categorical, Independent, constraints
 from torch.distributions.constraints import Constraint
 from typing_extensions import override
 
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, require, require_positive
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.data import split_rows
 from robust_npe.tasks.digits import bundled_digits, bundled_labels, idx_images, idx_labels
@@ -67,7 +67,7 @@ class HalfMoons(Classification):
     dim_x = 2
 
     def __init__(self, noise_std: float = 0.1) -> None:
-        require(noise_std > 0, "task.noise_std", noise_std, "a positive number")
+        require_positive("task.noise_std", noise_std)
         self.noise_std = noise_std
         self._set_classes(2)
 

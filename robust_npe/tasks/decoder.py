@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Generator, Tensor, nn
 
-from robust_npe.checks import ConfigError, require
+from robust_npe.checks import ConfigError, require, require_positive
 from robust_npe.files import plain_file
 from robust_npe.random import child, draws_from
 
@@ -63,7 +63,7 @@ def train_decoder(
     """
     for name, value in {"latent": latent, "hidden": hidden, "epochs": epochs}.items():
         require(value >= 1, name, value, "at least 1")
-    require(pixel_std > 0, "pixel_std", pixel_std, "positive")
+    require_positive("pixel_std", pixel_std)
     with draws_from(generator):
         encoder = nn.Sequential(*_layers([images.shape[1], hidden, hidden, 2 * latent]))
         decoder = make_decoder(latent, hidden, images.shape[1])

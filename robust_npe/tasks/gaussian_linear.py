@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive
 from robust_npe.tasks.base import Task
 
 __all__ = ["PAPER_SLOPES", "GaussianLinear"]
@@ -42,7 +42,7 @@ class GaussianLinear(Task):
     name = "gaussian_linear"
 
     def __init__(self, slopes: Sequence[float] = PAPER_SLOPES, noise_std: float = 0.1) -> None:
-        require(noise_std > 0, "task.noise_std", noise_std, "a positive number")
+        require_positive("task.noise_std", noise_std)
         require(len(slopes) > 0, "task.slopes", slopes, "at least one number")
         self.slopes = torch.tensor(list(slopes), dtype=torch.float64)
         self.noise_std = float(noise_std)

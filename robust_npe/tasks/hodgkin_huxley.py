@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Uniform
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_not_negative, require_positive
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.noise import gaussian_norm, normal_log_prob
 from robust_npe.tasks.plots import draw_trace
@@ -92,9 +92,9 @@ class HodgkinHuxley(Task):
             require(ordered, f"task.bounds.{name}", ends, "a lower and a higher number")
         require(num_points >= 2, "task.num_points", num_points, "at least 2")
         require(0 < onset < offset < duration, "task.onset", onset, "before offset and duration")
-        require(noise_std > 0, "task.noise_std", noise_std, "positive")
-        require(g_leak >= 0, "task.g_leak", g_leak, "zero or more")
-        require(tolerance > 0, "task.tolerance", tolerance, "positive")
+        require_positive("task.noise_std", noise_std)
+        require_not_negative("task.g_leak", g_leak)
+        require_positive("task.tolerance", tolerance)
         self.free = [name for name in PARAMETERS if name in bounds]
         if len(self.free) < len(PARAMETERS):  # a task of its own in tables and plots
             self.name = f"hodgkin_huxley_{len(self.free)}d"

@@ -9,7 +9,12 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import (
+    require,
+    require_not_negative,
+    require_positive,
+    require_positive_integer,
+)
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.noise import gaussian_norm, normal_log_prob
 from robust_npe.tasks.ode import Derivative, solve_rk4
@@ -68,12 +73,12 @@ class LotkaVolterra(Task):
         noise_std: float = 0.05,
         substeps: int = 16,
     ) -> None:
-        require(prior_std > 0, "task.prior_std", prior_std, "positive")
-        require(initial_prey >= 0, "task.initial_prey", initial_prey, "zero or more")
-        require(initial_predator >= 0, "task.initial_predator", initial_predator, "zero or more")
-        require(duration > 0, "task.duration", duration, "positive")
+        require_positive("task.prior_std", prior_std)
+        require_not_negative("task.initial_prey", initial_prey)
+        require_not_negative("task.initial_predator", initial_predator)
+        require_positive("task.duration", duration)
         require(num_points >= 2, "task.num_points", num_points, "at least 2")
-        require(noise_std > 0, "task.noise_std", noise_std, "positive")
+        require_positive("task.noise_std", noise_std)
         require_positive_integer("task.substeps", substeps)
         self.initial = torch.tensor([initial_prey, initial_predator], dtype=torch.float64)
         self.times = torch.linspace(0, duration, num_points, dtype=torch.float64)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 
 __all__ = ["Derivative", "System", "solve_rk4"]
 
@@ -51,7 +51,7 @@ def solve_rk4(
         ValueError: If a size is out of range, or if the result would need a gradient: the solver
             works in place and is not differentiable.
     """
-    require(duration > 0, "duration", duration, "positive")
+    require_positive("duration", duration)
     require(num_points >= 2, "num_points", num_points, "at least 2")
     require_positive_integer("substeps", substeps)
     if torch.is_grad_enabled() and parameters.requires_grad:

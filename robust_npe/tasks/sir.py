@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.noise import log_normal, lognormal_log_prob
 from robust_npe.tasks.ode import Derivative, System, solve_rk4
@@ -71,13 +71,13 @@ class SIR(Task):
         offset: float = 1e-4,
         substeps: int = 8,
     ) -> None:
-        require(prior_std > 0, "task.prior_std", prior_std, "positive")
-        require(population > 0, "task.population", population, "positive")
-        require(initial_infected > 0, "task.initial_infected", initial_infected, "positive")
-        require(duration > 0, "task.duration", duration, "positive")
+        require_positive("task.prior_std", prior_std)
+        require_positive("task.population", population)
+        require_positive("task.initial_infected", initial_infected)
+        require_positive("task.duration", duration)
         require(num_points >= 2, "task.num_points", num_points, "at least 2")
-        require(noise_std > 0, "task.noise_std", noise_std, "positive")
-        require(offset > 0, "task.offset", offset, "positive")
+        require_positive("task.noise_std", noise_std)
+        require_positive("task.offset", offset)
         require_positive_integer("task.substeps", substeps)
         self.population = float(population)
         self.initial = torch.tensor([population, initial_infected], dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, LogNormal
 from typing_extensions import override
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_positive, require_positive_integer
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.plots import draw_image
 
@@ -58,7 +58,7 @@ class SpatialSIR(Task):
         require(size >= 2, "task.size", size, "at least 2")
         require_positive_integer("task.num_steps", num_steps)
         require(0 < num_seeds <= size**2, "task.num_seeds", num_seeds, f"in (0, {size**2}]")
-        require(test_error > 0, "task.test_error", test_error, "positive")
+        require_positive("task.test_error", test_error)
         self.size, self.num_steps, self.num_seeds = size, num_steps, float(num_seeds)
         self.test_error = float(test_error)
         self.delayed_recovery = delayed_recovery

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 from typing_extensions import override
 
-from robust_npe.checks import require
+from robust_npe.checks import require, require_positive
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.decoder import load_decoder
 from robust_npe.tasks.noise import gaussian_norm, normal_log_prob
@@ -46,7 +46,7 @@ class VAE(Task):
     embedding = "mlp"
 
     def __init__(self, decoder: Path | None = None, noise_std: float = 0.05) -> None:
-        require(noise_std > 0, "task.noise_std", noise_std, "positive")
+        require_positive("task.noise_std", noise_std)
         self.decoder = load_decoder(decoder or DEFAULT_DECODER)
         weights = list(self.decoder.parameters())
         latent, self.dim_x = weights[0].shape[1], len(weights[-1])

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import (
+    require,
+    require_not_negative,
+    require_positive,
+    require_positive_integer,
+    require_whole,
+)
 
 __all__ = ["IDENTIFIES", "TrainingSettings"]
 
@@ -52,17 +58,12 @@ class TrainingSettings:
         for name in ("batch_size", "max_epochs", "patience"):
             require_positive_integer(f"training.{name}", getattr(self, name))
         require_positive_integer("training.decay_patience", self.decay_patience, or_null=True)
-        least = self.min_epochs
-        whole = isinstance(least, int) and not isinstance(least, bool) and least >= 0
-        require(whole, "training.min_epochs", least, "a whole number that is not negative")
+        require_whole("training.min_epochs", self.min_epochs)
         for name in ("learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            require(value > 0, f"training.{name}", value, "a positive number")
+            require_positive(f"training.{name}", getattr(self, name))
         factor = self.decay_factor
         require(0 < factor < 1, "training.decay_factor", factor, "between 0 and 1")
         average = self.weight_average
         in_range = average is None or 0 < average < 1
         require(in_range, "training.weight_average", average, "between 0 and 1, or null")
-        every = self.checkpoint_every
-        expected = "seconds, not negative, or null"
-        require(every is None or every >= 0, "training.checkpoint_every", every, expected)
+        require_not_negative("training.checkpoint_every", self.checkpoint_every, or_null=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Uniform
 
-from robust_npe.checks import require, require_positive_integer
+from robust_npe.checks import require, require_not_negative, require_positive_integer
 from robust_npe.tasks.base import Task
 from robust_npe.tasks.plots import draw_trace
 from robust_npe.tasks.pyloric.constants import CELLS, PARAMETER_NAMES, PRIOR_HIGH, PRIOR_LOW
@@ -72,7 +72,7 @@ class Pyloric(Task):
     ) -> None:
         require(features in FEATURES, "task.features", features, "traces or statistics")
         require_positive_integer("task.every", every)
-        require(noise_std >= 0, "task.noise_std", noise_std, "a number that is not negative")
+        require_not_negative("task.noise_std", noise_std)
         require(280 <= temperature <= 300, "task.temperature", temperature, "in [280, 300] K")
         self.traces = features == "traces"
         self.duration = float(DURATION[features] if duration is None else duration)
