@@ -53,9 +53,9 @@ def naming(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(
-            error.errno or 0, "Check its permissions, or use another output_dir."
-        )
+        remedy = "Check its permissions, or use another output_dir."
+        if error.errno != errno.ENOENT or verb == "read":
+            remedy = _REMEDIES.get(error.errno or 0, remedy)
         raise StoreError(f"{path} cannot be {verb}: {error.strerror}. {remedy}") from error
 
 

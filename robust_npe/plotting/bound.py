@@ -49,4 +49,4 @@ def analytic_bound_plot(table: pd.DataFrame, compare: str = "estimator") -> Figu
     if own.empty:
         raise NothingToDrawError(f"no rows of task {GaussianLinear.name}")
     part = tolerance_part(with_analytic_bound(own), "kl_forward", compare)
-    return figure_of([part], setup_note(own))
+    return figure_of([part], setup_note(own, part.tasks))

@@ -96,6 +96,8 @@ def cells(table: pd.DataFrame, metrics: Collection[str]) -> pd.DataFrame:
         raise UntidyTableError(f"the table lacks {', '.join(lacking)}: it is not a tidy one.")
     table = plain_columns(table)
     require_one(table, "the figure", ())
+    for name in (name for name in SEEDS if table[name].isna().any()):
+        raise UntidyTableError(f"the column {name} has nan: runs are told apart by their seeds.")
     filled = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
     rows = table.assign(**filled)
     rows = rows[rows.metric.isin([*metrics])]
@@ -250,4 +252,6 @@ def seeds_note(rows: pd.DataFrame) -> list[str]:
 
 def text_of(value: object) -> str:
     """Return a value of a column as lines are named after it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 and value.is_integer() else f"{value:g}"

@@ -22,6 +22,8 @@ NUMBERS = (
 )
 TEXTS = ("task", "estimator", "defense", "attack", "epsilon_unit", "metric", "statistic")
 """Columns in which no text may be missing."""
+OTHER_TEXTS = ("norm", "objective", "domain", "defense_settings", "attack_settings")
+"""Columns of texts that rows may lack, as clean ones do."""
 
 
 class UntidyTableError(ValueError):
@@ -70,18 +72,23 @@ def plain_columns(table: pd.DataFrame) -> pd.DataFrame:
     }
     table = table.assign(**{str(name): column for name, column in plain.items()})
     for name in (name for name in NUMBERS if name in table):
-        _require(table, name, Real, "a number")
+        _require(table, name, Real, "a number", or_missing=True)
         if not isinstance(table[name].dtype, np.dtype) or table[name].dtype == object:
             table = table.assign(**{name: table[name].astype(float)})
-    if "epsilon" in table and table.epsilon.isna().any():
-        raise UntidyTableError("the column epsilon has nan; rows of clean observations have 0.")
+    if "epsilon" in table:
+        for radius in table.epsilon[~(table.epsilon.ge(0) & np.isfinite(table.epsilon))]:
+            raise UntidyTableError(f"the column epsilon has {radius:g}: it must be a radius, or 0.")
     for name in (name for name in TEXTS if name in table):
         _require(table, name, str, "a text")
+    for name in (name for name in OTHER_TEXTS if name in table):
+        _require(table, name, str, "a text", or_missing=True)
     return table
 
 
-def _require(table: pd.DataFrame, name: str, kind: type, what: str) -> None:
+def _require(
+    table: pd.DataFrame, name: str, kind: type, what: str, or_missing: bool = False
+) -> None:
     for value in table[name].unique():
-        missing = kind is Real and pd.isna(value)
+        missing = or_missing and pd.isna(value)
         if not missing and not isinstance(value, kind):
             raise UntidyTableError(f"the column {name} has {value!r}, which is not {what}.")

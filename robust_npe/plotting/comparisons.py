@@ -99,7 +99,7 @@ def by_setting_plot(table: pd.DataFrame, compare: str, metric: str = "kl_forward
     parts = [lines_part(table, [movement, COVERAGE], compare)]
     if compare not in OF_ATTACKS:
         parts.append(lines_part(table, [NLL], compare, x=compare, lines=1, legend=False))
-    return figure_of(parts, setup_note(table))
+    return figure_of(parts, setup_note(table, parts[0].tasks))
 
 
 @tidy
@@ -116,7 +116,7 @@ def attack_strength_plot(table: pd.DataFrame, metric: str = "kl_forward") -> Fig
     shares = medians.assign(metric=SHARE.metric, value=(medians.value / largest).clip(lower=0))
     movement = Quantity(metric, KL.get(metric, metric))
     part = lines_part(pd.concat([table, shares]), [movement, SHARE], "attack")
-    return figure_of([part], setup_note(table))
+    return figure_of([part], setup_note(table, part.tasks))
 
 
 @tidy
@@ -130,7 +130,8 @@ def run_time_plot(
         x: Column of the horizontal axis, such as `num_simulations` or `estimator`.
         compare: What the lines are.
     """
-    return figure_of([lines_part(table, [SECONDS], compare, x=x)], setup_note(table))
+    part = lines_part(table, [SECONDS], compare, x=x)
+    return figure_of([part], setup_note(table, part.tasks))
 
 
 def lines_part(
@@ -186,7 +187,7 @@ def lines_part(
     if across or len(quantities) == 1:
         height = panels_height(lines or max(len(tasks), len(quantities)))
     title, narrow = task_name(tasks[0]) if across else None, len(tasks) * len(quantities) == 1
-    part = Part(draw, height, names, title, narrow)
+    part = Part(draw, height, names, title, narrow, tasks)
     return part
 
 

@@ -24,7 +24,8 @@ def attacks_figure(table: pd.DataFrame, metric: str = "kl_forward") -> Figure:
         table: Results of undefended estimators, attacks `pgd` (or another) and `noise`.
         metric: Divergence of the tolerance plot.
     """
-    return figure_of([tolerance_part(table, metric), coverage_part(table)], setup_note(table))
+    parts = [tolerance_part(table, metric), coverage_part(table)]
+    return figure_of([with_notes(part, setup_note(table, part.tasks)) for part in parts])
 
 
 @tidy
@@ -52,6 +53,6 @@ def defenses_figure(
         require_comparable(rows, str(task), "defense")
     defended = table[table.defense == defense]
     parts = [tolerance_part(table, metric, "defense"), coverage_part(defended, "defense")]
-    parts = [with_notes(part, setup_note(table)) for part in parts]
+    parts = [with_notes(part, setup_note(table, part.tasks)) for part in parts]
     tradeoff = tradeoff_part(betas, epsilon, metric, defense)
-    return figure_of([*parts, with_notes(tradeoff, setup_note(betas))])
+    return figure_of([*parts, with_notes(tradeoff, setup_note(betas, tradeoff.tasks))])

@@ -72,7 +72,8 @@ def coverage_plot(table: pd.DataFrame, rows: str = "attack") -> Figure:
         NothingToDrawError: The table has no coverage curves.
         ValueError: A curve would mix settings.
     """
-    return figure_of([coverage_part(table, rows)], setup_note(table))
+    part = coverage_part(table, rows)
+    return figure_of([part], setup_note(table, part.tasks))
 
 
 def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
@@ -120,7 +121,7 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
     title = radius_name(attacked) if len(attacked) else None
     side = 60 if columns == 1 else 150 / max(3, columns)
     legend = [_label(epsilon) for epsilon in epsilons]
-    part = Part(draw, side * lines + 12, legend, title, columns == 1)
+    part = Part(draw, side * lines + 12, legend, title, columns == 1, tasks)
     return part
 
 
@@ -189,7 +190,10 @@ def _draw_marks(axes: Axes, curves: pd.DataFrame) -> None:
         marked = set(curves[curves[name]].epsilon)
         if marked:
             lines.append(f"{mark} {_spans([e in marked for e in all_radii], all_radii)}")
-    axes.text(0.98, 0.03, "\n".join(lines), ha="right", va="bottom", fontsize=7)
+    if lines:
+        behind = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.8}
+        look: dict[str, Any] = {"fontsize": 7, "bbox": behind, "zorder": 4}
+        axes.text(0.98, 0.03, "\n".join(lines), ha="right", va="bottom", **look)
 
 
 def _spans(marked: list[bool], radii: list[float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,16 @@ def training_note(rows: pd.DataFrame) -> str:
     return f"{text} {mark}: {meaning}." if (rows.diverged > 0).any() else text
 
 
-def setup_note(table: pd.DataFrame) -> list[str]:
+def setup_note(table: pd.DataFrame, tasks: Sequence[str] | None = None) -> list[str]:
     """Return what all runs of tidy results have in common, or all of a task: attack, number of
     observations, estimator, number of simulations, seeds, unit of radii where they have several,
     scale. What differs within a task is for axes and legends to tell.
+
+    Args:
+        table: The results.
+        tasks: Those that are drawn; None for all.
     """
+    table = table if tasks is None else table[table.task.isin(tasks)]
     attacked = table[table.attack != "none"]
     first = [_names(attacked, "attack"), _observations(table)]
     second = [_names(table, "estimator"), *_training(table)]
@@ -129,7 +134,7 @@ def _training(rows: pd.DataFrame) -> list[str]:
     count = by_task(rows, "num_simulations", count_text)
     words = [f"{count} simulations"] if count else []
     words += _seeds(rows, "seed")
-    if "data_seed" in rows and not rows.data_seed.equals(rows.seed):
+    if "data_seed" in rows and not rows.data_seed.eq(rows.seed).all():
         words += _seeds(rows, "data_seed")
     return words + ([f"{rows.scale.iloc[0]} scale"] if "scale" in rows else [])
 
@@ -193,15 +198,22 @@ def _of_lines(rows: pd.DataFrame, column: str, compare: str) -> str:
     )
 
 
+def _strengths(settings: pd.DataFrame) -> str:
+    """Return what a defense has in turn, with a stroke between what varies together."""
+    each = (" / ".join(f"{value:g}" for value in row) for row in settings.to_numpy())
+    return ", ".join(each)
+
+
 def strengths_note(runs: pd.DataFrame) -> list[str]:
     """Return what changes along lines, one for each `family` of defenses, for the caption."""
     notes = ["Along a line a defense gets stronger, and markers larger:"]
     for family, own in runs.groupby("family", sort=False):
-        for column, what in STRENGTHS.items():
-            each = own.dropna(subset=column).groupby("task")[column].unique().map(sorted)
-            if each.map(len).max() > 1:
-                texts = each.map(lambda values: ", ".join(f"{value:g}" for value in values))
-                notes.append(f"{line_name('defense', str(family))}, {what} {told_by_task(texts)};")
+        varying = [c for c in STRENGTHS if own.groupby("task")[c].nunique().max() > 1]
+        if varying:
+            own = own.dropna(subset=varying)[["task", *varying]].drop_duplicates()
+            texts = own.sort_values(varying).groupby("task")[varying].apply(_strengths)
+            what = " / ".join(STRENGTHS[column] for column in varying)
+            notes.append(f"{line_name('defense', str(family))}, {what} {told_by_task(texts)};")
     if len(notes) > 1:
         return [" ".join(notes).removesuffix(";") + "."]
     return settings_note(runs.assign(defense=runs.family), "defense")

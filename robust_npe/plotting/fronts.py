@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,8 @@ def front_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") 
     runs = outcomes(table, epsilon, metric)
     runs = runs.assign(x=runs.nll - runs.nll_none, y=runs.kl)
     labels = LOST, f"KL under attack at radius {epsilon:g}, nats"
-    return figure_of([_fronts_part(runs, labels, loss_axis)], _setup_notes(table, epsilon))
+    part = _fronts_part(runs, labels, loss_axis)
+    return figure_of([part], _setup_notes(table, part.tasks, epsilon))
 
 
 @tidy
@@ -159,13 +160,13 @@ def cost_plot(table: pd.DataFrame, epsilon: float, metric: str = "kl_forward") -
     if runs.empty:
         raise NothingToDrawError("no undefended runs with a divergence above its resolution")
     part = _fronts_part(runs, labels, _logarithmic, notes)
-    return figure_of([part], _setup_notes(table, epsilon))
+    return figure_of([part], _setup_notes(table, part.tasks, epsilon))
 
 
-def _setup_notes(table: pd.DataFrame, epsilon: float) -> list[str]:
+def _setup_notes(table: pd.DataFrame, tasks: Sequence[str], epsilon: float) -> list[str]:
     """What the radius is, and what all runs have in common."""
-    attacked = table[(table.attack != "none") & (table.epsilon == epsilon)]
-    return [f"Radius: in {unit_name(attacked)}.", *setup_note(table)]
+    attacked = table[(table.attack != "none") & (table.epsilon == epsilon) & table.task.isin(tasks)]
+    return [f"Radius: in {unit_name(attacked)}.", *setup_note(table, tasks)]
 
 
 def _fronts_part(
@@ -198,7 +199,8 @@ def _fronts_part(
         return [*strengths_note(runs), *(notes or []), *told, *notes_of(runs)]
 
     legend = [labelled[family] for family in looks]
-    part = Part(draw, 52.0 * rows_of(len(tasks)) + 6, legend, narrow=len(tasks) == 1)
+    narrow = len(tasks) == 1
+    part = Part(draw, 52.0 * rows_of(len(tasks)) + 6, legend, narrow=narrow, tasks=tasks)
     return part
 
 
@@ -238,7 +240,7 @@ def clipped(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
 
 def notes_of(runs: pd.DataFrame) -> list[str]:
     """Return what a reader must be told of points that are drawn from `outcomes`."""
-    count = len(runs[SEEDS].drop_duplicates())
+    count = runs.drop_duplicates(["task", *SEEDS]).groupby("task").size().max()
     notes = [f"Points: means over {count} seeds; whiskers: their range."] if count > 1 else []
     if ((runs.kl <= 0) | np.isinf(runs.kl)).any():
         notes.append("At an end of the axis (hollow): KL not told from zero, or not finite.")

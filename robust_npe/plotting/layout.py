@@ -57,6 +57,7 @@ class Part:
         legend: What its legend says.
         title: Title of the legend.
         narrow: Whether it fits into one column of a page.
+        tasks: What its panels are about, for `setup_note`.
     """
 
     draw: Callable[[SubFigure], Iterable[str]]
@@ -64,6 +65,7 @@ class Part:
     legend: Sequence[str] = ()
     title: str | None = None
     narrow: bool = False
+    tasks: Sequence[str] = ()
 
 
 def figure_of(parts: Sequence[Part], notes: Sequence[str] = ()) -> Figure:

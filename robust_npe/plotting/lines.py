@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -40,6 +41,7 @@ LINEAR, FAR_OFF = 10.0, 1000.0  # nats
 NEAR = 0.1  # of the height of a panel, in which marks meet
 POINTS = "Points: medians over observations; bars: 15 to 85 %. Radii are not to scale."
 BELOW = "On the axis (hollow): not told from zero, below the resolution of the estimate."
+CUT = "Bars at an end of the axis go on beyond it."
 BROKEN = "At the upper end (hollow): not finite."
 MISSING = "Points that are missing are not finite."
 WHOLE = "A mark at the end of a line is about all of its points."
@@ -250,7 +252,9 @@ def draw_line(
             where = at[outside], y.middle[outside]
             axes.errorbar(*where, yerr=bars[:, outside], fmt=marker, **hollow)
     whole = _draw_marks(axes, at, y.assign(mark=points.mark)[np.isfinite(y.middle)], look)
-    notes = (BELOW, below.any()), (BROKEN if log else MISSING, broken.any()), (WHOLE, whole)
+    cut = log & ~below & ~broken & ((points.q15 <= 0) | np.isinf(points.q85))
+    notes = [(BELOW, below.any()), (BROKEN if log else MISSING, broken.any())]
+    notes += [(CUT, cut.any()), (WHOLE, whole)]
     return [note for note, found in notes if found]
 
 
@@ -260,7 +264,8 @@ def _draw_marks(axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look) -> 
     known = [mark for mark, _ in MARKS.values()]
     several = len(points) > 1
     every = [m for m in known if several and points.mark.str.contains(m, regex=False).all()]
-    written: dict[str, Any] = {"fontsize": 7, "textcoords": "offset points"}
+    written: dict[str, Any] = {"fontsize": 7, "textcoords": "offset points", "zorder": 6}
+    written["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]
     for place, point in zip(at[points.index], points.itertuples(), strict=True):
         if mark := "".join(c for c in str(point.mark) if c not in every):
             top = place, np.nanmax([point.middle, point.q85])

@@ -226,5 +226,5 @@ def radius_name(attacked: pd.DataFrame) -> str:
 def unit_name(attacked: pd.DataFrame) -> str:
     """Return the unit of radii and their norm."""
     units = " or ".join(UNITS.get(unit, unit) for unit in attacked.epsilon_unit.unique())
-    norms = ", ".join(NORMS.get(norm, norm) for norm in attacked.norm.unique())
+    norms = ", ".join(NORMS.get(norm, norm) for norm in attacked.norm.dropna().unique())
     return f"{units} ({norms})"

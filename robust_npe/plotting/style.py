@@ -58,6 +58,9 @@ COLORS = {
 }
 """Colour by attack and by defense."""
 
+SPARE = ("#8c2d04", "#e6ab02", "#525252", "#d95f02", "#1b9e77", "#7570b3", "#e7298a")
+"""Of what has no colour: neighbours differ in lightness, and all from the colours of defenses."""
+
 EPSILON_COLORS = {
     0.0: "#252525",
     0.1: "#feb24c",
@@ -128,7 +131,7 @@ def line_colors(labels: Iterable[str]) -> dict[str, str]:
     families: dict[str, list[str]] = {}
     for label in labels:
         families.setdefault(label.split(" ")[0], []).append(label)
-    spare = cycle(mpl.color_sequences["Dark2"][2:])
+    spare = cycle(SPARE)
     colors = {}
     for family, members in families.items():
         base = to_rgb(COLORS.get(family) or next(spare))

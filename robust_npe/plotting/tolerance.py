@@ -87,7 +87,8 @@ def tolerance_plot(
         NothingToDrawError: The table has no rows of this metric at a radius above 0.
         ValueError: A line would mix settings.
     """
-    return figure_of([tolerance_part(table, metric, compare)], setup_note(table))
+    part = tolerance_part(table, metric, compare)
+    return figure_of([part], setup_note(table, part.tasks))
 
 
 def tolerance_part(
@@ -109,7 +110,8 @@ def tolerance_part(
     legend = [line_name(compare, name) for name in looks]
     others = {MOVEMENT: TRUTH, f"{CERTIFIED}_{metric}": CERTIFIED, BOUND: EXACT}
     legend += [label for name, label in others.items() if (rows.metric == name).any()]
-    part = Part(draw, panels_height(len(tasks)), legend, narrow=len(tasks) == 1)
+    narrow = len(tasks) == 1
+    part = Part(draw, panels_height(len(tasks)), legend, narrow=narrow, tasks=tasks)
     return part
 
 

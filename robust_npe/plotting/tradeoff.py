@@ -42,7 +42,8 @@ def tradeoff_plot(
         metric: Divergence.
         defense: Name of a defense that has beta.
     """
-    return figure_of([tradeoff_part(table, epsilon, metric, defense)], setup_note(table))
+    part = tradeoff_part(table, epsilon, metric, defense)
+    return figure_of([part], setup_note(table, part.tasks))
 
 
 def tradeoff_part(
@@ -78,4 +79,4 @@ def tradeoff_part(
         name = line_name("defense", defense)
         return [f"Squares: no defense; circles: {name}.", *told, *notes_of(runs)]
 
-    return Part(draw, 46.0)
+    return Part(draw, 46.0, tasks=tasks)

@@ -32,7 +32,7 @@ def movement_plot(table: pd.DataFrame, compare: str = "defense") -> Figure:
     if known.empty:
         raise NothingToDrawError("no rows with metric legitimate_movement or reference_movement")
     part = lines_part(known, [SENSITIVITY, MOVEMENT, ERROR], compare, shared=True)
-    return figure_of([part], [*_sampled_note(known), *setup_note(table)])
+    return figure_of([part], [*_sampled_note(known), *setup_note(table, part.tasks)])
 
 
 @tidy
@@ -48,7 +48,7 @@ def true_posterior_plot(table: pd.DataFrame, compare: str = "defense") -> Figure
     if not quantities:
         raise NothingToDrawError("no rows with metric error or reference_error")
     part = lines_part(known, quantities, compare)
-    return figure_of([part], [*_sampled_note(known), *setup_note(table)])
+    return figure_of([part], [*_sampled_note(known), *setup_note(table, part.tasks)])
 
 
 def _known(table: pd.DataFrame) -> pd.DataFrame:

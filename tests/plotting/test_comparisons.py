@@ -82,6 +82,31 @@ def test_narrow_panels_name_all_of_few_radii(count):
     assert names == ["0", "0.1", "0.5", "2"][: count + 1]
 
 
+def test_marks_at_the_ends_of_lines_do_not_cover_each_other():
+    names = ("none", "fim", "trades")
+    found = [
+        [*divergences(1.0, defense=n), *errors(0.1, defense=n), *clean(2.0, 5.0, 1.0, defense=n)]
+        for n in names
+    ]
+    figure = by_setting_plot(table(*found), "defense")
+    for axes in figure.subfigs[0].axes:
+        marks = [text for text in axes.texts if text.get_text() == "†"]
+        assert len({text.xyann[0] for text in marks}) == len(marks) == 3
+
+
+def test_likelihoods_that_are_far_off_do_not_hide_others():
+    found = [
+        [*divergences(1.0, defense=n), *errors(0.1, defense=n), *clean(nll, 5.0, defense=n)]
+        for n, nll in (("none", -4.0), ("fim", 2.0), ("trades", 1e5))
+    ]
+    axes = by_setting_plot(table(*found), "defense").subfigs[1].axes[0]
+    assert axes.get_yscale() == "symlog"
+    place = (axes.transScale + axes.transLimits).transform
+    heights = [place((0, nll))[1] for nll in (-4.0, 2.0, 1e5)]
+    assert np.diff(heights).min() > 0.1
+    assert by_setting_plot(table(*found[:2]), "defense").subfigs[1].axes[0].get_yscale() == "linear"
+
+
 def test_values_with_long_names_are_in_the_order_of_the_legend():
     other = sizes().assign(estimator="x" * 30)
     figure = by_setting_plot(

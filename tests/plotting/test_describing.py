@@ -32,6 +32,7 @@ def test_what_all_runs_have_in_common_is_told():
     assert setup_note(same) == [f"{expected}."]
     expected += ", data seed 0."
     assert setup_note(found) == [expected]
+    assert setup_note(same.astype({"seed": float})) == setup_note(same)
     assert setup_note(found.assign(scale="laptop")) == [expected[:-1] + ", laptop scale."]
 
 

@@ -119,7 +119,12 @@ def test_texts_in_place_of_numbers_are_told(column):
         ("metric", None, "None, which is not a text"),
         ("value", b"1.0", "b'1.0', which is not a number"),
         ("seed", "0", "'0', which is not a number"),
-        ("epsilon", math.nan, "nan; rows of clean observations have 0"),
+        ("epsilon", math.nan, "nan: it must be a radius, or 0"),
+        ("epsilon", math.inf, "inf: it must be a radius"),
+        ("epsilon", -1.0, "-1: it must be a radius"),
+        ("norm", b"l2", "b'l2', which is not a text"),
+        ("domain", 3, "3, which is not a text"),
+        ("seed", math.nan, "nan: runs are told apart by their seeds"),
     ],
 )
 def test_values_that_do_not_belong_into_a_column_are_told(column, value, what):
@@ -149,6 +154,40 @@ def test_numbers_of_any_type_are_drawn():
     rows = results()
     nullable = rows.convert_dtypes().astype({"epsilon": "Float64", "num_simulations": object})
     np.testing.assert_array_equal(*(pixels(PLOTS["by_setting"](t)) for t in (rows, nullable)))
+
+
+def test_captions_tell_of_what_is_drawn_alone():
+    rows = results()
+    rows.loc[rows.task == "sir", "num_simulations"] = 7
+    gone = (rows.task == "sir") & rows.metric.isin(["legitimate_movement", "kl_forward"])
+    for draw in (plotting.movement_plot, PLOTS["tolerance"]):
+        caption = draw(rows[~gone]).get_supxlabel()
+        assert "100 simulations" in caption
+        assert "SIR" not in caption
+
+
+@pytest.mark.parametrize("name", ["front", "cost", "tolerance", "coverage"])
+def test_seeds_are_counted_in_each_task(name):
+    rows = results().query("seed == 0")
+    rows = rows.assign(seed=rows.seed.where(rows.task == "sir", 4))
+    caption = PLOTS[name](rows).get_supxlabel().replace("\n", " ")
+    assert "eans over" not in caption
+    assert "seed 4 (SIR: 0)" in caption
+
+
+def test_large_counts_are_whole_numbers():
+    rows = results()
+    rows = rows.assign(num_simulations=rows.num_simulations * 1e5)
+    labels = plotting.by_setting_plot(rows.query(UNDEFENDED), "num_simulations").subfigs[1]
+    assert [t.get_text() for t in labels.axes[0].get_xticklabels()] == ["10\u2009000\u2009000"]
+
+
+def test_bars_that_leave_a_panel_are_told():
+    rows = results()
+    cut = "Bars at an end of the axis go on"
+    assert cut not in PLOTS["tolerance"](rows).get_supxlabel().replace("\n", " ")
+    rows.loc[(rows.metric == "kl_forward") & (rows.statistic == "q15"), "value"] = -1e9
+    assert cut in PLOTS["tolerance"](rows).get_supxlabel().replace("\n", " ")
 
 
 def test_counts_that_are_not_finite_are_not_told():

@@ -13,6 +13,7 @@ from robust_npe.plotting import (
     tradeoff_plot,
 )
 from robust_npe.plotting.cells import not_told_from_zero
+from robust_npe.plotting.describing import strengths_note
 from robust_npe.plotting.fronts import outcomes
 from robust_npe.plotting.losses import loss_axis
 from tests.plotting.tables import clean, divergences, table
@@ -141,6 +142,13 @@ def test_ticks_of_lost_likelihood_leave_room_for_their_labels(columns):
     assert 0 in axes.get_xticks()
     assert len(ticks) >= 3
     assert loss_axis(Figure().subplots(), pd.Series([0.0, 1.0])) == []
+
+
+def test_strengths_that_vary_together_are_told_together():
+    runs = pd.DataFrame({"task": "sir", "family": "trades", "defense": "trades"}, index=range(3))
+    runs = runs.assign(beta=[10.0, 0.1, 1.0], defense_epsilon=[1.0, 0.1, 0.5])
+    (note,) = strengths_note(runs)
+    assert note.endswith("TRADES, β / training radius 0.1 / 0.1, 1 / 0.5, 10 / 1.")
 
 
 def test_losses_of_any_size_have_ticks_near_the_largest():
