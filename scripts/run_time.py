@@ -6,7 +6,7 @@ python scripts/run_time.py [--scale laptop] [--output outputs]
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ def gather(recipes: Sequence[Recipe]) -> dict[str, pd.DataFrame]:
     return {name: table[table.metric == "training"] for name, table in tables.items()}
 
 
-def draw(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw one part for each table."""
     return figure_of([_part(tables[name], column) for name, column in RECIPES.items()])
 
