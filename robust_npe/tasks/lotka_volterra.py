@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,10 +34,15 @@ def lotka_volterra_system(rates: Tensor) -> Derivative:
     """
     alpha, minus_beta, minus_gamma, delta = rates[0], -rates[1], -rates[2], rates[3]
 
-    def derivative(state: Tensor, out: Tensor) -> None:
-        torch.addcmul(alpha, minus_beta, state[1], out=out[0])
-        torch.addcmul(minus_gamma, delta, state[0], out=out[1])
-        out.mul_(state)
+    def derivative(state: Tensor, out: Tensor) -> Callable[[], None]:
+        (prey, predators), (first, second) = state, out
+
+        def write() -> None:
+            torch.addcmul(alpha, minus_beta, predators, out=first)
+            torch.addcmul(minus_gamma, delta, prey, out=second)
+            out.mul_(state)
+
+        return write
 
     return derivative
 

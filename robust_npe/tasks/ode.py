@@ -11,8 +11,9 @@ from robust_npe.checks import require, require_positive, require_positive_intege
 
 __all__ = ["Derivative", "System", "solve_rk4"]
 
-Derivative = Callable[[Tensor, Tensor], None]
-"""Writes dy/dt of a state `(n, B)` into its second argument `(n, B)`."""
+Derivative = Callable[[Tensor, Tensor], Callable[[], None]]
+"""Makes a function that writes dy/dt of a state `(n, B)` into its second argument `(n, B)`, as both
+are whenever it is called: their rows are looked up once, not at each of thousands of steps."""
 
 System = Callable[[Tensor], Derivative]
 """Makes the derivative for parameters `(P, B)`: what depends on them alone is computed once."""
@@ -77,18 +78,19 @@ def _trajectory(
     points = state.new_empty(num_points, *state.shape)
     slope, stage, total = (torch.empty_like(state) for _ in range(3))
     points[0] = state
+    at_state, at_stage = derivative(state, slope), derivative(stage, slope)
     for point in points[1:]:
         for _ in range(substeps):
-            derivative(state, slope)
+            at_state()
             torch.add(state, slope, alpha=step / 6, out=total)
             torch.add(state, slope, alpha=step / 2, out=stage)
-            derivative(stage, slope)
+            at_stage()
             total.add_(slope, alpha=step / 3)
             torch.add(state, slope, alpha=step / 2, out=stage)
-            derivative(stage, slope)
+            at_stage()
             total.add_(slope, alpha=step / 3)
             torch.add(state, slope, alpha=step, out=stage)
-            derivative(stage, slope)
+            at_stage()
             torch.add(total, slope, alpha=step / 6, out=state)
         point.copy_(state)
     return points

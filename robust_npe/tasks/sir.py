@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,10 +28,15 @@ def sir_system(population: float) -> System:
     def system(rates: Tensor) -> Derivative:
         minus_beta, minus_gamma = -rates[0] / population, -rates[1]
 
-        def derivative(state: Tensor, out: Tensor) -> None:
-            torch.mul(minus_beta, state[0], out=out[0])
-            torch.sub(minus_gamma, out[0], out=out[1])
-            out.mul_(state[1])
+        def derivative(state: Tensor, out: Tensor) -> Callable[[], None]:
+            (susceptible, infected), (first, second) = state, out
+
+            def write() -> None:
+                torch.mul(minus_beta, susceptible, out=first)
+                torch.sub(minus_gamma, first, out=second)
+                out.mul_(infected)
+
+            return write
 
         return derivative
 
