@@ -76,14 +76,21 @@ class Context:
         """Return the random stream of a purpose; equal for all attacks (common numbers)."""
         return stream(self.seed, "metric", purpose)
 
-    def once(self, key: str, make: Callable[[], T]) -> T:
+    def once(self, key: str, make: Callable[[], T], of: Tensor | None = None) -> T:
         """Return what was made under this key before, for the same posterior, x and seed, else
-        make and keep it: for what is the same at every radius."""
+        make and keep it: for what is the same at every radius.
+
+        Args:
+            key: What it is.
+            make: Makes it.
+            of: What it is made from, if that is not all of x.
+        """
+        now = self.x if of is None else of
         posterior, x, seed, value = self.kept.get(key, (None, None, None, None))
-        if posterior is self.posterior and seed == self.seed and torch.equal(x, self.x):
+        if posterior is self.posterior and seed == self.seed and torch.equal(x, now):
             return value
         value = make()
-        self.kept[key] = self.posterior, self.x, self.seed, value
+        self.kept[key] = self.posterior, now, self.seed, value
         return value
 
 

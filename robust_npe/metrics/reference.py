@@ -98,11 +98,13 @@ class ReferencePosterior(Metric):
     def _measure(self, context: Context, i: int) -> dict[str, float]:
         x, x_adv = context.x[i].cpu(), context.x_adv[i].cpu()
         q, q_adv = (context.q(v[i : i + 1]) for v in (context.x, context.x_adv))
-        proposals = [q_adv, q] if context.attacked else [q_adv]
-        p_adv = self._posterior(context, x_adv, proposals, i)
+        p = p_adv = context.once(
+            f"reference {i}", lambda: self._posterior(context, x, [q], i), of=x
+        )
+        if context.attacked:
+            p_adv = self._posterior(context, x_adv, [q_adv, q], i)
         values = {"reference_error": self._error(p_adv, q_adv, context.x.device)}
         if context.attacked:
-            p = self._posterior(context, x, [q], i)
             values["reference_movement"] = self._movement(context, p, p_adv, x_adv)
         values |= self._two_sample(context, p_adv, q_adv, i)
         values["reference_ess"] = p_adv.ess if p_adv else math.nan

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
@@ -148,6 +149,12 @@ class StudentMixture(Proposal):
         )
 
 
+@cache
+def _threads() -> ThreadpoolController:
+    """Return the control of other libraries' threads, which takes milliseconds to make."""
+    return ThreadpoolController()
+
+
 def _smallest_bic(data: np.ndarray, effective: float, seed: int) -> GaussianMixture:
     """Fit mixtures of 1, 2, 4, ... Gaussians as long as the criterion falls."""
     from sklearn.exceptions import ConvergenceWarning  # slow to import, and rarely needed
@@ -160,7 +167,7 @@ def _smallest_bic(data: np.ndarray, effective: float, seed: int) -> GaussianMixt
         if size > 1 and size * parameters * 5 > effective:
             break
         model = GaussianMixture(size, reg_covar=1e-4, tol=1e-2, max_iter=20, random_state=seed)
-        with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
+        with warnings.catch_warnings(), _threads().limit(limits=torch.get_num_threads()):
             # a rough fit is enough: weights correct it
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(data)
