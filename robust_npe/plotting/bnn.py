@@ -38,6 +38,10 @@ INFERENCE = {
 }
 STANDARD = "standard"  # the prior N(0, 1), among settings
 UNCONVERGED = "†: the sampler has not converged (R-hat above 1.1, or divergences)."
+HOLLOW = "Hollow: the sampler has not converged (R-hat above 1.1, or divergences)."
+SPREAD = "Accuracies are spread near 1."
+TICKS = (0.5, 0.7, 0.9, 0.97, 0.99, 1.0)  # accuracies
+NEAR_ONE = 0.01  # error below which the axis of accuracies is linear
 ONE = ("task", "epsilon", "num_simulations", "seed")  # columns with one value in a figure
 
 
@@ -82,12 +86,11 @@ def suite_figure(table: pd.DataFrame) -> Figure:
 
 def _suite_notes(table: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
-    what = f"{task_name(first.task)}, {first.num_simulations} training pairs"
+    what = f"{task_name(first.task)}, {_setup(table)}"
     radius = f"radius {first.epsilon:g} (L∞)"
     published = "Published: of the cross-entropy of probabilities, as the research code computes."
-    seed = f"seed {first.seed:g}"
     worst = "Worst case: of all attacks, for each observation."
-    notes = [f"Accuracy left by attacks. {what}, {seed}, {radius}.", published, worst]
+    notes = [f"Accuracy left by attacks. {what}; {radius}.", published, worst]
     return [*notes, UNCONVERGED] if (table.converged == 0).any() else notes
 
 
@@ -129,8 +132,9 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
         for prior, axes in zip(priors, panels, strict=False):
             for line in lines:
                 rows = table[(table.prior == prior) & (table.line == line)].sort_values("draws")
-                look = looks[line]._asdict()
-                axes.plot(rows.draws, rows["mean"], label=line, markersize=3, **look)
+                look: dict[str, Any] = {**looks[line]._asdict(), "label": line, "markersize": 3}
+                hollow = {"markerfacecolor": "white"} if (rows.converged == 0).any() else {}
+                axes.plot(rows.draws, rows["mean"], **look, **hollow)
             axes.set(xscale="log", xlabel="draws of the weights", title=prior)
             log_limits(axes, table["mean"].to_numpy())
             axes.set_xticks(decades := [n for n in (1, 10, 100) if n <= table.draws.max()], decades)
@@ -154,7 +158,10 @@ def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
         for (pairs, part), line in zip(own.groupby("num_simulations"), ("--", "-"), strict=False):
             part = part.sort_values("width")
             label = f"{prior}, {count_text(float(str(pairs)))} pairs"
-            axes.plot(part.width, part.kept, line, markersize=3, label=label, **look._asdict())
+            style: dict[str, Any] = {**look._asdict(), "markersize": 3}
+            axes.plot(part.width, part.kept, line, label=label, **style)
+            lost = part[part.converged == 0]
+            axes.plot(lost.width, lost.kept, linestyle="none", markerfacecolor="white", **style)
     axes.set(xscale="log", xlabel="width", ylim=(0, 1.05))
     axes.set_ylabel(r"$\|E\,\nabla_x\| \,/\, E\,\|\nabla_x\|$")
     axes.set_xticks(sorted(rows.width.unique()), sorted(rows.width.unique()))
@@ -162,17 +169,27 @@ def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(loc="lower left", handlelength=3.0)
 
 
+def _setup(table: pd.DataFrame) -> str:
+    """Number of pairs if there is one, seed and scale."""
+    counts = table.num_simulations.unique()
+    words = [f"{counts[0]:g} training pairs"] if len(counts) == 1 else []
+    words += [f"seed {table.seed.iloc[0]:g}"]
+    return ", ".join(words + ([f"{table.scale.iloc[0]} scale"] if "scale" in table else []))
+
+
 def _gradient_notes(table: pd.DataFrame) -> list[str]:
     runs, inference = table.drop_duplicates("run_id"), str(table.inference.iloc[0])
     zero, double = (100 * runs[c].max() for c in ("zero_single", "zero_single_float64"))
     share, rhat = 100 * (runs.converged == 0).mean(), runs.rhat.median()
     return [
-        f"{task_name(str(table.task.iloc[0]))}; {INFERENCE.get(inference, inference)}. A, B: "
+        f"{task_name(str(table.task.iloc[0]))}, {_setup(table)}; "
+        f"{INFERENCE.get(inference, inference)}. A, B: "
         "largest element of the gradient of the loss, expected over draws of the weights; means "
         "over observations.",
         "C: size of the expected gradient over that of single ones; where they cancel it is 0.",
         f"At most {zero:.2g} % of single gradients are exactly zero in float32, {double:.2g} % in "
         f"float64. {share:.0f} % of the samplers have not converged (median R-hat {rhat:.2g}).",
+        *([HOLLOW] if share else []),
     ]
 
 
@@ -210,15 +227,29 @@ def tradeoff_figure(table: pd.DataFrame) -> Figure:
             for line in lines:
                 rows = table[table.line == line]
                 points: dict[str, Any] = {"linestyle": "none", "markersize": 3, "alpha": 0.6}
-                axes.plot(
-                    rows.accuracy, rows[column], label=line, **points, **looks[line]._asdict()
-                )
+                points |= {**looks[line]._asdict(), "markeredgewidth": 0.6}
+                for lost, own in rows.groupby(rows.converged == 0):
+                    filled = {"markerfacecolor": "none"} if lost else {}
+                    axes.plot(own.accuracy, own[column], label=line, **points, **filled)
             axes.set(xlabel="accuracy", ylabel=label)
+            _spread_near_one(axes, table.accuracy)
         add_legend(part, place, panels[:1])
         return [_tradeoff_note(table, lines)]
 
     part = Part(draw, 56, lines)
     return figure_of([part])
+
+
+def _spread_near_one(axes: Axes, accuracy: pd.Series) -> None:
+    """Spread the accuracies of an axis by the errors that they leave."""
+    functions = (
+        lambda a: -np.arcsinh((1 - np.asarray(a)) / NEAR_ONE),
+        lambda v: 1 - NEAR_ONE * np.sinh(-np.asarray(v)),
+    )
+    axes.set_xscale("function", functions=functions)
+    ticks = [tick for tick in TICKS if tick > accuracy.min() - 0.1]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlim(accuracy.min() - 0.05, 1.001)
 
 
 def _tradeoff_note(table: pd.DataFrame, lines: list[str]) -> str:
@@ -230,9 +261,11 @@ def _tradeoff_note(table: pd.DataFrame, lines: list[str]) -> str:
         rank = rows.accuracy.corr(rows.softmax_robustness, method="spearman") if enough else np.nan
         told.append(f"{line} {number_text(rank, '.2f')} ({len(rows)} networks)")
     sampled = table.converged.dropna()
-    unconverged = f" {int((sampled == 0).sum())} of {len(sampled)} samplers have not converged."
+    lost = int((sampled == 0).sum())
+    unconverged = f" {lost} of {len(sampled)} samplers have not converged."
+    unconverged += f" {HOLLOW}" if lost else ""
     first = table.iloc[0]
-    what = f"{task_name(first.task)}, {first.num_simulations:g} training pairs, seed {first.seed:g}"
-    setup = f"Each point: a network. {what}; PGD, radius {first.epsilon:g} (L∞)."
+    what = f"{task_name(first.task)}, {_setup(table)}"
+    setup = f"Each point: a network. {what}; PGD, radius {first.epsilon:g} (L∞). {SPREAD}"
     ranks = "Rank correlation (Spearman) of accuracy and softmax robustness:"
     return f"{setup} {ranks} {'; '.join(told)}." + (unconverged if len(sampled) else "")

@@ -52,6 +52,7 @@ MEANING = (
     "Above the diagonal: regions too large (conservative); below: too small (overconfident). "
     "Curves that lie on one another carry several kinds of markers."
 )
+CORNER = "In a corner: the radii that a mark is about."
 MISSING = "Curves that are missing are not finite."
 ACROSS = 4  # panels of one task beside one another
 TICKS = [0, 0.5, 1], ["0", "0.5", "1"]
@@ -109,9 +110,11 @@ def coverage_part(table: pd.DataFrame, rows: str = "attack") -> Part:
                 axes.set_ylabel(what)
         add_legend(part, place, place.axes)
         missing = [MISSING] if curves.value.isna().any() else []
+        marked = [CORNER] if curves[[*MARKS]].any(axis=None) else []
         return [
             MEANING,
             *missing,
+            *marked,
             *seeds_note(curves),
             *marks_note(curves),
             *settings_note(curves, rows),

@@ -64,7 +64,7 @@ def radius_text(example: pd.Series) -> str:
 def attack_note(example: pd.Series) -> str:
     """Return the attack on an example (one row), with its radius, unit and norm."""
     unit = unit_name(example.to_frame().T)
-    return f"{line_name('attack', example.attack)}, radius {example.epsilon:g} {unit}"
+    return f"{line_name('attack', example.attack)}, radius {example.epsilon:g} in {unit}"
 
 
 def training_note(rows: pd.DataFrame) -> str:

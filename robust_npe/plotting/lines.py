@@ -265,12 +265,12 @@ def _draw_marks(axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look) -> 
     several = len(points) > 1
     every = [m for m in known if several and points.mark.str.contains(m, regex=False).all()]
     written: dict[str, Any] = {"fontsize": 7, "textcoords": "offset points", "zorder": 6}
-    written["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]
+    written["path_effects"] = [withStroke(linewidth=0.8, foreground="white", alpha=0.7)]
     for place, point in zip(at[points.index], points.itertuples(), strict=True):
         if mark := "".join(c for c in str(point.mark) if c not in every):
             top = place, np.nanmax([point.middle, point.q85])
             look_of: dict[str, Any] = {"ha": "center", "va": "bottom", "color": look.color}
-            axes.annotate(mark, top, (0, 1), **look_of, **written)
+            axes.annotate(mark, top, (0, 2.5), **look_of, **written)
     if every:
         last = at[points.index].iloc[-1], points.middle.iloc[-1]
         text = axes.annotate("".join(every), last, (3, 0), va="center", color=look.color, **written)

@@ -15,7 +15,7 @@ from robust_npe.plotting.cells import NothingToDrawError, require_one
 from robust_npe.plotting.columns import tidy
 from robust_npe.plotting.describing import attack_note, training_note
 from robust_npe.plotting.layout import Part, add_legend, figure_of
-from robust_npe.plotting.names import count_text, number_text, task_name
+from robust_npe.plotting.names import count_text, number_text, task_name, unit_name
 from robust_npe.plotting.style import COLORS, Look, line_looks
 
 __all__ = ["images_figure", "margins_figure"]
@@ -211,7 +211,10 @@ def images_figure(table: pd.DataFrame) -> Figure:
         first = table.iloc[0]
         what = f"β = {first.kl_weight:g}; {attack_note(first)}"
         told = "The image with the largest measured margin, and that with the smallest."
-        signs = "Perturbation: red is darker, blue lighter."
+        signs = (
+            "Perturbation: red is darker, blue lighter, full colour its largest pixel. "
+            f"Margins, beside the rows: in {unit_name(table)}."
+        )
         return [told, signs, f"{task_name(first.task)}, {what}.", _training(table)]
 
     return figure_of([Part(draw, 33.0 * len(numbers) + 6)])

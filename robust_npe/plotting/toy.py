@@ -59,7 +59,9 @@ def toy_figure(table: pd.DataFrame) -> Figure:
         panels[0, 0].set_yticks([-5, 0, 5])
         panels[0, 0].set_ylabel(r"parameter $\theta$")
         panels[1, 0].set_ylabel(r"information $I_x$")
-        place.colorbar(image, ax=list(panels[0]), label="density", pad=0.01, aspect=15)
+        place.colorbar(
+            image, ax=list(panels[0]), label="density", pad=0.01, aspect=15, extend="max"
+        )
         letter_panels(panels[:, 0])
         return [NOTE, training_note(table)]
 

@@ -52,7 +52,8 @@ def test_expected_gradients_and_tradeoffs_of_tiny_runs(folder):
     assert sorted(table.draws) == [1, 8]
     assert {"mean", "zero_single", "rhat", "worst", "accuracy"} <= {*table.columns}
     figure = gradients_figure(table)
-    (kept,) = figure.axes[-1].lines
+    kept, unconverged = figure.axes[-1].lines
+    assert len(unconverged.get_xdata()) == int((table.converged == 0).any())
     last = table[table.draws == 8].iloc[0]
     assert kept.get_ydata() == pytest.approx([last["mean"] / last.single])
     assert 0 < kept.get_ydata()[0] <= 1
