@@ -265,7 +265,7 @@ def _draw_marks(axes: Axes, at: pd.Series, points: pd.DataFrame, look: Look) -> 
     several = len(points) > 1
     every = [m for m in known if several and points.mark.str.contains(m, regex=False).all()]
     written: dict[str, Any] = {"fontsize": 7, "textcoords": "offset points", "zorder": 6}
-    written["path_effects"] = [withStroke(linewidth=0.8, foreground="white", alpha=0.7)]
+    written["path_effects"] = [withStroke(linewidth=1.2, foreground="white", alpha=0.9)]
     for place, point in zip(at[points.index], points.itertuples(), strict=True):
         if mark := "".join(c for c in str(point.mark) if c not in every):
             top = place, np.nanmax([point.middle, point.q85])

@@ -62,8 +62,8 @@ def ridge_figure(table: pd.DataFrame) -> Figure:
         right.set(xlabel="x", ylabel=r"Fisher information $I_x$", yscale="log", ylim=(1e-2, 1e4))
         letter_panels((left, right))
         add_legend(part, place, [left])
-        scale = [f"{table.scale.iloc[0]} scale."] if "scale" in table else []
-        return [NOTE, f"{len(data)} points.", *scale]
+        scale = f", {table.scale.iloc[0]} scale" if "scale" in table else ""
+        return [NOTE, f"{len(data)} points{scale}."]
 
     part = Part(draw, 58, ["sin x", "data", *(f"β = {beta:g}" for beta in betas)])
     return figure_of([part])
