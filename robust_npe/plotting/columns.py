@@ -72,8 +72,8 @@ def plain_columns(table: pd.DataFrame) -> pd.DataFrame:
     }
     table = table.assign(**{str(name): column for name, column in plain.items()})
     for name in (name for name in NUMBERS if name in table):
-        _require(table, name, Real, "a number", or_missing=True)
-        if not isinstance(table[name].dtype, np.dtype) or table[name].dtype == object:
+        if table[name].dtype == object or not isinstance(table[name].dtype, np.dtype):
+            _require(table, name, Real, "a number", or_missing=True)
             table = table.assign(**{name: table[name].astype(float)})
     if "epsilon" in table:
         for radius in table.epsilon[~(table.epsilon.ge(0) & np.isfinite(table.epsilon))]:
