@@ -45,7 +45,7 @@ CUT = "Bars at an end of the axis go on beyond it."
 BROKEN = "At the upper end (hollow): not finite."
 MISSING = "Points that are missing are not finite."
 WHOLE = "A mark at the end of a line is about all of its points."
-FAR = f"Likelihoods: logarithmic beyond ±{LINEAR:g} nats where one exceeds {FAR_OFF:g}."
+FAR = f"Likelihoods: logarithmic beyond ±{LINEAR:g} nats where they differ by {FAR_OFF:g}."
 ORDERED = ("beta", "defense_epsilon", "num_simulations", "epsilon")
 """Columns of numbers, whose lines get a ramp of colours."""
 TURNED = ("estimator", "defense", "objective", "num_simulations", "beta", "defense_epsilon")
@@ -168,7 +168,8 @@ def _set_linear_axis(axes: Axes, lines: Collection[pd.DataFrame]) -> None:
     failed, so that the others can be told apart."""
     axes.margins(y=0.12)
     values = np.concatenate([line[["middle", "least", "most"]].to_numpy(float) for line in lines])
-    if np.nanmax(np.abs(values[np.isfinite(values)]), initial=0.0) < FAR_OFF:
+    values = values[np.isfinite(values)]
+    if not len(values) or np.ptp(values) < FAR_OFF:
         axes.locator_params(axis="y", nbins=4)
         axes.ticklabel_format(axis="y", useOffset=False)
         return
