@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ INFERENCE = {
 STANDARD = "standard"  # the prior N(0, 1), among settings
 UNCONVERGED = "†: the sampler has not converged (R-hat above 1.1, or divergences)."
 HOLLOW = "Hollow: the sampler has not converged (R-hat above 1.1, or divergences)."
+HOLLOWED = "osD^v<"  # markers that show whether they are filled
+CLOSE = 0.9  # from which on an axis of shares need not begin at 0
 SPREAD = "Accuracies are spread near 1."
 TICKS = (0.5, 0.7, 0.9, 0.97, 0.99, 1.0)  # accuracies
 NEAR_ONE = 0.01  # error below which the axis of accuracies is linear
@@ -124,7 +127,10 @@ def gradients_figure(table: pd.DataFrame) -> Figure:
     )
     table = table.sort_values(["hidden", "num_simulations"], key=_first_numbers)
     lines = list(table.line.unique())
-    looks = line_looks(lines)
+    looks = {
+        line: look._replace(marker=marker)
+        for (line, look), marker in zip(line_looks(lines).items(), cycle(HOLLOWED))
+    }
 
     def draw(place: SubFigure) -> list[str]:
         priors = sorted(table.prior.unique())
@@ -162,7 +168,8 @@ def _draw_kept(axes: Axes, table: pd.DataFrame) -> None:
             axes.plot(part.width, part.kept, line, label=label, **style)
             lost = part[part.converged == 0]
             axes.plot(lost.width, lost.kept, linestyle="none", markerfacecolor="white", **style)
-    axes.set(xscale="log", xlabel="width", ylim=(0, 1.05))
+    lowest = 0.8 if rows.kept.min() > CLOSE else 0.0
+    axes.set(xscale="log", xlabel="width", ylim=(lowest, 1.05 - lowest / 20))
     axes.set_ylabel(r"$\|E\,\nabla_x\| \,/\, E\,\|\nabla_x\|$")
     axes.set_xticks(sorted(rows.width.unique()), sorted(rows.width.unique()))
     axes.minorticks_off()

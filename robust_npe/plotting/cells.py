@@ -55,6 +55,7 @@ CELL = ["task", *SETTINGS, "epsilon", "metric", "statistic", "level"]
 SEEDS = ["seed", "data_seed"]
 TEXTS = ["defense_settings", "attack_settings"]
 """Columns of texts whose empty ones `pandas.read_csv` reads as NaN."""
+TELL = ", or tell them apart (compare=..., of coverage plots rows=...)"
 LARGEST_ERROR = 1.0  # nats, of a value that may count as zero
 
 MARKS = {
@@ -179,7 +180,7 @@ def require_one(rows: pd.DataFrame, where: str, columns: Collection[str]) -> Non
         if len(values) > 1:
             raise MixedRunsError(
                 f"The rows for {where} mix {name} {', '.join(map(str, values))}: "
-                "select one of them before plotting."
+                f"select one of them before plotting{TELL * (name in SETTINGS)}."
             )
 
 

@@ -243,10 +243,11 @@ def _rows(
     rows = rows[clean if x != "epsilon" else placed | ~clean & (rows.epsilon > 0)]
     drawn = pd.Series(False, index=rows.index)
     for quantity in quantities:
-        drawn |= (rows.metric == quantity.metric) & rows.statistic.isin(quantity.statistics)
-    if not drawn.any():
-        names = " or ".join(f"{q.metric} ({q.statistic})" for q in quantities)
-        raise NothingToDrawError(f"no rows with metric {names}")
+        own = (rows.metric == quantity.metric) & rows.statistic.isin(quantity.statistics)
+        if quantity is quantities[0] and not own.any():
+            wanted = f"{quantity.metric} ({quantity.statistic})"
+            raise NothingToDrawError(f"no rows with metric {wanted}")
+        drawn |= own
     return rows[drawn]
 
 

@@ -196,7 +196,8 @@ def _fronts_part(
                 _draw_front(axes, own[own.family == family], look, labelled[family])
         label_axes(place, *labels)
         add_legend(part, place, place.axes)
-        return [*strengths_note(runs), *(notes or []), *told, *notes_of(runs)]
+        grey = "Grey lines: no defense."
+        return [*strengths_note(runs), *(notes or []), *told, grey, *notes_of(runs)]
 
     legend = [labelled[family] for family in looks]
     narrow = len(tasks) == 1
@@ -241,7 +242,8 @@ def clipped(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
 def notes_of(runs: pd.DataFrame) -> list[str]:
     """Return what a reader must be told of points that are drawn from `outcomes`."""
     count = runs.drop_duplicates(["task", *SEEDS]).groupby("task").size().max()
-    notes = [f"Points: means over {count} seeds; whiskers: their range."] if count > 1 else []
+    over = f", means over {count} seeds; whiskers: their range" if count > 1 else ""
+    notes = [f"Points: medians of KL over observations{over}."]
     if ((runs.kl <= 0) | np.isinf(runs.kl)).any():
         notes.append("At an end of the axis (hollow): KL not told from zero, or not finite.")
     for _, lost in runs[~np.isfinite(runs.nll)].iterrows():

@@ -111,6 +111,11 @@ def test_likelihoods_that_are_far_off_do_not_hide_others():
         assert panel.get_yscale() == "linear"
 
 
+def test_a_movement_that_nobody_measured_is_told():
+    with pytest.raises(NothingToDrawError, match=r"no rows with metric kl_fwd \(median\)"):
+        by_setting_plot(sizes(), "num_simulations", metric="kl_fwd")
+
+
 def test_values_with_long_names_are_in_the_order_of_the_legend():
     other = sizes().assign(estimator="x" * 30)
     figure = by_setting_plot(
