@@ -46,8 +46,8 @@ NOTE = (
     "Margin: radius up to which more than half of the draws are reconstructed within r of what is "
     "right. Bounds are of first order, not certificates; measured: the smallest radius at which an "
     "attack succeeded, an upper estimate, sought beyond the radius below. Each point is an image; "
-    "in the titles, rank correlation (Spearman) of spectral bound and published bound with what was "
-    "measured. Margins and bounds are in units of x, as the radius."
+    "in the titles, rank correlation (Spearman) of spectral bound and published bound with what "
+    "was measured. Margins and bounds are in units of x, as the radius."
 )
 BELOW = (
     "Measured margin and likelihood lost at the radius, each point an image; medians over images "
