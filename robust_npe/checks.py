@@ -74,7 +74,9 @@ def require_positive_integer(name: str, value: object, or_null: bool = False) ->
     """
     if or_null and value is None:
         return
-    require(_is_count(value), name, value, "a positive integer" + (" or null" if or_null else ""))
+    require(
+        _is_integer(value, 1), name, value, "a positive integer" + (" or null" if or_null else "")
+    )
 
 
 def require_widths(name: str, value: object, least: int = 0) -> None:
@@ -82,15 +84,16 @@ def require_widths(name: str, value: object, least: int = 0) -> None:
     layers, with at least so many of them."""
     widths = list(value) if isinstance(value, Sequence) else [None]
     expected = "a list of positive integers" + (f", at least {least}" if least else "")
-    require(len(widths) >= least and all(map(_is_count, widths)), name, value, expected)
+    require(
+        len(widths) >= least and all(_is_integer(width, 1) for width in widths),
+        name,
+        value,
+        expected,
+    )
 
 
 def _is_integer(value: object, least: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def _is_count(value: object) -> bool:
-    return _is_integer(value, 1)
 
 
 def _is_number(value: object) -> bool:

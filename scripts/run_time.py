@@ -32,7 +32,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _part(table: pd.DataFrame, column: str) -> Part:
-    return with_notes(lines_part(table, [SECONDS], column, column, lines=1), setup_note(table))
+    part = lines_part(table, [SECONDS], column, column, lines=1)
+    return with_notes(part, setup_note(table, part.tasks))
 
 
 FIGURE = FigureScript(

@@ -14,11 +14,13 @@ from robust_npe.plotting.columns import UntidyTableError, plain_columns
 __all__ = [
     "DEFENSE",
     "MARKS",
+    "SEEDS",
     "MixedRunsError",
     "NothingToDrawError",
     "cells",
     "marks_note",
     "marks_of",
+    "most_seeds",
     "not_told_from_zero",
     "points",
     "require_comparable",
@@ -245,9 +247,14 @@ def marks_note(rows: pd.DataFrame) -> list[str]:
     return [f"{mark}: {meaning}." for name, (mark, meaning) in MARKS.items() if rows[name].any()]
 
 
+def most_seeds(rows: pd.DataFrame) -> int:
+    """Return how many seeds the task with most of them has."""
+    return int(rows.drop_duplicates(["task", *SEEDS]).groupby("task").size().max())
+
+
 def seeds_note(rows: pd.DataFrame) -> list[str]:
     """Return what is drawn where runs differ by their seed, for the caption."""
-    count = rows.drop_duplicates(["task", *SEEDS]).groupby("task").size().max()
+    count = most_seeds(rows)
     return [f"Means over seeds ({count}); bands: their range."] if count > 1 else []
 
 

@@ -36,10 +36,8 @@ def tidy(draw: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        plain = [plain_columns(a) if isinstance(a, pd.DataFrame) else a for a in args]
-        named = {
-            k: plain_columns(v) if isinstance(v, pd.DataFrame) else v for k, v in kwargs.items()
-        }
+        plain = map(_plain, args)
+        named = {name: _plain(value) for name, value in kwargs.items()}
         try:
             return draw(*plain, **named)  # type: ignore[arg-type]  # tables for tables
         except (KeyError, AttributeError) as error:
@@ -48,6 +46,10 @@ def tidy(draw: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return drawn
+
+
+def _plain(value: object) -> object:
+    return plain_columns(value) if isinstance(value, pd.DataFrame) else value
 
 
 def lacking(error: KeyError | AttributeError) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_npe.plotting.cells import text_of
+from robust_npe.plotting.cells import MARKS, text_of
 from robust_npe.plotting.names import (
     SHORT,
     UNITS,
@@ -36,7 +36,7 @@ LIMITS = {"data": "the range of the data", "task": "what the task can produce", 
 STRENGTHS = {"beta": "β", "defense_epsilon": "training radius"}
 """What makes a defense stronger."""
 
-DIVERGED = ("†", "a training diverged (earlier weights were restored)")
+DIVERGED = MARKS["diverged"]
 
 
 def defense_title(rows: pd.DataFrame) -> str:

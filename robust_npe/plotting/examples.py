@@ -118,10 +118,8 @@ def _draw_legend(block: SubFigure) -> None:
 
 def _defense_notes(table: pd.DataFrame) -> list[str]:
     """Each defense, and then its settings."""
-    plain = table.assign(beta=math.nan, defense_epsilon=math.nan)
-    names = [
-        defense_title(rows) for _, rows in plain.assign(diverged=0).groupby("defense", sort=False)
-    ]
+    plain = table.assign(beta=math.nan, defense_epsilon=math.nan, diverged=0)
+    names = [defense_title(rows) for _, rows in plain.groupby("defense", sort=False)]
     return [f"Defense: {', '.join(names)}.", *settings_note(table, "defense")]
 
 

@@ -13,10 +13,12 @@ from matplotlib.figure import Figure, SubFigure
 from robust_npe.plotting.cells import (
     DEFENSE,
     MARKS,
+    SEEDS,
     NothingToDrawError,
     cells,
     marks_note,
     marks_of,
+    most_seeds,
     not_told_from_zero,
     require_one_setting,
 )
@@ -44,7 +46,6 @@ from robust_npe.plotting.style import Look
 __all__ = ["cost_plot", "front_plot", "outcomes", "trainings"]
 
 STRENGTH = [*DEFENSE[1:]]
-SEEDS = ["seed", "data_seed"]
 LOST = "clean negative log likelihood, in nats above no defense"
 EXPENSIVE = 0.5  # nats of likelihood
 
@@ -241,7 +242,7 @@ def clipped(axes: Axes, points: pd.DataFrame) -> pd.DataFrame:
 
 def notes_of(runs: pd.DataFrame) -> list[str]:
     """Return what a reader must be told of points that are drawn from `outcomes`."""
-    count = runs.drop_duplicates(["task", *SEEDS]).groupby("task").size().max()
+    count = most_seeds(runs)
     over = f", means over {count} seeds; whiskers: their range" if count > 1 else ""
     notes = [f"Points: medians of KL over observations{over}."]
     if ((runs.kl <= 0) | np.isinf(runs.kl)).any():

@@ -13,21 +13,8 @@ from robust_npe.plotting.names import number_text
 __all__ = ["loss_axis"]
 
 LINEAR = 0.5  # nats, up to which the symmetric axis is linear
-TICKS = (
-    -10,
-    -2,
-    -0.5,
-    -0.2,
-    0,
-    0.5,
-    2,
-    5,
-    10,
-    20,
-    50,
-    200,
-    *(10.0**power for power in range(3, 12)),
-)
+POWERS = tuple(10.0**power for power in range(3, 12))
+TICKS = (-10, -2, -0.5, -0.2, 0, 0.5, 2, 5, 10, 20, 50, 200, *POWERS)
 
 
 def loss_axis(axes: Axes, x: pd.Series, columns: int = 3) -> list[str]:

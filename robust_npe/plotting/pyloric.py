@@ -65,11 +65,7 @@ def pyloric_figure(
             Part(lambda place: _draw_marginals(place, parts), 62),
             Part(lambda place: _draw_summary(place, summary), 58),
         ],
-        [
-            f"{attack_note(examples.iloc[0])} in A and B.",
-            rank_note(examples),
-            *setup_note(results),
-        ],
+        [f"{attack_note(examples.iloc[0])} in A and B.", rank_note(examples), *setup_note(results)],
     )
 
 
